@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes tests/vectors/evidence/*.json: signed documents that any implementation can judge.
+
+Each file says what to check (`check`), with what (`inputs`; statements as DSSE envelopes in base64), and what must come
+out (`expect`: "ok", or the reason of the refusal).  Keys come from fixed seeds and Ed25519 is deterministic, so the
+files are the same on every run.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloister.evidence.authorisation import Authorisation, ObjectReference
+from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
+from cloister.evidence.manifest import Manifest, Trailer
+from cloister.evidence.merkle import consistency_proof, leaf_hash, root_hash
+from cloister.evidence.note import NoteSigner
+from cloister.evidence.release import Release, ReleaseRequest
+from cloister.evidence.result import Result
+from cloister.evidence.roster import ROSTER_TYPE, Host, KeyRecord, Person, Roster, Team
+from cloister.evidence.signatures import Signature, SigningKey, Statement
+
+HERE = Path(__file__).parent / "evidence"
+NOW = 1_800_000_000
+DAY = 86_400
+
+
+def key(n: int) -> SigningKey:
+    return SigningKey(bytes([n]) * 32)
+
+
+ROOT, ALICE, ALICE_OLD, MALLORY, HOST = key(1), key(2), key(3), key(4), key(5)
+LOG = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([6]) * 32))
+FORGER = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32))
+SPEC = b'{"training_dataset":"d-1"}'
+
+
+def roster() -> Roster:
+    alice = Person(
+        id="alice",
+        team="ward",
+        roles=("member",),
+        signing_keys=(
+            KeyRecord(ALICE.public, NOW - 90 * DAY),
+            KeyRecord(ALICE_OLD.public, NOW - 400 * DAY, retired_at=NOW - 90 * DAY),
+        ),
+        tls_sha256=("00" * 32,),
+        recipient="age1pqalice",
+    )
+    host = Host("gpu-1", "default", (KeyRecord(HOST.public, NOW - 90 * DAY),), ("11" * 32,), "age1pqhost")
+    return Roster(
+        site="vectors.example",
+        version=7,
+        issued_at=NOW - DAY,
+        expires_at=NOW + 30 * DAY,
+        minimum_client_version="0.1.0",
+        log_origin=LOG.name,
+        log_vkey=LOG.vkey,
+        policy_keys=(),
+        people=(alice,),
+        teams=(Team("ward", "age1pqrecovery"),),
+        hosts=(host,),
+    )
+
+
+MANIFEST = Manifest(
+    kind="dataset",
+    id="d-1",
+    name="tickets",
+    owner="alice",
+    team="ward",
+    pool="default",
+    purposes=("triage",),
+    media_type="application/jsonl",
+    created_at=NOW - DAY,
+    expires_at=NOW + 10 * DAY,
+)
+
+
+def trailer_of(manifest: Manifest) -> Trailer:
+    digest = hashlib.sha256(manifest.to_payload()).hexdigest()
+    return Trailer(digest, "ab" * 32, 16_456, 16_384, rows=100)
+
+
+AUTHORISATION = Authorisation(
+    job_id="j-1",
+    member="alice",
+    team="ward",
+    purpose="triage",
+    pool="default",
+    spec_sha256=hashlib.sha256(SPEC).hexdigest(),
+    policy_sha256="cd" * 32,
+    model=ObjectReference("m-1", "ef" * 32),
+    model_layers=(),
+    training=ObjectReference("d-1", "12" * 32),
+    validation=None,
+    evaluation=None,
+    max_attempts=3,
+    created_at=NOW - 100,
+    expires_at=NOW + DAY,
+)
+RESULT = Result(
+    kind="export",
+    job_id="j-1",
+    authorisation_sha256=hashlib.sha256(AUTHORISATION.to_payload()).hexdigest(),
+    host="gpu-1",
+    attempt=1,
+    step=50,
+    object_id="o-1",
+    trailer_sha256="34" * 32,
+    files_sha256="56" * 32,
+    metrics={"eval_accuracy": "0.9"},
+    metrics_before={"eval_accuracy": "0.1"},
+    sandboxed=True,
+    created_at=NOW - 50,
+)
+REQUEST = ReleaseRequest(
+    release_id="r-1",
+    model_version="j-1",
+    result_sha256="78" * 32,
+    trailer_sha256="34" * 32,
+    policy_sha256="cd" * 32,
+    requester="alice",
+    team="ward",
+    recipient="alice",
+    reason="go live",
+    created_at=NOW - 40,
+    expires_at=NOW + DAY,
+).sign(ALICE)
+WRAP = b"a wrap"
+RELEASE = Release(
+    release_id="r-1",
+    request_sha256=REQUEST.digest,
+    result_sha256="78" * 32,
+    trailer_sha256="34" * 32,
+    policy_sha256="cd" * 32,
+    approvals_sha256=(),
+    auto_release=True,
+    recipient_key_id="9a" * 16,
+    wrap_sha256=hashlib.sha256(WRAP).hexdigest(),
+    host="gpu-1",
+    created_at=NOW - 10,
+)
+
+
+def flip_payload(s: Statement) -> Statement:
+    return dataclasses.replace(s, payload=s.payload[:-2] + bytes([s.payload[-2] ^ 1]) + s.payload[-1:])
+
+
+def flip_signature(s: Statement) -> Statement:
+    first = s.signatures[0]
+    return dataclasses.replace(
+        s, signatures=(Signature(first.key_id, bytes([first.signature[0] ^ 1]) + first.signature[1:]),)
+    )
+
+
+def with_field(payload: bytes, **extra: object) -> bytes:
+    return json.dumps({**json.loads(payload), **extra}, sort_keys=True, separators=(",", ":")).encode()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def roster_cases() -> dict[str, tuple[dict[str, object], str]]:
+    def case(statement: Statement, expect: str, seen: int = 7) -> tuple[dict[str, object], str]:
+        return {"statement": b64(statement.to_bytes()), "root_public": b64(ROOT.public), "seen_version": seen}, expect
+
+    good = roster()
+
+    def by_root(changed: Roster) -> Statement:
+        return ROOT.sign(ROSTER_TYPE, changed.to_payload())
+
+    signed = by_root(good)
+    return {
+        "good": case(signed, "ok"),
+        "old": case(signed, "ROLLBACK", seen=8),
+        "foreign": case(MALLORY.sign(ROSTER_TYPE, good.to_payload()), "BAD_SIGNATURE"),
+        "expired": case(by_root(dataclasses.replace(good, expires_at=NOW)), "EXPIRED"),
+        "future": case(by_root(dataclasses.replace(good, issued_at=NOW + 301)), "EXPIRED"),
+        "payload-bit": case(flip_payload(signed), "BAD_SIGNATURE"),
+        "signature-bit": case(flip_signature(signed), "BAD_SIGNATURE"),
+        "unknown-field": case(ROOT.sign(ROSTER_TYPE, with_field(good.to_payload(), extra=1)), "BAD_FORMAT"),
+        "other-type": case(ROOT.sign("application/vnd.cloister.policy+json", good.to_payload()), "BAD_FORMAT"),
+        "spaces": case(ROOT.sign(ROSTER_TYPE, good.to_payload().replace(b":", b": ", 1)), "BAD_FORMAT"),
+    }
+
+
+def object_cases() -> dict[str, tuple[dict[str, object], str]]:
+    def case(manifest: Manifest, statement: Statement, expect: str) -> tuple[dict[str, object], str]:
+        return {"manifest": b64(manifest.to_payload()), "trailer": b64(statement.to_bytes())}, expect
+
+    def changed(signer: SigningKey, expect: str, **changes: object) -> tuple[dict[str, object], str]:
+        manifest = dataclasses.replace(MANIFEST, **changes)  # type: ignore[arg-type]
+        return case(manifest, trailer_of(manifest).sign(signer), expect)
+
+    signed = trailer_of(MANIFEST).sign(ALICE)
+    other_digest = signed.payload.replace(b"abab", b"abaa", 1)
+    return {
+        "good": case(MANIFEST, signed, "ok"),
+        "retired-key-earlier": changed(ALICE_OLD, "ok", created_at=NOW - 100 * DAY),
+        "retired-key-later": changed(ALICE_OLD, "BAD_SIGNATURE"),
+        "key-not-yet": changed(ALICE, "BAD_SIGNATURE", created_at=NOW - 100 * DAY),
+        "future": changed(ALICE, "EXPIRED", created_at=NOW + 301),
+        "expired": changed(ALICE, "EXPIRED", expires_at=NOW - 300),
+        "foreign": changed(MALLORY, "BAD_SIGNATURE"),
+        "swapped-manifest": case(dataclasses.replace(MANIFEST, purposes=("ads",)), signed, "BINDING"),
+        "swapped-owner": changed(ALICE, "NOT_ON_ROSTER", owner="bob"),
+        "swapped-team": changed(ALICE, "BINDING", team="other"),
+        "payload-bit": case(MANIFEST, dataclasses.replace(signed, payload=other_digest), "BAD_SIGNATURE"),
+        "signature-bit": case(MANIFEST, flip_signature(signed), "BAD_SIGNATURE"),
+    }
+
+
+def authorisation_cases() -> dict[str, tuple[dict[str, object], str]]:
+    def case(statement: Statement, expect: str, spec: bytes = SPEC) -> tuple[dict[str, object], str]:
+        return {"statement": b64(statement.to_bytes()), "spec": b64(spec)}, expect
+
+    def changed(expect: str, **changes: object) -> tuple[dict[str, object], str]:
+        return case(dataclasses.replace(AUTHORISATION, **changes).sign(ALICE), expect)  # type: ignore[arg-type]
+
+    signed = AUTHORISATION.sign(ALICE)
+    return {
+        "good": case(signed, "ok"),
+        "swapped-spec": case(signed, "BINDING", spec=SPEC + b" "),
+        "foreign": case(AUTHORISATION.sign(MALLORY), "BAD_SIGNATURE"),
+        "expired": changed("EXPIRED", expires_at=NOW - 300),
+        "future": changed("EXPIRED", created_at=NOW + 301),
+        "other-team": changed("NOT_ON_ROSTER", team="other"),
+        "stranger": changed("NOT_ON_ROSTER", member="eve"),
+    }
+
+
+def result_cases() -> dict[str, tuple[dict[str, object], str]]:
+    def case(statement: Statement, expect: str, authorised: str = "") -> tuple[dict[str, object], str]:
+        digest = authorised or RESULT.authorisation_sha256
+        return {"statement": b64(statement.to_bytes()), "kind": "export", "authorisation_sha256": digest}, expect
+
+    return {
+        "good": case(RESULT.sign(HOST), "ok"),
+        "foreign": case(RESULT.sign(MALLORY), "BAD_SIGNATURE"),
+        "other-authorisation": case(RESULT.sign(HOST), "BINDING", authorised="00" * 32),
+        "checkpoint-as-result": case(dataclasses.replace(RESULT, kind="state").sign(HOST), "BINDING"),
+        "future": case(dataclasses.replace(RESULT, created_at=NOW + 301).sign(HOST), "EXPIRED"),
+    }
+
+
+def release_cases() -> dict[str, tuple[dict[str, object], str]]:
+    def case(
+        statement: Statement, expect: str, wrap: bytes = WRAP, recipient: str = "9a" * 16
+    ) -> tuple[dict[str, object], str]:
+        inputs: dict[str, object] = {"statement": b64(statement.to_bytes()), "request": b64(REQUEST.to_bytes())}
+        return {**inputs, "wrap": b64(wrap), "recipient_key_id": recipient}, expect
+
+    signed = RELEASE.sign(HOST)
+    return {
+        "good": case(signed, "ok"),
+        "swapped-wrap": case(signed, "BINDING", wrap=b"another wrap"),
+        "other-recipient": case(signed, "BINDING", recipient="bb" * 16),
+        "foreign": case(RELEASE.sign(MALLORY), "BAD_SIGNATURE"),
+        "other-request": case(dataclasses.replace(RELEASE, request_sha256="00" * 32).sign(HOST), "BINDING"),
+    }
+
+
+def head_cases() -> dict[str, tuple[dict[str, object], str]]:
+    leaves = [leaf_hash(b"entry %d" % n) for n in range(9)]
+    other = [leaf_hash(b"other %d" % n) for n in range(9)]
+
+    def head(of: list[bytes], size: int) -> Checkpoint:
+        return Checkpoint(LOG.name, size, root_hash(of[:size]))
+
+    def case(note: bytes, proof: list[bytes], expect: str, remembered: Checkpoint) -> tuple[dict[str, object], str]:
+        inputs: dict[str, object] = {"note": b64(note), "proof": [b64(p) for p in proof]}
+        return {**inputs, "remembered": remembered.to_text()}, expect
+
+    grown, proof = sign_checkpoint(head(leaves, 9), LOG), consistency_proof(leaves, 5, 9)
+    old = head(leaves, 5)
+    return {
+        "good": case(grown, proof, "ok", old),
+        "rolled-back": case(sign_checkpoint(head(leaves, 4), LOG), [], "ROLLBACK", old),
+        "forked": case(sign_checkpoint(head(other, 9), LOG), consistency_proof(other, 5, 9), "FORK", old),
+        "forked-same-size": case(sign_checkpoint(head(other, 5), LOG), [], "FORK", old),
+        "short-proof": case(grown, proof[:-1], "TAMPERED", old),
+        "foreign": case(sign_checkpoint(head(leaves, 9), FORGER), proof, "BAD_SIGNATURE", old),
+    }
+
+
+CHECKS: dict[str, Callable[[], dict[str, tuple[dict[str, object], str]]]] = {
+    "roster": roster_cases,
+    "object": object_cases,
+    "authorisation": authorisation_cases,
+    "result": result_cases,
+    "release": release_cases,
+    "head": head_cases,
+}
+
+
+def main() -> None:
+    """Write every vector."""
+    HERE.mkdir(exist_ok=True)
+    (HERE / "roster.payload.json").write_bytes(roster().to_payload() + b"\n")
+    for check, cases in CHECKS.items():
+        for name, (inputs, expect) in cases().items():
+            vector = {"check": check, "name": name, "now": NOW, "inputs": inputs, "expect": expect}
+            (HERE / f"{check}-{name}.json").write_text(json.dumps(vector, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
