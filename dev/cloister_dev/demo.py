@@ -27,6 +27,7 @@ from cloister_dev.site import running_site
 REPOSITORY = Path(__file__).resolve().parents[2]
 TICKETS = REPOSITORY / "demo" / "helpdesk.jsonl"
 SPEC = REPOSITORY / "demo" / "job.yaml"
+CLASSIFY = REPOSITORY / "demo" / "classify.py"
 EXAMPLES = (
     "The badge reader by the pharmacy store stays red and the lock will not open.",
     "Labels come out of the ward printer blank, one after another.",
@@ -143,7 +144,7 @@ def _release(demo: Demo) -> None:
     pulled = demo.layout.directory / "pulled"
     demo.run("alice", "cloister", "model", "release", "helpdesk", "--reason", "demo")
     demo.run("alice", "cloister", "model", "pull", "helpdesk", str(pulled))
-    script = [sys.executable, "-m", "cloister_dev.classify", str(minilm_directory()), str(pulled), *EXAMPLES]
+    script = [sys.executable, str(CLASSIFY), str(minilm_directory()), str(pulled), *EXAMPLES]
     subprocess.run(script, check=True)
 
 

@@ -23,7 +23,7 @@ def running_site(stack: ExitStack, layout: Layout, say: Callable[[str], None]) -
     if not is_founded(layout):
         found_site(layout)
     running = start_all(stack, programs(layout), layout.log)
-    _publish_policy(layout)
+    publish_policy(layout)
     pins = Home(layout.home("alice")).pins()
     say(f"  control plane  {pins.endpoint}, mutual TLS, SQLite, audit log in the same transaction")
     say(f"  worker host    {HOST}: key agent and agent; each job's trainer in a sandbox without a network")
@@ -62,6 +62,7 @@ def _accepts(layout: Layout) -> bool:
     return True
 
 
-def _publish_policy(layout: Layout) -> None:
+def publish_policy(layout: Layout) -> None:
+    """Publish the signed policy as the admin.  Safe to repeat."""
     with Client.open(layout.home("dana")) as client:
         client.models.publish_policy(Statement.from_bytes(policy_statement(layout)))
