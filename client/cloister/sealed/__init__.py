@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sealed container: keys, payload, container file, and bundles of files (format: protos/ENVELOPE.md)."""
