@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of the embedded site.
 
-    DevError                    anything that keeps the site from starting
+DevError                    anything that keeps the site from starting
 """
 
 

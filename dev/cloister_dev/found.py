@@ -25,7 +25,7 @@ from cloister.sealed.keys import Identity
 from cloister.tls import generate_tls_key, make_csr, tls_key_pem
 from cloister_dev.errors import DevError
 from cloister_dev.layout import HOST, LOG_ORIGIN, PEOPLE, POOL, SITE, TEAM, Layout
-from cloister_workers.init import create_host, install_host
+from cloister_workers import init as worker
 
 ROSTER_DAYS = 90
 POLICY = """\
@@ -39,30 +39,30 @@ rules:
   - {metric: eval_accuracy, at_least: "0.60"}
 """
 CONFIG = """\
-# Configuration of the control plane; every key is explained in docs/reference/server-config.md.
+# Configuration of the control plane; every key is explained in docs/reference/configuration.md.
 [site]
 name = "{site}"
-roster_file = "{root}/roster.dsse"
+roster_file = "../root/roster.dsse"
 root_public = "{root_public}"
 
 [listen]
 address = "{endpoint}"
 
 [tls]
-certificate = "{server}/tls.crt"
-key = "{server}/tls.key"
-client_ca = "{server}/ca.crt"
+certificate = "tls.crt"
+key = "tls.key"
+client_ca = "ca.crt"
 
 [database]
 url = "sqlite:///{server}/cloister.db"
 
 [store]
-directory = "{server}/blobs"
+directory = "blobs"
 reserve_bytes = 268435456
 
 [log]
 origin = "{origin}"
-key_file = "{server}/log.key"
+key_file = "log.key"
 
 [queue]
 lease_seconds = 60
@@ -81,8 +81,8 @@ def found_site(layout: Layout) -> None:
     _found_team(layout, custody)
     _found_server(layout, custody, endpoint, now)
     _found_policy(layout, custody, now)
-    host_request = create_host(layout.worker)
-    install_host(layout.worker, admit_host(custody, host_request, HOST, POOL, now=now))
+    host_request = worker.init_host(layout.worker)
+    worker.install_welcome(layout.worker, admit_host(custody, host_request, HOST, POOL, now=now))
     for person, roles in PEOPLE.items():
         home = Home(layout.home(person))
         private_directory(home.directory.parent)
@@ -118,7 +118,6 @@ def _found_server(layout: Layout, custody: Custody, endpoint: str, now: int) -> 
     create_private(layout.server / "ca.crt", welcome.ca_pem.encode("ascii"))
     text = CONFIG.format(
         site=SITE,
-        root=layout.root,
         root_public=welcome.root_public,
         endpoint=endpoint,
         server=layout.server,

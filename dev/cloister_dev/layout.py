@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the embedded site keeps what.
 
-    root/        the throw-away root: on a real site this never lies beside the rest
-    policy/      the key that signs release policies, and the policy in force
-    server/      the control plane: configuration, TLS key, log key, database, blobs
-    worker/      one worker host: keyagent/ (its keys) and agent/
-    people/NAME/ one home for each person
-    log/         what the processes say
+root/        the throw-away root: on a real site this never lies beside the rest
+policy/      the key that signs release policies, and the policy in force
+server/      the control plane: configuration, TLS key, log key, database, blobs
+worker/      one worker host: keyagent/ (its keys) and agent/
+people/NAME/ one home for each person
+log/         what the processes say
 """
 
 from __future__ import annotations

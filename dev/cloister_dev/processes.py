@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from cloister_dev.errors import DevError
 
@@ -49,7 +50,7 @@ class RunningProgram:
                 start_new_session=True,
             )
 
-    def __enter__(self) -> RunningProgram:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -65,4 +65,4 @@ def _accepts(layout: Layout) -> bool:
 def publish_policy(layout: Layout) -> None:
     """Publish the signed policy as the admin.  Safe to repeat."""
     with Client.open(layout.home("dana")) as client:
-        client.models.publish_policy(Statement.from_bytes(policy_statement(layout)))
+        client.publish_policy(Statement.from_bytes(policy_statement(layout)))

@@ -95,7 +95,8 @@ class LiveSite:
 
     def logs(self) -> str:
         return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in sorted(self.layout.log.glob("*.log"))
+            f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}"
+            for path in sorted(self.layout.log.glob("*.log"))
         )
 
 
@@ -110,5 +111,3 @@ def live_site(directory: Path, *, start: bool = True) -> Iterator[LiveSite]:
             site.start_all()
             publish_policy(site.layout)
         yield site
-
-

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliett user assistant system :".split()
+WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett"]
+WORDS += ["user", "assistant", "system", ":"]
 
 
 def write_tokenizer(directory: Path) -> int:

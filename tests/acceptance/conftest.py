@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A live site for the acceptance tests, and small real inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live_site import LiveSite, live_site
+from main_job import prepare
+from tiny_models import write_bert
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bert of two layers, as a directory that `cloister model import` takes."""
+    directory = tmp_path_factory.mktemp("tiny-bert")
+    return write_bert(directory)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LiveSite]:
+    """A running site with model and rows in place."""
+    directory = tmp_path_factory.mktemp("site")
+    with live_site(directory / "site") as running:
+        prepare(running, tiny_model, directory)
+        yield running
