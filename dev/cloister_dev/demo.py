@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,7 @@ def minilm_directory() -> Path:
 
 def main() -> None:
     """Run the demo."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     layout = Layout(REPOSITORY / "demo-site")
     if layout.directory.exists():
         shutil.rmtree(layout.directory)
@@ -91,7 +93,7 @@ def main() -> None:
         with ExitStack() as stack:
             demo = Demo(layout)
             demo.title("1  A site on loopback: root, roster, control plane, worker host, four people")
-            running_site(stack, layout, console.print)
+            running_site(stack, layout, lambda line: console.print(line, soft_wrap=True))
             started = time.monotonic()
             job = _train(demo)
             _show_result(demo, job, time.monotonic() - started)

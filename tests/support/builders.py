@@ -14,12 +14,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from cloister.evidence.authorisation import Authorisation, ObjectReference
 from cloister.evidence.canonical import JSON
-from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
-from cloister.evidence.entry import Actor, Entry, Event, Subject
+from cloister.evidence.entry import Actor, Event, Subject
 from cloister.evidence.manifest import (
     BUNDLE_MEDIA_TYPE,
     HOST_KINDS,
@@ -29,9 +26,7 @@ from cloister.evidence.manifest import (
     Trailer,
     context,
 )
-from cloister.evidence.merkle import consistency_proof, inclusion_proof, leaf_hash, root_hash
-from cloister.evidence.note import NoteSigner
-from cloister.evidence.opening import JobOpening, LogEvidence, ReleaseOpening, Resume
+from cloister.evidence.opening import JobOpening, ReleaseOpening, Resume
 from cloister.evidence.policy import Policy, Rule
 from cloister.evidence.release import Approval, ReleaseRequest
 from cloister.evidence.result import Result
@@ -42,9 +37,9 @@ from cloister.sealed.bundle import write_bundle
 from cloister.sealed.filelist import list_digest
 from cloister.sealed.keys import Identity, Recipient
 from cloister.sealed.payload import generate_dek, seal_stream
+from memory_log import ORIGIN, MemoryLog
 
 DAY = 24 * 3600
-ORIGIN = "test.example/log"
 POOL = "default"
 PURPOSE = "support"
 
@@ -81,35 +76,6 @@ class Sealed:
 
     def wrap_for(self, holder: Keys) -> bytes:
         return self.wraps[holder.identity.recipient.key_id]
-
-
-class MemoryLog:
-    """An audit log in memory."""
-
-    def __init__(self, signer: NoteSigner | None = None) -> None:
-        self.signer = signer or NoteSigner(ORIGIN, Ed25519PrivateKey.generate())
-        self.entries: list[bytes] = []
-
-    def append(self, event: Event, ts: int = 1) -> int:
-        """Add an event; returns its index."""
-        self.entries.append(Entry(len(self.entries), ts, event).to_bytes())
-        return len(self.entries) - 1
-
-    def checkpoint(self) -> bytes:
-        """Signed head."""
-        leaves = [leaf_hash(entry) for entry in self.entries]
-        return sign_checkpoint(Checkpoint(self.signer.name, len(leaves), root_hash(leaves)), self.signer)
-
-    def evidence(self, index: int, since: int = 0) -> LogEvidence:
-        """Proofs for one entry under the head now."""
-        leaves = [leaf_hash(entry) for entry in self.entries]
-        return LogEvidence(
-            entry=self.entries[index],
-            index=index,
-            inclusion_proof=tuple(inclusion_proof(leaves, index, len(leaves))),
-            checkpoint=self.checkpoint(),
-            consistency_proof=tuple(consistency_proof(leaves, since, len(leaves))),
-        )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import grpc
 from google.protobuf import any_pb2
@@ -16,9 +16,7 @@ Handler = Callable[[Any], Any]  # every RPC has its own pair of messages
 class Refusal(Exception):
     """What a handler raises to answer with a status; with `reason`, an ErrorInfo goes along."""
 
-    def __init__(
-        self, code: grpc.StatusCode, message: str = "refused", reason: str = "", **metadata: str
-    ) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str = "refused", reason: str = "", **metadata: str) -> None:
         super().__init__(message)
         self.code, self.message, self.reason, self.metadata = code, message, reason, metadata
 
@@ -36,7 +34,7 @@ class FakeRpcError(grpc.RpcError, grpc.Call):
     def details(self) -> str:
         return self._refusal.message
 
-    def trailing_metadata(self) -> Sequence[tuple[str, bytes]]:
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:  # type: ignore[override]  # the stubs disagree
         if not self._refusal.reason:
             return ()
         info = error_details_pb2.ErrorInfo(
@@ -47,14 +45,14 @@ class FakeRpcError(grpc.RpcError, grpc.Call):
         status = status_pb2.Status(code=self.code().value[0], message=self.details(), details=[packed])
         return (("grpc-status-details-bin", status.SerializeToString()),)
 
-    def initial_metadata(self) -> Sequence[tuple[str, str]]:
+    def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return ()
 
     def is_active(self) -> bool:
         return False
 
-    def time_remaining(self) -> None:
-        return None
+    def time_remaining(self) -> float:
+        return 0.0
 
     def cancel(self) -> bool:
         return False
@@ -116,10 +114,10 @@ class FakeChannel(grpc.Channel):
 
         return call
 
-    unary_unary = _unary
-    stream_unary = _unary
-    unary_stream = _stream
-    stream_stream = _stream
+    unary_unary = _unary  # type: ignore[assignment]  # every RPC has its own pair of messages
+    stream_unary = _unary  # type: ignore[assignment]  # every RPC has its own pair of messages
+    unary_stream = _stream  # type: ignore[assignment]  # every RPC has its own pair of messages
+    stream_stream = _stream  # type: ignore[assignment]  # every RPC has its own pair of messages
 
     def subscribe(self, callback: object, try_to_connect: bool | None = False) -> None:
         """Nothing to report."""
@@ -130,7 +128,7 @@ class FakeChannel(grpc.Channel):
     def close(self) -> None:
         """Nothing is open."""
 
-    def __enter__(self) -> FakeChannel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

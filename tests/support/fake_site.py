@@ -1,387 +1,331 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A control plane in memory, with a real root, roster, log key and host: honest until a test makes it hostile.
-
-What a hostile one could do, a test does by changing the fields: it has no key but the log's.
-"""
+"""Test doubles around a real agent: a control plane in memory, a scripted trainer, a key agent in a thread."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import io
-import itertools
-import json
-from collections.abc import Iterator
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
+from grpc_status import rpc_status  # type: ignore[import-untyped]  # ships no types
 
-from cloister.admin.admit import admit_host, admit_person
-from cloister.admin.draft import add_policy_key, add_team, set_log
-from cloister.admin.log_key import make_log_key
-from cloister.admin.policy import read_policy
-from cloister.admin.root import create_root
-from cloister.admin.sign import sign_next
-from cloister.api.v1 import audit_pb2, blobs_pb2, common_pb2, datasets_pb2, identity_pb2, jobs_pb2, models_pb2
-from cloister.channel import Connection
-from cloister.client import Client
-from cloister.enrolment import EnrolmentRequest
-from cloister.evidence.authorisation import Authorisation
-from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
-from cloister.evidence.entry import Actor, Entry, Event, Subject
-from cloister.evidence.manifest import BUNDLE_MEDIA_TYPE, Manifest, Trailer, context
-from cloister.evidence.merkle import consistency_proof, leaf_hash, root_hash
-from cloister.evidence.release import Release, ReleaseRequest
-from cloister.evidence.result import Result
-from cloister.evidence.signatures import SigningKey, Statement, b64
-from cloister.home import Home, install_welcome, keygen
-from cloister.push import trailer_for
-from cloister.sealed import keys
-from cloister.sealed.bundle import write_bundle
-from cloister.sealed.filelist import list_digest
-from cloister.sealed.keys import Identity, Recipient
-from cloister.sealed.payload import generate_dek, seal_stream
-from cloister.tls import generate_tls_key, make_csr
-from cloister.wire import statement_from_proto, statement_to_proto
-from fake_channel import FakeChannel, Handler, Refusal
+from builders import Job, Sealed, Site
+from cloister.api.v1 import blobs_pb2, common_pb2, workers_pb2
+from cloister.evidence.opening import LogEvidence, ReleaseOpening
+from cloister.evidence.signatures import Statement
+from cloister.wire import sealed_to_proto, statement_to_proto
+from cloister_workers.agent.control import ControlPlane
+from cloister_workers.agent.host import Host
+from cloister_workers.agent.modelcache import ModelCache
+from cloister_workers.agent.spool import Spool
+from cloister_workers.agent.training import Place
+from cloister_workers.config import HostPaths
+from cloister_workers.keyagent.memory import Memory
+from cloister_workers.keyagent.server import Access, KeyAgent, listen, serve
+from cloister_workers.keyagent.vault import load_vault
+from cloister_workers.sandbox.spec import SandboxSpec
+from fake_trainer import FakeProcess, Script
+from keyagent_process import write_directory
 
-NOW = 1_800_000_000
-POLICY = "id: standard\nversion: 2\napprovals: 0\nauto_release: true\n"
-ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"weights" * 1000}
+LEASE_SECONDS = 60
 
 
-class Clock:
-    """A clock that tests set."""
+class CallError(grpc.RpcError, grpc.Call):
+    """A failed call with a reason of errors.proto."""
 
-    def __init__(self) -> None:
-        self.now = NOW
+    def __init__(self, code: grpc.StatusCode, reason: str = "") -> None:
+        super().__init__(reason)
+        self._code = code
+        status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message="told by the test")
+        if reason:
+            detail = any_pb2.Any()
+            detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="cloister"))
+            status.details.append(detail)
+        self._status = rpc_status.to_status(status)
 
-    def __call__(self) -> int:
-        return self.now
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "told by the test"
+
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:  # type: ignore[override]  # plain pairs do
+        return tuple(self._status.trailing_metadata)
+
+    def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return ()
+
+    def is_active(self) -> bool:
+        return False
+
+    def time_remaining(self) -> float:
+        return 0.0
+
+    def cancel(self) -> bool:
+        return False
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return False
 
 
-class FakeSite:
-    """See the module."""
+def unavailable() -> CallError:
+    """No answer."""
+    return CallError(grpc.StatusCode.UNAVAILABLE)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.clock = Clock()
-        self.custody = create_root(folder / "root", "test", endpoint="localhost:1", clock=self.clock)
-        self.signer = make_log_key("test/log")
-        self.policy_key = SigningKey.generate()
-        self.host_key, self.host_identity = SigningKey.generate(), Identity.generate()
-        draft = add_team(self.custody.draft(), "alpha", str(Identity.generate().recipient))
-        draft = add_team(draft, "beta", str(Identity.generate().recipient))
-        draft = add_policy_key(set_log(draft, "test/log", self.signer.vkey), self.policy_key.public, now=NOW)
-        self.custody.save_draft(draft)
-        self.homes = {name: self._join(name, team, roles) for name, team, roles in PEOPLE}
-        csr, public = make_csr(generate_tls_key()), b64(self.host_key.public)
-        request = EnrolmentRequest("host", csr, public, str(self.host_identity.recipient))
-        admit_host(self.custody, request, "gpu-1", "default", now=NOW)
-        self.roster = sign_next(self.custody, 30, now=NOW)
-        self.policy = read_policy(POLICY, 30, now=NOW).sign(self.policy_key)
-        self.entries: list[bytes] = []
-        self.datasets: dict[str, datasets_pb2.Dataset] = {}
-        self.versions: dict[str, models_pb2.ModelVersion] = {}
-        self.jobs: dict[str, jobs_pb2.Job] = {}
-        self.releases: dict[str, models_pb2.Release] = {}
-        self.blobs: dict[str, bytearray] = {}
-        self.sizes: dict[str, int] = {}
-        self.digests: dict[str, str] = {}
-        self.channel = FakeChannel(self.handlers())
-        self.log("site.start")
 
-    def _join(self, name: str, team: str, roles: tuple[str, ...]) -> Home:
-        home = Home.at(self.folder / name)
-        install_welcome(home, admit_person(self.custody, keygen(home), name, team, roles, now=NOW))
-        return home
+def lease_lost() -> CallError:
+    """Another worker holds the work."""
+    return CallError(grpc.StatusCode.FAILED_PRECONDITION, "ERROR_REASON_LEASE_LOST")
 
-    def client(self, name: str = "anna") -> Client:
-        ids = (f"00000000-0000-4000-8000-{n:012}" for n in itertools.count(len(self.datasets) + 100 * len(self.jobs)))
-        slept: list[float] = []
-        return Client(self.homes[name], Connection(self.channel, sleep=slept.append), clock=self.clock, ids=ids.__next__)
 
-    # The log.
+@dataclass
+class FakeControlPlane:
+    """Stands for both stubs; `fail` holds, by method, what the next calls raise."""
 
-    def log(self, action: str, object_id: str = "test") -> None:
-        event = Event(action, Actor("system", "system"), Subject("log", object_id))
-        self.entries.append(Entry(len(self.entries), NOW * 1_000_000 + len(self.entries), event).to_bytes())
+    site: Site
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    fail: dict[str, list[Exception]] = field(default_factory=dict)
+    directive: workers_pb2.Directive.ValueType = workers_pb2.DIRECTIVE_CONTINUE
+    job: Job | None = None
+    resume: Sealed | None = None
+    release: ReleaseOpening | None = None
+    tamper: Callable[[workers_pb2.RequestOpeningResponse], None] = lambda _: None
+    on_event: Callable[[workers_pb2.WorkerEvent], None] = lambda _: None
+    events: list[workers_pb2.WorkerEvent] = field(default_factory=list)
+    artifacts: list[workers_pb2.CreateArtifactRequest] = field(default_factory=list)
+    uploads: dict[str, bytearray] = field(default_factory=dict)
+    finished: list[workers_pb2.FinishJobRequest] = field(default_factory=list)
+    released: list[workers_pb2.FinishReleaseRequest] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    work: queue.SimpleQueue[workers_pb2.LeaseWorkResponse] = field(default_factory=queue.SimpleQueue)
 
-    def leaves(self) -> list[bytes]:
-        return [leaf_hash(entry) for entry in self.entries]
+    def control(self) -> ControlPlane:
+        """As the agent uses it, without waiting between tries."""
+        return ControlPlane(self, self, lambda _: None)  # type: ignore[arg-type]  # stands for both stubs
 
-    def checkpoint(self) -> bytes:
-        leaves = self.leaves()
-        return sign_checkpoint(Checkpoint("test/log", len(leaves), root_hash(leaves)), self.signer)
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fail.get(name):
+            raise self.fail[name].pop(0)
 
-    # The services.
+    def names(self) -> list[str]:
+        return [event.message for event in self.events]
 
-    def handlers(self) -> dict[str, Handler]:
-        names = [name for name in dir(self) if name[0].isupper()]
-        return {name: getattr(self, name) for name in names}
+    # ------------------------------------------------------------ WorkerService
+    @property
+    def LeaseWork(self) -> FakeLeaseWork:
+        return FakeLeaseWork(self)
 
-    def GetSite(self, _: object) -> identity_pb2.GetSiteResponse:
-        self.log("site.read")
-        return identity_pb2.GetSiteResponse(
-            server_version="0.1.0",
-            minimum_client_version="0.1.0",
-            envelope_versions=[1],
-            roster=statement_to_proto(self.roster),
-            checkpoint=self.checkpoint(),
+    def Heartbeat(self, request: workers_pb2.HeartbeatRequest, timeout: float) -> workers_pb2.HeartbeatResponse:
+        self._call("Heartbeat")
+        return workers_pb2.HeartbeatResponse(directive=self.directive)
+
+    def RequestOpening(
+        self, request: workers_pb2.RequestOpeningRequest, timeout: float
+    ) -> workers_pb2.RequestOpeningResponse:
+        self._call("RequestOpening")
+        if self.job is not None:
+            index = self.site.log_job_opening(self.job, request.attempt, self.resume)
+            evidence = self.site.log.evidence(index, request.since_size)
+        else:
+            assert self.release is not None
+            evidence = self.release.evidence
+        answer = opening_response(evidence, self.site.sign_roster())
+        self.tamper(answer)
+        return answer
+
+    def ReportEvents(
+        self, request: workers_pb2.ReportEventsRequest, timeout: float
+    ) -> workers_pb2.ReportEventsResponse:
+        self._call("ReportEvents")
+        for event in request.events:
+            if event.stream_seq == len(self.events) + 1:
+                self.events.append(event)
+                self.on_event(event)
+        return workers_pb2.ReportEventsResponse()
+
+    def CreateArtifact(
+        self, request: workers_pb2.CreateArtifactRequest, timeout: float
+    ) -> workers_pb2.CreateArtifactResponse:
+        self._call("CreateArtifact")
+        self.artifacts.append(request)
+        return workers_pb2.CreateArtifactResponse()
+
+    def FinishJob(self, request: workers_pb2.FinishJobRequest, timeout: float) -> workers_pb2.FinishJobResponse:
+        self._call("FinishJob")
+        self.finished.append(request)
+        return workers_pb2.FinishJobResponse()
+
+    def FinishRelease(
+        self, request: workers_pb2.FinishReleaseRequest, timeout: float
+    ) -> workers_pb2.FinishReleaseResponse:
+        self._call("FinishRelease")
+        self.released.append(request)
+        return workers_pb2.FinishReleaseResponse()
+
+    # ------------------------------------------------------------ BlobService
+    def GetUpload(self, request: blobs_pb2.GetUploadRequest, timeout: float) -> blobs_pb2.GetUploadResponse:
+        self._call("GetUpload")
+        have = self.uploads.setdefault(request.object_id, bytearray())
+        return blobs_pb2.GetUploadResponse(committed_size=len(have), complete=self._complete(request.object_id))
+
+    def WriteBlob(self, pieces: Iterator[blobs_pb2.WriteBlobRequest], timeout: float) -> blobs_pb2.WriteBlobResponse:
+        name = ""
+        for piece in pieces:
+            name = piece.object_id or name
+            assert piece.offset == len(self.uploads[name])
+            self.uploads[name] += piece.data
+            if piece.data:
+                self._call("WriteBlob")
+        return blobs_pb2.WriteBlobResponse(complete=self._complete(name))
+
+    def _complete(self, object_id: str) -> bool:
+        import hashlib
+        import json
+
+        for artifact in self.artifacts:
+            if json.loads(artifact.sealed.manifest)["id"] == object_id:
+                wanted = json.loads(artifact.sealed.trailer.payload)["ciphertext_sha256"]
+                return bool(hashlib.sha256(self.uploads[object_id]).hexdigest() == wanted)
+        return False
+
+    def ReadBlob(self, request: blobs_pb2.ReadBlobRequest, timeout: float) -> Iterator[blobs_pb2.ReadBlobResponse]:
+        data = self.blobs[request.object_id]
+        for at in range(request.offset, len(data), 1000):
+            self._call("ReadBlob")
+            yield blobs_pb2.ReadBlobResponse(data=data[at : at + 1000])
+
+
+@dataclass(frozen=True)
+class FakeLeaseWork:
+    """LeaseWork, which the agent calls as a future; at once its own result."""
+
+    plane: FakeControlPlane
+
+    def future(self, request: workers_pb2.LeaseWorkRequest, timeout: float) -> FakeLeaseWork:
+        return self
+
+    def result(self, timeout: float) -> workers_pb2.LeaseWorkResponse:
+        self.plane._call("LeaseWork")
+        return self.plane.work.get_nowait() if not self.plane.work.empty() else workers_pb2.LeaseWorkResponse()
+
+    def cancel(self) -> bool:
+        return True
+
+
+def opening_response(evidence: LogEvidence, roster: Statement) -> workers_pb2.RequestOpeningResponse:
+    """As the control plane answers."""
+    return workers_pb2.RequestOpeningResponse(
+        entry=evidence.entry,
+        index=evidence.index,
+        inclusion_proof=evidence.inclusion_proof,
+        checkpoint=evidence.checkpoint,
+        consistency_proof=evidence.consistency_proof,
+        roster=statement_to_proto(roster),
+    )
+
+
+def granted(site: Site, sealed: Sealed, host: str = "host-1") -> workers_pb2.GrantedObject:
+    """An object with the host's wrap."""
+    key_id = site.hosts[host].identity.recipient.key_id
+    return workers_pb2.GrantedObject(
+        object_id=sealed.id,
+        sealed=sealed_to_proto(sealed.object),
+        wrap=common_pb2.Wrap(recipient_key_id=key_id, wrap=sealed.wraps[key_id]),
+        size=len(sealed.ciphertext),
+    )
+
+
+def job_lease(
+    control: FakeControlPlane, job: Job, attempt: int = 1, resume: tuple[Sealed, Statement] | None = None
+) -> workers_pb2.JobLease:
+    """Lease a job: the control plane then serves its blobs and logs its opening."""
+    site = control.site
+    control.job, control.resume = job, resume[0] if resume else None
+    for item in (*job.inputs, *([resume[0]] if resume else [])):
+        control.blobs[item.id] = item.ciphertext
+    lease = workers_pb2.JobLease(
+        job_id=job.authorisation.job_id,
+        attempt=attempt,
+        spec=job.spec,
+        authorisation=statement_to_proto(job.statement),
+        policy=statement_to_proto(job.policy),
+        model=granted(site, job.inputs[0]),
+        training=granted(site, job.inputs[1]),
+    )
+    if job.authorisation.evaluation is not None:
+        lease.evaluation.CopyFrom(granted(site, job.inputs[2]))
+    if resume is not None:
+        point = workers_pb2.ResumePoint(object=granted(site, resume[0]), result=statement_to_proto(resume[1]), step=10)
+        lease.resume.CopyFrom(point)
+    return lease
+
+
+@contextmanager
+def threaded_keyagent(paths: HostPaths, clock: Callable[[], int]) -> Iterator[KeyAgent]:
+    """A key agent in this process."""
+    agent = KeyAgent(load_vault(paths.keyagent), Memory(paths.keyagent), clock, lambda _: None)
+    access = Access(frozenset({os.getuid()}))
+    stop, wake = os.pipe()
+    listener = listen(paths.socket, access)
+    thread = threading.Thread(target=serve, args=(listener, agent, access, stop, lambda _: None))
+    thread.start()
+    try:
+        yield agent
+    finally:
+        os.close(wake)
+        thread.join()
+        listener.close()
+        os.close(stop)
+
+
+@dataclass
+class FakeHost:
+    """A host whose trainer follows `script`."""
+
+    site: Site
+    control: FakeControlPlane
+    paths: HostPaths
+    host: Host
+    log: list[dict[str, object]]
+    processes: list[FakeProcess]
+    scripts: list[Script]
+    now: list[float]
+    """The steady clock's time."""
+
+
+@contextmanager
+def fake_host(folder: Path, *, sandboxed: bool = True, reserve_bytes: int = 0) -> Iterator[FakeHost]:
+    """Everything but the network, the sandbox and the trainer is real."""
+    site = Site(1_800_000_000)
+    control = FakeControlPlane(site)
+    paths = write_directory(folder, site)
+    log: list[dict[str, object]] = []
+    processes: list[FakeProcess] = []
+    scripts: list[Script] = []
+    now = [1000.0]
+
+    def launch(argv: Sequence[str], spec: SandboxSpec) -> FakeProcess:
+        processes.append(FakeProcess(scripts.pop(0), spec))
+        return processes[-1]
+
+    place = Place(launch, scratch_bytes=1 << 20, memory_bytes=None, file_bytes=1 << 30, allow_gpu=False)
+    with threaded_keyagent(paths, lambda: site.now):
+        host = Host(
+            control=control.control(),
+            keyagent=paths.socket,
+            spool=Spool(paths.spool, reserve_bytes),
+            cache=ModelCache(paths.cache),
+            sandboxed=sandboxed,
+            place=place,
+            clock=lambda: now[0],
+            log=lambda fields: log.append(dict(fields)),
         )
-
-    def WhoAmI(self, _: object) -> identity_pb2.WhoAmIResponse:
-        return identity_pb2.WhoAmIResponse(id="anna", team="alpha", roles=["member"], transport="TLSv1.3")
-
-    def PublishRoster(self, request: identity_pb2.PublishRosterRequest) -> identity_pb2.PublishRosterResponse:
-        self.roster = statement_from_proto(request.roster)
-        return identity_pb2.PublishRosterResponse(version=2)
-
-    def GetCheckpoint(self, request: audit_pb2.GetCheckpointRequest) -> audit_pb2.GetCheckpointResponse:
-        leaves, since = self.leaves(), request.since_size
-        if since > len(leaves):
-            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "ahead", "LOG_BEHIND_CALLER")
-        proof = consistency_proof(leaves, since, len(leaves)) if since else []
-        return audit_pb2.GetCheckpointResponse(checkpoint=self.checkpoint(), consistency_proof=proof)
-
-    def ListEntries(self, request: audit_pb2.ListEntriesRequest) -> audit_pb2.ListEntriesResponse:
-        start = int(request.page.page_token or 0)
-        end = start + request.page.page_size
-        token = str(end) if end < len(self.entries) else ""
-        return audit_pb2.ListEntriesResponse(entries=self.entries[start:end], next_page_token=token)
-
-    def ExportLog(self, _: object) -> Iterator[audit_pb2.ExportLogResponse]:
-        yield audit_pb2.ExportLogResponse(checkpoint=self.checkpoint())
-        for entry in self.entries:
-            yield audit_pb2.ExportLogResponse(entry=entry)
-
-    def CreateDataset(self, request: datasets_pb2.CreateDatasetRequest) -> datasets_pb2.CreateDatasetResponse:
-        manifest, trailer = self._declare(request.sealed)
-        found = datasets_pb2.Dataset(
-            id=manifest.id,
-            owner=manifest.owner,
-            team=manifest.team,
-            state=datasets_pb2.DATASET_STATE_UPLOADING,
-            purposes=manifest.purposes,
-            size=trailer.ciphertext_size,
-            ciphertext_sha256=trailer.ciphertext_sha256,
-            sealed=request.sealed,
-            recipient_key_ids=[wrap.recipient_key_id for wrap in request.wraps],
-        )
-        found = self.datasets.setdefault(manifest.id, found)
-        return datasets_pb2.CreateDatasetResponse(dataset=found)
-
-    def GetDataset(self, request: datasets_pb2.GetDatasetRequest) -> datasets_pb2.GetDatasetResponse:
-        return datasets_pb2.GetDatasetResponse(dataset=_known(self.datasets, request.id))
-
-    def ListDatasets(self, _: object) -> datasets_pb2.ListDatasetsResponse:
-        return datasets_pb2.ListDatasetsResponse(datasets=reversed(self.datasets.values()))
-
-    def DeleteDataset(self, request: datasets_pb2.DeleteDatasetRequest) -> datasets_pb2.DeleteDatasetResponse:
-        found = _known(self.datasets, request.id)
-        found.state = datasets_pb2.DATASET_STATE_DELETED
-        return datasets_pb2.DeleteDatasetResponse(dataset=found)
-
-    def _declare(self, sealed: common_pb2.SealedObject) -> tuple[Manifest, Trailer]:
-        manifest, trailer = Manifest.parse(sealed.manifest), Trailer.parse(sealed.trailer.payload)
-        self.blobs.setdefault(manifest.id, bytearray())
-        self.sizes[manifest.id], self.digests[manifest.id] = trailer.ciphertext_size, trailer.ciphertext_sha256
-        return manifest, trailer
-
-    def GetUpload(self, request: blobs_pb2.GetUploadRequest) -> blobs_pb2.GetUploadResponse:
-        have, size = len(self.blobs[request.object_id]), self.sizes[request.object_id]
-        return blobs_pb2.GetUploadResponse(committed_size=have, size=size, complete=have == size)
-
-    def WriteBlob(self, requests: Iterator[blobs_pb2.WriteBlobRequest]) -> blobs_pb2.WriteBlobResponse:
-        first = next(requests)
-        blob = self.blobs[first.object_id]
-        for request in requests:
-            if request.offset != len(blob):
-                raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "offset", "OFFSET_MISMATCH")
-            blob += request.data
-        complete = len(blob) == self.sizes[first.object_id]
-        if complete and hashlib.sha256(blob).hexdigest() != self.digests[first.object_id]:
-            blob.clear()
-            raise Refusal(grpc.StatusCode.DATA_LOSS, "digest", "DIGEST_MISMATCH")
-        if complete and first.object_id in self.datasets:
-            self.datasets[first.object_id].state = datasets_pb2.DATASET_STATE_READY
-        if complete and first.object_id in self.versions:
-            self.versions[first.object_id].state = models_pb2.MODEL_VERSION_STATE_READY
-        return blobs_pb2.WriteBlobResponse(committed_size=len(blob), complete=complete)
-
-    def ReadBlob(self, request: blobs_pb2.ReadBlobRequest) -> Iterator[blobs_pb2.ReadBlobResponse]:
-        blob = bytes(self.blobs[request.object_id])
-        for at in range(request.offset, len(blob), 4096):
-            yield blobs_pb2.ReadBlobResponse(data=blob[at : at + 4096])
-
-    def CreateModelVersion(self, request: models_pb2.CreateModelVersionRequest) -> models_pb2.CreateModelVersionResponse:
-        manifest, trailer = self._declare(request.sealed)
-        version = models_pb2.ModelVersion(
-            id=manifest.id,
-            name=manifest.name,
-            team=manifest.team,
-            state=models_pb2.MODEL_VERSION_STATE_UPLOADING,
-            sealed=request.sealed,
-            size=trailer.ciphertext_size,
-        )
-        version.dossier.licence, version.dossier.source = manifest.details["licence"], manifest.details["source"]
-        return models_pb2.CreateModelVersionResponse(version=self.versions.setdefault(manifest.id, version))
-
-    def GetModelVersion(self, request: models_pb2.GetModelVersionRequest) -> models_pb2.GetModelVersionResponse:
-        named = {version.name: version for version in self.versions.values()}
-        return models_pb2.GetModelVersionResponse(version=_known({**named, **self.versions}, request.id))
-
-    def ListModelVersions(self, _: object) -> models_pb2.ListModelVersionsResponse:
-        return models_pb2.ListModelVersionsResponse(versions=self.versions.values())
-
-    def GetPolicy(self, _: object) -> models_pb2.GetPolicyResponse:
-        return models_pb2.GetPolicyResponse(policy=statement_to_proto(self.policy))
-
-    def CreateJob(self, request: jobs_pb2.CreateJobRequest) -> jobs_pb2.CreateJobResponse:
-        signed = Authorisation.parse(request.authorisation.payload)
-        job = jobs_pb2.Job(
-            id=signed.job_id,
-            owner=signed.member,
-            team=signed.team,
-            state=jobs_pb2.JOB_STATE_QUEUED,
-            spec=request.spec,
-            authorisation=request.authorisation,
-            spec_digest=signed.spec_sha256,
-        )
-        return jobs_pb2.CreateJobResponse(job=self.jobs.setdefault(signed.job_id, job))
-
-    def GetJob(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:
-        return jobs_pb2.GetJobResponse(job=_known(self.jobs, request.id))
-
-    def ListJobs(self, _: object) -> jobs_pb2.ListJobsResponse:
-        return jobs_pb2.ListJobsResponse(jobs=self.jobs.values())
-
-    def CancelJob(self, request: jobs_pb2.CancelJobRequest) -> jobs_pb2.CancelJobResponse:
-        job = _known(self.jobs, request.id)
-        job.state = jobs_pb2.JOB_STATE_CANCELLED
-        return jobs_pb2.CancelJobResponse(job=job)
-
-    def WatchJob(self, request: jobs_pb2.WatchJobRequest) -> Iterator[jobs_pb2.WatchJobResponse]:
-        for seq in range(request.after_seq + 1, 6):
-            yield jobs_pb2.WatchJobResponse(event=jobs_pb2.JobEvent(seq=seq, type="message", level="info"))
-        yield jobs_pb2.WatchJobResponse(terminal=_known(self.jobs, request.id))
-
-    def CreateRelease(self, request: models_pb2.CreateReleaseRequest) -> models_pb2.CreateReleaseResponse:
-        asked = ReleaseRequest.parse(request.request.payload)
-        release = models_pb2.Release(
-            id=asked.release_id,
-            model_version=asked.model_version,
-            team=asked.team,
-            state=models_pb2.RELEASE_STATE_QUEUED,
-            request=request.request,
-        )
-        return models_pb2.CreateReleaseResponse(release=self.releases.setdefault(asked.release_id, release))
-
-    def GetRelease(self, request: models_pb2.GetReleaseRequest) -> models_pb2.GetReleaseResponse:
-        return models_pb2.GetReleaseResponse(release=_known(self.releases, request.id))
-
-    def ListReleases(self, _: object) -> models_pb2.ListReleasesResponse:
-        return models_pb2.ListReleasesResponse(releases=self.releases.values())
-
-    def ApproveRelease(self, request: models_pb2.ApproveReleaseRequest) -> models_pb2.ApproveReleaseResponse:
-        release = _known(self.releases, request.id)
-        release.approvals.append(request.approval)
-        return models_pb2.ApproveReleaseResponse(release=release)
-
-    # What the host does.
-
-    def finish_job(self, job_id: str, files: dict[str, bytes] = ADAPTER) -> models_pb2.ModelVersion:
-        """Seal a result as the certified host would, and make it a candidate."""
-        job = self.jobs[job_id]
-        authorisation = statement_from_proto(job.authorisation)
-        bundle, sealed, dek = io.BytesIO(), io.BytesIO(), generate_dek()
-        files_sha256 = list_digest(write_bundle(files.items(), bundle))
-        details = {"job_id": job_id, "attempt": "1", "step": "10", "files_sha256": files_sha256}
-        manifest = Manifest(
-            kind="export",
-            id=f"e{job_id[1:]}",
-            name="result",
-            owner="gpu-1",
-            team=job.team,
-            pool="default",
-            purposes=(),
-            media_type=BUNDLE_MEDIA_TYPE,
-            created_at=NOW,
-            expires_at=NOW + 10**8,
-            details=details,
-        )
-        bundle.seek(0)
-        bound_to = context(manifest.to_payload())
-        digest = seal_stream(bundle, sealed, dek, bound_to)
-        trailer = trailer_for(manifest, digest, None).sign(self.host_key)
-        result = Result(
-            kind="export",
-            job_id=job_id,
-            authorisation_sha256=authorisation.digest,
-            host="gpu-1",
-            attempt=1,
-            step=10,
-            object_id=manifest.id,
-            trailer_sha256=trailer.digest,
-            files_sha256=files_sha256,
-            metrics={"eval_accuracy": "0.9"},
-            metrics_before={"eval_accuracy": "0.1"},
-            sandboxed=True,
-            created_at=NOW,
-        ).sign(self.host_key)
-        self.blobs[manifest.id] = bytearray(sealed.getvalue())
-        self.deks = {**getattr(self, "deks", {}), job_id: (dek, bound_to)}
-        version = models_pb2.ModelVersion(
-            id=job_id,
-            name=json.loads(job.spec)["suffix"],
-            team=job.team,
-            state=models_pb2.MODEL_VERSION_STATE_CANDIDATE,
-            base=json.loads(job.spec)["model"],
-            sealed=common_pb2.SealedObject(manifest=manifest.to_payload(), trailer=statement_to_proto(trailer)),
-            size=digest.ciphertext_size,
-        )
-        version.dossier.result.CopyFrom(statement_to_proto(result))
-        self.versions[job_id] = version
-        return version
-
-    def grant(self, release_id: str, **changes: Any) -> models_pb2.Release:  # noqa: ANN401 - fields of Release
-        """Wrap to the recipient as the certified host's key agent would."""
-        release = self.releases[release_id]
-        asked = ReleaseRequest.parse(release.request.payload)
-        dek, bound_to = self.deks[asked.model_version]
-        home = self.homes[asked.recipient]
-        recipient: Recipient = Identity.parse(home.recipient_secret()).recipient
-        wrap = keys.wrap(dek, recipient, bound_to)
-        made = Release(
-            release_id=release_id,
-            request_sha256=statement_from_proto(release.request).digest,
-            result_sha256=asked.result_sha256,
-            trailer_sha256=asked.trailer_sha256,
-            policy_sha256=asked.policy_sha256,
-            approvals_sha256=(),
-            auto_release=True,
-            recipient_key_id=recipient.key_id,
-            wrap_sha256=hashlib.sha256(wrap).hexdigest(),
-            host="gpu-1",
-            created_at=NOW,
-        )
-        statement: Statement = dataclasses.replace(made, **changes).sign(self.host_key)
-        release.statement.CopyFrom(statement_to_proto(statement))
-        release.wrap.CopyFrom(common_pb2.Wrap(recipient_key_id=recipient.key_id, wrap=wrap))
-        release.state = models_pb2.RELEASE_STATE_GRANTED
-        return release
-
-
-PEOPLE = (
-    ("anna", "alpha", ("member", "admin")),
-    ("ben", "alpha", ("member", "approver")),
-    ("carl", "beta", ("member",)),
-    ("dora", "alpha", ("auditor",)),
-)
-
-
-def _known(found: dict[str, Any], name: str) -> Any:  # noqa: ANN401 - any message
-    if name not in found:
-        raise Refusal(grpc.StatusCode.NOT_FOUND, "no such object", "NOT_FOUND")
-    return found[name]
+        yield FakeHost(site, control, paths, host, log, processes, scripts, now)

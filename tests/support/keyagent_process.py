@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builders import Job, Keys, Sealed, Site, frozen_memory
+import pytest
 
-from cloister.evidence.opening import JobOpening
+from builders import Keys, Sealed, Site, frozen_memory
+from cloister.evidence.opening import JobOpening, ReleaseOpening
 from cloister.evidence.signatures import Statement, b64
 from cloister_workers.config import HostPaths
 from cloister_workers.keyagent import client
+from cloister_workers.keyagent.errors import Refused
 from cloister_workers.keyagent.memory import STATE, Remembered, write_state
 
 
@@ -131,6 +133,28 @@ def seal(session: client.JobSession, kind: str, content: bytes, step: int = 10) 
         os.close(target)
 
 
-def honest_job(site: Site) -> Job:
-    """A job with the usual inputs."""
-    return site.job()
+def refusal(
+    agent: RunningKeyAgent,
+    site: Site,
+    opening: JobOpening,
+    roster: Statement | None = None,
+    *,
+    sandboxed: bool = True,
+) -> tuple[str, str]:
+    """Reason and message with which the key agent refuses an opening."""
+    with pytest.raises(Refused) as refused:
+        agent.open_job(site, opening, roster, sandboxed=sandboxed)
+    return refused.value.code, str(refused.value)
+
+
+def release_refusal(
+    agent: RunningKeyAgent, site: Site, opening: ReleaseOpening, wrap: bytes, roster: Statement | None = None
+) -> tuple[str, str]:
+    """Reason and message with which the key agent refuses a release."""
+    connection = client.Connection(agent.paths.socket)
+    try:
+        with pytest.raises(Refused) as refused:
+            client.open_release(connection, opening, roster or site.sign_roster(), wrap)
+    finally:
+        connection.close()
+    return refused.value.code, str(refused.value)

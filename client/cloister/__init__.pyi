@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+from cloister.client import Client as Client
+
+__version__: str

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Admission: an enrolment request becomes a roster entry, a certificate and a welcome file.
+
+The custodian compares the request's fingerprint with its sender over another channel before calling this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloister.admin.certificates import identity_uri, issue_certificate
+from cloister.admin.custody import Custody
+from cloister.admin.draft import add_host, add_person
+from cloister.enrolment import EnrolmentRequest, Welcome
+from cloister.errors import UsageError
+
+CERTIFICATE_DAYS = 90
+SERVER_NAMES = ("localhost", "127.0.0.1")
+
+
+def admit_person(
+    custody: Custody,
+    request: EnrolmentRequest,
+    person: str,
+    team: str,
+    roles: Sequence[str],
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Add a person to the draft and make their welcome.  They are known once the roster is signed and published."""
+    draft = add_person(custody.draft(), request, person, team, roles, now=now)
+    names = (identity_uri(draft.site, "person", person),)
+    welcome = _welcome(custody, request, person, names, days, now, endpoint)
+    custody.save_draft(draft)
+    return welcome
+
+
+def admit_host(
+    custody: Custody,
+    request: EnrolmentRequest,
+    host: str,
+    pool: str,
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Certify a host in the draft and make its welcome."""
+    draft = add_host(custody.draft(), request, host, pool, now=now)
+    names = (identity_uri(draft.site, "host", host),)
+    welcome = _welcome(custody, request, host, names, days, now, endpoint)
+    custody.save_draft(draft)
+    return welcome
+
+
+def certify_server(
+    custody: Custody,
+    request: EnrolmentRequest,
+    names: Sequence[str] = SERVER_NAMES,
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Certify the control plane's TLS key for host names and addresses.  It has no place on the roster."""
+    if request.kind != "server":
+        raise UsageError(f"the request is for a {request.kind}, not for a server")
+    return _welcome(custody, request, "server", tuple(names), days, now, endpoint)
+
+
+def _welcome(
+    custody: Custody,
+    request: EnrolmentRequest,
+    identifier: str,
+    names: Sequence[str],
+    days: int,
+    now: int,
+    endpoint: str,
+) -> Welcome:
+    authority = custody.authority()
+    return Welcome(
+        site=custody.draft().site,
+        endpoint=endpoint or custody.endpoint(),
+        root_public=custody.root_public(),
+        ca_pem=authority.certificate_pem,
+        certificate_pem=issue_certificate(authority, request.csr_pem, names, days, now=now),
+        id=identifier,
+        kind=request.kind,
+    )

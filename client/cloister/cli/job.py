@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cloister job`: fine-tuning jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloister.cli.options import home_option, json_option, limit_option, open_client
+from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, state_name
+
+if TYPE_CHECKING:
+    from cloister.api.v1.jobs_pb2 import Job
+    from cloister.client import Client
+
+
+@click.group()
+def job() -> None:
+    """Submit, watch and look after jobs."""
+
+
+@job.command()
+@click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--watch", "follow", is_flag=True, help="Watch it to its end.")
+@json_option
+@home_option
+def submit(spec: Path, follow: bool, as_json: bool, home: Path | None) -> None:
+    """Sign and queue the job of a SPEC (YAML).
+
+    Every input is verified here first.  Keys and defaults: docs/reference/spec.md.
+    """
+    with open_client(home) as client:
+        _started(client, client.jobs.submit(spec), follow, as_json)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="For example seed=7; may be repeated.")
+@click.option("--watch", "follow", is_flag=True, help="Watch it to its end.")
+@json_option
+@home_option
+def clone(job_id: str, changes: tuple[str, ...], follow: bool, as_json: bool, home: Path | None) -> None:
+    """Submit the specification of an earlier job again, with changes."""
+    pairs = [change.partition("=") for change in changes]
+    if any(not equals for _, equals, _ in pairs):
+        raise click.UsageError("--set takes FIELD=VALUE, for example --set seed=7")
+    with open_client(home) as client:
+        made = client.jobs.clone(job_id, {name: value for name, _, value in pairs})
+        _started(client, made, follow, as_json)
+
+
+@job.command("list")
+@limit_option
+@json_option
+@home_option
+def list_(limit: int | None, as_json: bool, home: Path | None) -> None:
+    """List jobs, newest first."""
+    with open_client(home) as client:
+        found = list(client.jobs.list(limit))
+    if as_json:
+        print_messages(found)
+        return
+    rows = [(j.id, _state(j), j.owner, _progress(j), str(j.jobs_ahead or ""), moment(j.created_at)) for j in found]
+    print_table(("ID", "STATE", "OWNER", "PROGRESS", "AHEAD", "CREATED"), rows)
+
+
+@job.command()
+@click.argument("job_id")
+@json_option
+@home_option
+def show(job_id: str, as_json: bool, home: Path | None) -> None:
+    """Show one job."""
+    with open_client(home) as client:
+        found = client.jobs.get(job_id)
+    if as_json:
+        print_message(found)
+        return
+    fields = [
+        ("id", found.id),
+        ("state", _state(found)),
+        ("reason", found.state_reason),
+        ("owner", f"{found.owner} ({found.team})"),
+        ("model", found.model),
+        ("training", found.training_dataset),
+        ("result", found.fine_tuned_model),
+        ("attempt", str(found.attempt)),
+        ("progress", _progress(found)),
+        ("created", moment(found.created_at)),
+        ("started", moment(found.started_at)),
+        ("finished", moment(found.finished_at)),
+        ("expected end", moment(found.estimated_finish)),
+        ("spec digest", found.spec_digest),
+        ("error", f"{found.error.code}: {found.error.message}" if found.HasField("error") else ""),
+        *((f"step {step.name}", step.status) for step in found.steps),
+    ]
+    print_fields(fields + [(name, f"{value:.6g}") for name, value in sorted(found.metrics.items()) if "." not in name])
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("--after", default=0, show_default=True, help="Only events after this number.")
+@json_option
+@home_option
+def watch(job_id: str, after: int, as_json: bool, home: Path | None) -> None:
+    """Watch a job to its end; interrupting this does not stop the job."""
+    with open_client(home) as client:
+        _watch(client, job_id, after, as_json)
+
+
+@job.command()
+@click.argument("job_id")
+@json_option
+@home_option
+def cancel(job_id: str, as_json: bool, home: Path | None) -> None:
+    """Ask for the end of a job; a running one stops within a step."""
+    with open_client(home) as client:
+        found = client.jobs.cancel(job_id)
+    if as_json:
+        print_message(found)
+    else:
+        click.echo(f"{found.id} {_state(found)}")
+
+
+def _started(client: Client, made: Job, follow: bool, as_json: bool) -> None:
+    if follow:
+        _watch(client, made.id, 0, as_json)
+    elif as_json:
+        print_message(made)
+    else:
+        click.echo(made.id)
+
+
+def _watch(client: Client, job_id: str, after: int, as_json: bool) -> None:
+    from cloister.cli.watching import watch_job
+
+    click.echo(f"job {job_id}", err=True)
+    watch_job(client, job_id, after, as_json=as_json)
+
+
+def _state(found: Job) -> str:
+    from cloister.api.v1.jobs_pb2 import JobState
+
+    return state_name(JobState.DESCRIPTOR, found.state)
+
+
+def _progress(found: Job) -> str:
+    progress = found.progress
+    return f"{progress.percent:.0f} % of {progress.total} steps" if progress.total else ""

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cloister model`: base models and the results of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloister.cli.bars import transfer
+from cloister.cli.options import home_option, json_option, limit_option, open_client
+from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, size, state_name
+
+if TYPE_CHECKING:
+    from cloister.api.v1.models_pb2 import ModelVersion, Release
+
+
+@click.group()
+def model() -> None:
+    """Import base models; release and pull results."""
+
+
+@model.command("import")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--name", required=True, help="Name under which jobs refer to it.")
+@click.option("--licence", required=True, help="Licence, for the record; for example Apache-2.0.")
+@click.option("--source", required=True, help="Where it came from, for the record.")
+@click.option("--pool", default="default", show_default=True, help="Pool of hosts that may open it.")
+@json_option
+@home_option
+def import_(directory: Path, name: str, licence: str, source: str, pool: str, as_json: bool, home: Path | None) -> None:
+    """Seal and send the base model in DIRECTORY.
+
+    Takes safetensors weights, configuration and tokenizer files; anything else is refused.
+    """
+    with open_client(home) as client, transfer("import") as progress:
+        version = client.models.import_dir(directory, name, licence, source, pool=pool, progress=progress)
+    if as_json:
+        print_message(version)
+    else:
+        click.echo(version.id)
+
+
+@model.command("list")
+@limit_option
+@json_option
+@home_option
+def list_(limit: int | None, as_json: bool, home: Path | None) -> None:
+    """List model versions, newest first."""
+    with open_client(home) as client:
+        found = list(client.models.list(limit))
+    if as_json:
+        print_messages(found)
+        return
+    header = ("ID", "NAME", "STATE", "BASE", "SIZE", "CREATED")
+    print_table(header, [(v.id, v.name, _state(v), v.base, size(v.size), moment(v.created_at)) for v in found])
+
+
+@model.command()
+@click.argument("name_or_id")
+@json_option
+@home_option
+def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
+    """Show one model version, by name (the newest) or id."""
+    with open_client(home) as client:
+        found = client.models.get(name_or_id)
+    if as_json:
+        print_message(found)
+        return
+    dossier = found.dossier
+    fields = [
+        ("id", found.id),
+        ("name", found.name),
+        ("state", _state(found)),
+        ("team", found.team),
+        ("created", moment(found.created_at)),
+        ("base", found.base),
+        ("sealed size", size(found.size)),
+        ("licence", dossier.licence),
+        ("source", dossier.source),
+        ("job", dossier.job_id),
+    ]
+    fields += [(f"before {name}", f"{value:.6g}") for name, value in sorted(dossier.metrics_before.items())]
+    fields += [(f"after {name}", f"{value:.6g}") for name, value in sorted(dossier.metrics_after.items())]
+    print_fields(fields)
+
+
+@model.command()
+@click.argument("name_or_id")
+@click.option("--reason", required=True, help="Shown to the approvers and kept.")
+@click.option("--recipient", help="Person of your team who may open it.  [default: you]")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the host's decision.")
+@json_option
+@home_option
+def release(name_or_id: str, reason: str, recipient: str | None, wait: bool, as_json: bool, home: Path | None) -> None:
+    """Ask that a job's result be sealed to a person."""
+    with open_client(home) as client:
+        made = client.models.release(name_or_id, recipient, reason=reason)
+        if wait:
+            made = client.models.wait_release(made.id)
+    _print_release(made, as_json)
+
+
+@model.command()
+@click.argument("release_id")
+@click.option("--reason", required=True, help="Kept with the model.")
+@json_option
+@home_option
+def approve(release_id: str, reason: str, as_json: bool, home: Path | None) -> None:
+    """Approve somebody else's release request."""
+    with open_client(home) as client:
+        made = client.models.approve(release_id, reason=reason)
+    _print_release(made, as_json)
+
+
+@model.command()
+@click.argument("name_or_id")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder.")
+@home_option
+def pull(name_or_id: str, output: Path, home: Path | None) -> None:
+    """Fetch, verify and open a version that was released to you.
+
+    The folder appears whole or not at all, and loads with plain peft and transformers.
+    """
+    with open_client(home) as client, transfer("pull") as progress:
+        click.echo(str(client.models.pull(name_or_id, output, progress)))
+
+
+def _print_release(made: Release, as_json: bool) -> None:
+    from cloister.api.v1.models_pb2 import ReleaseState
+
+    if as_json:
+        print_message(made)
+        return
+    state = state_name(ReleaseState.DESCRIPTOR, made.state)
+    count = f"{len(made.approvals)} of {made.approvals_required}" if made.approvals_required else ""
+    print_fields((("release", made.id), ("model", made.model_version), ("state", state), ("approvals", count)))
+
+
+def _state(found: ModelVersion) -> str:
+    from cloister.api.v1.models_pb2 import ModelVersionState
+
+    return state_name(ModelVersionState.DESCRIPTOR, found.state)

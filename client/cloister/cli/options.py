@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cloister.client import Client
+
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="CLOISTER_HOME",
+    help="Directory of your keys.  [default: $CLOISTER_HOME, else ~/.cloister]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the contract's JSON form.")
+limit_option = click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+
+
+def open_client(home: Path | None) -> Client:
+    """The client of a home, with the site verified."""
+    from cloister.client import Client
+
+    return Client.open(home)
+
+
+def now() -> int:
+    """Unix seconds."""
+    return int(time.time())

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Datasets: checked and sealed on this machine, then pushed.  The file's own name never leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cloister.api.v1 import common_pb2, datasets_pb2
+from cloister.errors import NotFoundError, ServerError, UsageError
+from cloister.evidence.errors import BindingError
+from cloister.evidence.manifest import ROWS_MEDIA_TYPE, Manifest, Trailer, VerifiedObject, verify_object
+from cloister.push import (
+    MeasuredSource,
+    Spooled,
+    changed,
+    find_spooled,
+    seal_to_spool,
+    send_spooled,
+    spool_key,
+    trailer_for,
+)
+from cloister.rows import RowsSummary, check_rows
+from cloister.sealed.payload import SealedDigest
+from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
+from cloister.upload import Progress, no_progress
+from cloister.wire import sealed_from_proto
+
+READY = datasets_pb2.DATASET_STATE_READY
+EXPIRES_DAYS = 365
+
+
+class Datasets:
+    """`client.datasets`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def push(
+        self,
+        path: str | Path,
+        name: str,
+        purposes: Sequence[str],
+        *,
+        expires_days: int = EXPIRES_DAYS,
+        pool: str = "default",
+        progress: Progress = no_progress,
+    ) -> datasets_pb2.Dataset:
+        """Check, seal and push a JSONL file; called again after a failure, it continues.
+
+        Raises RowsError (with line numbers) before anything is sealed.
+        """
+        check_name("dataset", name)
+        _check_terms(purposes, expires_days)
+        spooled = self._seal(Path(path), name, tuple(purposes), expires_days, pool)
+        stubs = self._session.connection
+        request = datasets_pb2.CreateDatasetRequest(sealed=spooled.message, wraps=spooled.wraps)
+        stubs.call(stubs.datasets.CreateDataset, request)
+        send_spooled(self._session, spooled, progress)
+        return self.get(spooled.manifest.id)
+
+    def _seal(self, path: Path, name: str, purposes: tuple[str, ...], expires_days: int, pool: str) -> Spooled:
+        summary = check_rows(path)
+        session = self._session
+        recipients = session.recipients(pool)
+        me = session.site.me()
+        key = spool_key(
+            kind="dataset", owner=me.id, name=name, purposes=purposes, pool=pool, days=expires_days, file=summary.sha256
+        )
+        if (left := find_spooled(session, key, recipients)) is not None:
+            return left
+        now = session.clock()
+        manifest = Manifest(
+            kind="dataset",
+            id=session.new_id(),
+            name=name,
+            owner=me.id,
+            team=me.team,
+            pool=pool,
+            purposes=purposes,
+            media_type=ROWS_MEDIA_TYPE,
+            created_at=now,
+            expires_at=now + expires_days * DAY_SECONDS,
+        )
+        with path.open("rb") as file:
+            source = MeasuredSource(file, summary.size, no_progress)
+            checked = _Checked(path, source, summary, manifest)
+            return seal_to_spool(session, key, manifest, source, recipients, checked)
+
+    def get(self, name_or_id: str) -> datasets_pb2.Dataset:
+        """One dataset.  Raises NotFoundError."""
+        return self._by_id(name_or_id) if is_id(name_or_id) else self._by_name(name_or_id)
+
+    def list(self, limit: int | None = None) -> Iterator[datasets_pb2.Dataset]:
+        """Datasets, newest first."""
+        stubs = self._session.connection
+
+        def fetch(page: common_pb2.PageRequest) -> datasets_pb2.ListDatasetsResponse:
+            return stubs.call(stubs.datasets.ListDatasets, datasets_pb2.ListDatasetsRequest(page=page))
+
+        for answer in pages(fetch, limit):
+            yield from answer.datasets
+
+    def delete(self, name_or_id: str) -> datasets_pb2.Dataset:
+        """Destroy the wraps and the blob: afterwards nobody can open it, the team's recovery key included."""
+        stubs = self._session.connection
+        request = datasets_pb2.DeleteDatasetRequest(id=self.get(name_or_id).id)
+        return stubs.call(stubs.datasets.DeleteDataset, request).dataset
+
+    def verified(self, name_or_id: str) -> VerifiedObject:
+        """A dataset of this team that is ready, with its owner's signature checked: what a job may name.
+
+        Raises an EvidenceError where the control plane hands out another object than asked for.
+        """
+        dataset = self.get(name_or_id)
+        if dataset.state != READY:
+            state = datasets_pb2.DatasetState.Name(dataset.state).removeprefix("DATASET_STATE_").lower()
+            raise UsageError(f"dataset {name_or_id} is {state}; a job needs one that is ready")
+        session = self._session
+        found = verify_object(sealed_from_proto(dataset.sealed), session.site.roster, now=session.clock())
+        asked = found.manifest.id if is_id(name_or_id) else found.manifest.name
+        if asked != name_or_id or found.manifest.kind != "dataset":
+            raise BindingError(f"asked for dataset {name_or_id}, the control plane handed over another object")
+        if found.manifest.team != session.site.me().team:
+            raise BindingError(f"dataset {name_or_id} is sealed by another team")
+        return found
+
+    def _by_id(self, dataset_id: str) -> datasets_pb2.Dataset:
+        stubs = self._session.connection
+        answer = stubs.call(stubs.datasets.GetDataset, datasets_pb2.GetDatasetRequest(id=dataset_id))
+        if answer.dataset.id != dataset_id:
+            raise ServerError(f"asked for dataset {dataset_id}, got another one; tell the administrator")
+        return answer.dataset
+
+    def _by_name(self, name: str) -> datasets_pb2.Dataset:
+        """The newest that is ready, by the time that its owner signed."""
+        named = [d for d in self.list() if d.state == READY and Manifest.parse(d.sealed.manifest).name == name]
+        if not named:
+            raise NotFoundError(f"no dataset named {name!r} is ready; see: cloister dataset list")
+        return max(named, key=lambda d: Manifest.parse(d.sealed.manifest).created_at)
+
+
+class _Checked:
+    """Makes the trailer, and refuses a file that is no longer the one whose rows were checked."""
+
+    def __init__(self, path: Path, source: MeasuredSource, summary: RowsSummary, manifest: Manifest) -> None:
+        self._path = path
+        self._source = source
+        self._summary = summary
+        self._manifest = manifest
+
+    def __call__(self, digest: SealedDigest) -> Trailer:
+        if self._source.digest.hexdigest() != self._summary.sha256:
+            raise changed(self._path)
+        return trailer_for(self._manifest, digest, self._summary.rows)
+
+
+def _check_terms(purposes: Sequence[str], expires_days: int) -> None:
+    if not purposes or any(not p or len(p) > 100 or not p.isprintable() for p in purposes):
+        raise UsageError("a dataset needs at least one purpose, such as: ticket-routing")
+    if not 1 <= expires_days <= 3650:
+        raise UsageError(f"a dataset expires after 1 to 3650 days, not {expires_days}")

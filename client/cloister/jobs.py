@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs: specified in YAML, checked against what the site shows, signed here, and watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cloister.api.v1 import common_pb2, jobs_pb2
+from cloister.channel import messages
+from cloister.datasets import Datasets
+from cloister.errors import ConnectError, ServerError, UsageError
+from cloister.evidence.authorisation import Authorisation, ObjectReference, verify_authorisation_signature
+from cloister.evidence.canonical import sha256_hex
+from cloister.evidence.errors import BindingError, PolicyError
+from cloister.evidence.manifest import Manifest, VerifiedObject
+from cloister.models import Models
+from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
+from cloister.spec import Spec, SpecSource, from_bytes, read_spec, resolve, spec_bytes
+from cloister.wire import statement_from_proto, statement_to_proto
+
+EXPIRES_DAYS = 7
+RECONNECTS = 10
+SUCCEEDED = jobs_pb2.JOB_STATE_SUCCEEDED
+
+
+class Jobs:
+    """`client.jobs`."""
+
+    def __init__(self, session: Session, datasets: Datasets, models: Models) -> None:
+        self._session = session
+        self._datasets = datasets
+        self._models = models
+
+    def submit(self, spec: SpecSource, *, expires_days: int = EXPIRES_DAYS) -> jobs_pb2.Job:
+        """Verify every input, sign, and queue a job.
+
+        Model and datasets may be named; what is signed holds ids, and the digests of what was verified here: a
+        control plane that swaps one later is refused by the host.
+        Raises UsageError for the specification, an EvidenceError for what the site shows.
+        """
+        wanted = resolve(read_spec(spec))
+        job_id = self._session.new_id()
+        # (1) The inputs are what their owners signed, of this team, for this purpose and pool.
+        model = self._models.verified(wanted.model)
+        training = self._dataset(wanted, wanted.training_dataset)
+        validation = self._dataset(wanted, wanted.validation_dataset) if wanted.validation_dataset else None
+        evaluation = self._dataset(wanted, wanted.evaluation_dataset) if wanted.evaluation_dataset else None
+        _check_pool(model.manifest, wanted.pool)
+        _check_distinct(training, validation, evaluation)
+        # (2) The specification names them by id.
+        wanted.model, wanted.training_dataset = model.manifest.id, training.manifest.id
+        wanted.validation_dataset = "" if validation is None else validation.manifest.id
+        wanted.evaluation_dataset = "" if evaluation is None else evaluation.manifest.id
+        wanted.suffix = check_name("model", wanted.suffix or f"{model.manifest.name[:80]}-{job_id[:8]}")
+        # (3) The policy under which the result may leave is bound too.
+        policy_sha256 = self._models.policy().digest
+        me, now, data = self._session.site.me(), self._session.clock(), spec_bytes(wanted)
+        authorisation = Authorisation(
+            job_id=job_id,
+            member=me.id,
+            team=me.team,
+            purpose=wanted.purpose,
+            pool=wanted.pool,
+            spec_sha256=sha256_hex(data),
+            policy_sha256=policy_sha256,
+            model=_reference(model),
+            model_layers=(),
+            training=_reference(training),
+            validation=None if validation is None else _reference(validation),
+            evaluation=None if evaluation is None else _reference(evaluation),
+            max_attempts=wanted.max_attempts,
+            created_at=now,
+            expires_at=now + expires_days * DAY_SECONDS,
+        )
+        return self._create(authorisation, data)
+
+    def _create(self, authorisation: Authorisation, data: bytes) -> jobs_pb2.Job:
+        statement = statement_to_proto(authorisation.sign(self._session.home.signing_key()))
+        stubs = self._session.connection
+        request = jobs_pb2.CreateJobRequest(authorisation=statement, spec=data)
+        job = stubs.call(stubs.jobs.CreateJob, request).job
+        if job.id != authorisation.job_id or job.spec != data:
+            raise ServerError("the control plane queued something other than was signed; tell its administrator")
+        return job
+
+    def get(self, job_id: str) -> jobs_pb2.Job:
+        """One job.  Raises NotFoundError."""
+        stubs = self._session.connection
+        return stubs.call(stubs.jobs.GetJob, jobs_pb2.GetJobRequest(id=_checked_id(job_id))).job
+
+    def list(self, limit: int | None = None) -> Iterator[jobs_pb2.Job]:
+        """Jobs, newest first."""
+        stubs = self._session.connection
+
+        def fetch(page: common_pb2.PageRequest) -> jobs_pb2.ListJobsResponse:
+            return stubs.call(stubs.jobs.ListJobs, jobs_pb2.ListJobsRequest(page=page))
+
+        for answer in pages(fetch, limit):
+            yield from answer.jobs
+
+    def cancel(self, job_id: str) -> jobs_pb2.Job:
+        """Ask for the end of a job; a running one stops within a step."""
+        stubs = self._session.connection
+        return stubs.call(stubs.jobs.CancelJob, jobs_pb2.CancelJobRequest(id=_checked_id(job_id))).job
+
+    def watch(self, job_id: str, after_seq: int = 0) -> Iterator[jobs_pb2.WatchJobResponse]:
+        """Events after a sequence number, heartbeats, and at last the terminal message; reconnects by itself.
+
+        Raises ConnectError when the control plane stays away.
+        """
+        last, failures = after_seq, 0
+        while True:
+            try:
+                for message in self._stream(_checked_id(job_id), last):
+                    failures = 0
+                    if message.WhichOneof("kind") == "event":
+                        if message.event.seq <= last:
+                            continue  # a replay overlaps what was seen
+                        last = message.event.seq
+                    yield message
+                    if message.WhichOneof("kind") == "terminal":
+                        return
+            except ConnectError:
+                if failures + 1 >= RECONNECTS:
+                    raise
+            failures += 1
+            if failures >= RECONNECTS:
+                raise ConnectError(f"the stream of job {job_id} ends again and again; watch it later, it goes on")
+            self._session.connection.back_off(failures)
+
+    def _stream(self, job_id: str, after_seq: int) -> Iterator[jobs_pb2.WatchJobResponse]:
+        request = jobs_pb2.WatchJobRequest(id=job_id, after_seq=after_seq)
+        call = self._session.connection.jobs.WatchJob(request)
+        try:
+            yield from messages(call)
+        finally:
+            call.cancel()
+
+    def clone(self, job_id: str, changes: Mapping[str, str] | None = None) -> jobs_pb2.Job:
+        """Submit the specification of an earlier job again, with some top-level text fields changed.
+
+        The old one is only believed as its member signed it.
+        """
+        job = self.get(job_id)
+        signed = verify_authorisation_signature(
+            statement_from_proto(job.authorisation), self._session.site.roster, now=self._session.clock()
+        )
+        if signed.job_id != job_id or signed.spec_sha256 != sha256_hex(job.spec):
+            raise BindingError(f"job {job_id}: the specification shown is not the one that {signed.member} signed")
+        spec = from_bytes(job.spec)
+        spec.suffix = ""
+        for name, value in (changes or {}).items():
+            if name not in CLONE_FIELDS:
+                raise UsageError(f"{name} cannot be changed in a clone; fields are {', '.join(CLONE_FIELDS)}")
+            setattr(spec, name, int(value) if name == "seed" else value)
+        return self.submit(spec)
+
+    def _dataset(self, spec: Spec, name_or_id: str) -> VerifiedObject:
+        found = self._datasets.verified(name_or_id)
+        manifest = found.manifest
+        if spec.purpose not in manifest.purposes:
+            allowed = ", ".join(manifest.purposes)
+            raise PolicyError(f"dataset {name_or_id} may be used for {allowed}, not for {spec.purpose!r}")
+        if manifest.minimum_epsilon is not None:
+            raise PolicyError(f"dataset {name_or_id} asks for differential privacy, which no job gives yet")
+        _check_pool(manifest, spec.pool)
+        return found
+
+
+CLONE_FIELDS = ("model", "training_dataset", "validation_dataset", "evaluation_dataset", "suffix", "seed")
+
+
+def _reference(found: VerifiedObject) -> ObjectReference:
+    return ObjectReference(found.manifest.id, found.trailer_sha256)
+
+
+def _check_pool(manifest: Manifest, pool: str) -> None:
+    if manifest.pool != pool:
+        raise UsageError(
+            f"{manifest.kind} {manifest.name} is sealed for pool {manifest.pool!r}, the job wants {pool!r}; "
+            "push it for that pool"
+        )
+
+
+def _check_distinct(*objects: VerifiedObject | None) -> None:
+    ids = [found.manifest.id for found in objects if found is not None]
+    if len(set(ids)) != len(ids):
+        raise UsageError("spec: a dataset is named twice; evaluating on training rows proves nothing")
+
+
+def _checked_id(job_id: str) -> str:
+    if not is_id(job_id):
+        raise UsageError(f"{job_id[:60]!r} is not a job id; see: cloister job list")
+    return job_id

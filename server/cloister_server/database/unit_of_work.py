@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One transaction for a change and its audit entries.
+
+Crash order: (1) business statements, (2) `Ledger.append` as the last statements, (3) commit.  The commit is the
+commit point: before it neither the change nor its entries exist, after it both do.  What must happen outside
+the database because of a change (waking a waiter, unlinking a file) happens after it, and recovery repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from cloister.evidence.entry import Event
+from cloister_audit.errors import AuditError
+from cloister_server.crashpoints import crash_here
+from cloister_server.database.engine import Database
+from cloister_server.errors import AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError
+
+T = TypeVar("T")
+
+_TRIES = 4
+_RERUN_STATES = ("40001", "40P01")
+_FULL = ("SQLITE_FULL", "53100")
+
+
+class Appender(Protocol):
+    """What the ledger must do: add entries to the caller's open transaction, or raise AuditError."""
+
+    def append(self, connection: Connection, events: Sequence[Event]) -> list[int]: ...
+
+
+class Transaction:
+    """An open unit of work."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.events: list[Event] = []
+        self.after_commit: list[Callable[[], None]] = []
+
+    def record(self, event: Event) -> None:
+        """Write this entry with the change."""
+        self.events.append(event)
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Run `action` once the change is durable; it must not fail."""
+        self.after_commit.append(action)
+
+
+class UnitOfWork:
+    """Runs units of work on one database."""
+
+    def __init__(self, database: Database, ledger: Appender) -> None:
+        self._database = database
+        self._ledger = ledger
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    def run(self, name: str, work: Callable[[Transaction], T]) -> T:
+        """Run `work` and commit it together with its entries.
+
+        `work` may run again: two creates of one id can meet, and the second must see the first (IntegrityError
+        is therefore tried again, as are deadlocks).  It must do nothing outside the transaction.
+        Raises AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError, and what `work` raises.
+        """
+        for remaining in reversed(range(_TRIES)):
+            try:
+                return self._once(name, work)
+            except IntegrityError:
+                if remaining == 0:
+                    raise
+            except DBAPIError as error:
+                if remaining == 0 or _sqlstate(error) not in _RERUN_STATES:
+                    raise _unavailable(error) from error
+            except (SQLAlchemyError, PoolTimeoutError) as error:
+                raise DatabaseUnavailableError("the database does not answer; try again") from error
+        raise DatabaseUnavailableError("the database is too busy; try again")
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection that leaves nothing behind.  Raises DatabaseUnavailableError."""
+        try:
+            with self._database.reader.connect() as connection:
+                return work(connection)
+        except (OperationalError, PoolTimeoutError) as error:
+            raise DatabaseUnavailableError("the database does not answer; try again") from error
+
+    def _once(self, name: str, work: Callable[[Transaction], T]) -> T:
+        with self._database.writer.connect() as connection, connection.begin() as transaction:
+            open_work = Transaction(connection)
+            result = work(open_work)
+            self._append(open_work)
+            crash_here(f"{name}.before_commit")
+            transaction.commit()
+        crash_here(f"{name}.after_commit")
+        for action in open_work.after_commit:
+            action()
+        return result
+
+    def _append(self, work: Transaction) -> None:
+        if not work.events:
+            return
+        try:
+            self._ledger.append(work.connection, work.events)
+        except AuditError as error:
+            cause = error.__cause__
+            if isinstance(cause, DBAPIError) and _sqlstate(cause) in _RERUN_STATES:
+                raise cause from None
+            raise AuditUnavailableError("the audit log cannot be written, so nothing was changed; try again") from error
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    original = error.orig
+    return str(getattr(original, "sqlite_errorname", "") or getattr(original, "sqlstate", "") or "")
+
+
+def _unavailable(error: DBAPIError) -> Exception:
+    if _sqlstate(error) in _FULL:
+        return StorageExhaustedError("the disk of the database is full; an administrator must free space")
+    if isinstance(error, OperationalError):
+        return DatabaseUnavailableError("the database does not answer; try again")
+    return error

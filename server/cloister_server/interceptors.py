@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate in front of every handler.
+
+For each call, in this order: (1) a correlation id; (2) who calls, by certificate and roster; (3) whether the
+table lets these roles call this method; (4) whether a unary call has a deadline; (5) the handler; (6) an error
+becomes a status with its reason, and a refusal an entry in the log.  A refusal that cannot be logged is
+answered with AUDIT_UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status  # type: ignore[import-untyped]
+
+from cloister.evidence.canonical import JSON
+from cloister.evidence.entry import Actor, Event, Subject
+from cloister_server.blocking import Blocking
+from cloister_server.calls import Call, Principal, enter_call
+from cloister_server.database.unit_of_work import UnitOfWork
+from cloister_server.errors import (
+    DOMAIN,
+    INTERNAL_TEXT,
+    AuditUnavailableError,
+    DatabaseUnavailableError,
+    DeadlineRequiredError,
+    RoleRequiredError,
+    ServerError,
+    UnknownIdentityError,
+)
+from cloister_server.identity import presented, resolve, transport
+from cloister_server.journal import Journal
+from cloister_server.policy_table import ROLES, WITH_EXPIRED_ROSTER
+from cloister_server.rosters import Clock, Rosters
+
+# gRPC hands over handlers, requests and contexts of every method through one untyped door.
+Context = Any
+Handler = Any
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of another class
+    """Wraps every handler of the server."""
+
+    def __init__(
+        self, unit_of_work: UnitOfWork, rosters: Rosters, clock: Clock, blocking: Blocking, journal: Journal
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._rosters = rosters
+        self._clock = clock
+        self._blocking = blocking
+        self._journal = journal
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        kind = next(name for name in _KINDS if getattr(handler, name))
+        behaviour = getattr(handler, kind)
+        method = str(handler_call_details.method)
+        wrapped = (
+            self._answer(method, behaviour, unary=kind == "unary_unary")
+            if kind.endswith("unary")
+            else self._stream(method, behaviour)
+        )
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _answer(self, method: str, behaviour: Handler, *, unary: bool) -> Handler:
+        async def handle(request: object, context: Context) -> object:
+            corr_id = uuid.uuid4().hex
+            call: Call | None = None
+            try:
+                call = self._enter(method, corr_id, context)
+                _check_roles(method, call.principal)
+                _check_deadline(context, unary=unary)
+                return await behaviour(request, context)
+            except Exception as error:  # this is the place where every error becomes a status
+                await self._refuse(error, method, corr_id, call, context)
+                raise
+
+        return handle
+
+    def _stream(self, method: str, behaviour: Handler) -> Handler:
+        async def handle(request: object, context: Context) -> AsyncIterator[object]:
+            corr_id = uuid.uuid4().hex
+            call: Call | None = None
+            try:
+                call = self._enter(method, corr_id, context)
+                _check_roles(method, call.principal)
+                answer = behaviour(request, context)
+                if hasattr(answer, "__aiter__"):
+                    async for message in answer:
+                        yield message
+                else:
+                    await answer  # a handler that writes to the context by itself: the health service's Watch
+            except Exception as error:
+                await self._refuse(error, method, corr_id, call, context)
+                raise
+
+        return handle
+
+    def _enter(self, method: str, corr_id: str, context: Context) -> Call:
+        principal = self._principal(method, context)
+
+        async def recheck() -> None:
+            again = self._principal(method, context)
+            _check_roles(method, again)
+            if again.team != principal.team or again.pool != principal.pool:
+                raise UnknownIdentityError("the roster changed; call again")
+
+        call = Call(method, corr_id, principal, recheck, Subject("method", method))
+        enter_call(call)
+        return call
+
+    def _principal(self, method: str, context: Context) -> Principal:
+        auth: Mapping[str, list[bytes]] = context.auth_context() or {}
+        roster = self._rosters.current().roster if method in WITH_EXPIRED_ROSTER else self._rosters.valid()
+        return resolve(presented(auth), roster, transport(auth), now=self._clock())
+
+    async def _refuse(self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context) -> None:
+        """Log the refusal and end the call with its status; returns only for an abort by the handler itself."""
+        if isinstance(error, grpc.aio.AbortError):
+            return
+        if isinstance(error, ServerError):
+            shown = await self._recorded(error, method, corr_id, call, context)
+        else:
+            self._journal.failure("internal_error", error, method=method, corr_id=corr_id)
+            shown = ServerError(INTERNAL_TEXT)
+        if isinstance(shown, AuditUnavailableError | DatabaseUnavailableError):
+            self._journal.failure("unavailable", shown, method=method, corr_id=corr_id)
+        await context.abort_with_status(rpc_status.to_status(_status(shown, corr_id)))
+
+    async def _recorded(
+        self, error: ServerError, method: str, corr_id: str, call: Call | None, context: Context
+    ) -> ServerError:
+        """Write the entry of a refusal; the error to answer with."""
+        if isinstance(error, AuditUnavailableError | DatabaseUnavailableError):
+            return error
+        try:
+            if call is None:
+                await self._log(_session_denied(error, method, corr_id, context))
+            else:
+                await self._log_refusal(error, call)
+        except ServerError as unavailable:
+            return unavailable
+        return error
+
+    async def _log_refusal(self, error: ServerError, call: Call) -> None:
+        denied = error.code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND)
+        action = "method.denied" if denied else "method.failed"
+        outcome = "denied" if denied else "failed"
+        detail: dict[str, JSON] = {
+            "method": call.method,
+            **{k: v for k, v in error.metadata.items() if k in ("check", "state")},
+        }
+        await self._log(call.event(action, call.subject, outcome=outcome, reason=error.reason, detail=detail))
+
+    async def _log(self, event: Event) -> None:
+        await self._blocking.run(self._unit_of_work.run, "refusal", lambda tx: tx.record(event))
+
+
+def _check_roles(method: str, principal: Principal) -> None:
+    allowed = ROLES.get(method, frozenset())
+    if not allowed & principal.roles:
+        raise RoleRequiredError(f"this needs the role {' or '.join(sorted(allowed)) or 'of nobody'}")
+
+
+def _check_deadline(context: Context, *, unary: bool) -> None:
+    if unary and context.time_remaining() is None:
+        raise DeadlineRequiredError("set a deadline: every unary call needs one")
+
+
+def _session_denied(error: ServerError, method: str, corr_id: str, context: Context) -> Event:
+    key = ""
+    try:
+        key = presented(context.auth_context() or {}).key_sha256
+    except UnknownIdentityError:
+        key = ""  # there is no certificate to name
+    return Event(
+        action="session.denied",
+        actor=Actor("", "unknown", key),
+        object=Subject("session", "", key),
+        outcome="denied",
+        reason=error.reason,
+        corr_id=corr_id,
+        detail={"method": method},
+    )
+
+
+def _status(error: ServerError, corr_id: str) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=DOMAIN, metadata={**error.metadata, "correlation_id": corr_id}
+    )
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    code = code_pb2.Code.Value(error.code.name)
+    return status_pb2.Status(code=code, message=str(error), details=[packed])

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs and releases as work: submit, lease, fence, report, finish."""

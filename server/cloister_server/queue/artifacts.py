@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints and results that a worker registers under its lease."""
+
+from __future__ import annotations
+
+from sqlalchemy import insert
+
+from cloister.api.v1 import workers_pb2
+from cloister.evidence.canonical import JSON
+from cloister.evidence.entry import Subject
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.result import Result, verify_result
+from cloister.evidence.roster import Roster
+from cloister.evidence.signatures import Statement
+from cloister.wire import statement_from_proto
+from cloister_server.calls import Call
+from cloister_server.database import tables
+from cloister_server.database.rows import JobRow
+from cloister_server.database.unit_of_work import Transaction
+from cloister_server.errors import EvidenceRejectedError, InvalidFieldError, of_evidence
+from cloister_server.queue.fence import held_job
+from cloister_server.recipients import pool_key_ids
+from cloister_server.registry import objects
+
+_KINDS = {workers_pb2.ARTIFACT_KIND_STATE: "state", workers_pb2.ARTIFACT_KIND_EXPORT: "export"}
+
+
+def create(tx: Transaction, call: Call, request: workers_pb2.CreateArtifactRequest, roster: Roster, now: int) -> str:
+    """Register an artifact and return its object id.
+
+    Raises LeaseLostError, EvidenceRejectedError, InvalidFieldError, IdConflictError.
+    """
+    call.about("job", request.job_id)
+    kind = _KINDS.get(request.kind)
+    if kind is None:
+        raise InvalidFieldError("kind", "is neither STATE nor EXPORT")
+    job = held_job(tx.connection, request.job_id, call.principal.id, request.attempt)
+    offered = objects.read_offer(request.sealed, request.wraps, roster, now=now)
+    statement = statement_from_proto(request.result)
+    try:
+        result = verify_result(statement, roster, kind=kind, authorisation_sha256=job.authorisation_sha256, now=now)
+    except EvidenceError as error:
+        raise of_evidence(error) from error
+    _check_bindings(call, request, job, offered, result)
+    if objects.find(tx.connection, offered.manifest.id) is None:
+        objects.check_recipients(offered, pool_key_ids(roster, job.pool, now))
+    if objects.register(tx, offered):
+        _insert(tx, request, offered, statement, kind)
+        detail: dict[str, JSON] = {
+            "job": job.id,
+            "attempt": job.attempt,
+            "step": request.step,
+            "size": offered.trailer.ciphertext_size,
+        }
+        subject = Subject("artifact", offered.manifest.id, offered.verified.trailer_sha256)
+        tx.record(call.event("artifact.create", subject, detail=detail))
+    return offered.manifest.id
+
+
+def _check_bindings(
+    call: Call, request: workers_pb2.CreateArtifactRequest, job: JobRow, offered: objects.Offered, result: Result
+) -> None:
+    """Manifest, trailer, result and lease name the same thing.  Raises EvidenceRejectedError."""
+    manifest = offered.manifest
+    where = (job.id, str(job.attempt), str(request.step))
+    pairs = (
+        ("kind", manifest.kind, result.kind),
+        ("host", manifest.owner, call.principal.id),
+        ("signer of the result", result.host, call.principal.id),
+        ("team", manifest.team, job.team),
+        ("pool", manifest.pool, job.pool),
+        ("place", tuple(manifest.details.get(name, "") for name in ("job_id", "attempt", "step")), where),
+        ("place in the result", (result.job_id, str(result.attempt), str(result.step)), where),
+        ("object", result.object_id, manifest.id),
+        ("trailer", result.trailer_sha256, offered.verified.trailer_sha256),
+        ("file list", result.files_sha256, manifest.details.get("files_sha256", "")),
+    )
+    for name, found, wanted in pairs:
+        if found != wanted:
+            raise EvidenceRejectedError("BINDING", f"artifact {manifest.id}: {name} does not match the lease or result")
+
+
+def _insert(
+    tx: Transaction,
+    request: workers_pb2.CreateArtifactRequest,
+    offered: objects.Offered,
+    statement: Statement,
+    kind: str,
+) -> None:
+    tx.connection.execute(
+        insert(tables.artifact).values(
+            object_id=offered.manifest.id,
+            job_id=request.job_id,
+            attempt=request.attempt,
+            step=request.step,
+            kind=kind,
+            result=statement.to_bytes(),
+            result_sha256=statement.digest,
+        )
+    )

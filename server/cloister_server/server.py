@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts a site together, serves it, and stops it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]
+
+from cloister.api.v1 import (
+    audit_pb2_grpc,
+    blobs_pb2_grpc,
+    datasets_pb2_grpc,
+    identity_pb2_grpc,
+    jobs_pb2_grpc,
+    models_pb2_grpc,
+    workers_pb2_grpc,
+)
+from cloister.evidence.canonical import JSON
+from cloister.evidence.entry import Event, Subject
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.note import NoteSigner
+from cloister.evidence.signatures import Statement
+from cloister_audit.ledger import Ledger
+from cloister_server.blocking import Blocking
+from cloister_server.calls import SYSTEM
+from cloister_server.config import Config
+from cloister_server.database.engine import Database
+from cloister_server.database.unit_of_work import UnitOfWork
+from cloister_server.errors import ServerError, StartError
+from cloister_server.heads import Heads
+from cloister_server.health import Health
+from cloister_server.interceptors import Gate
+from cloister_server.journal import Journal
+from cloister_server.migrations.schema import require_newest
+from cloister_server.notifier import Notifier
+from cloister_server.policy_table import ROLES
+from cloister_server.queue import expiry
+from cloister_server.recovery import reconcile
+from cloister_server.rosters import Clock, Expected, Rosters
+from cloister_server.services.audit import AuditService
+from cloister_server.services.blobs import BlobService
+from cloister_server.services.datasets import DatasetService
+from cloister_server.services.identity import IdentityService
+from cloister_server.services.jobs import JobService
+from cloister_server.services.models import ModelService
+from cloister_server.services.workers import WorkerService
+from cloister_server.site import Site
+from cloister_server.store import Store
+from cloister_server.tls import server_credentials
+from cloister_server.uploads import Uploads
+
+MESSAGE_LIMIT = 4 << 20
+MAX_CONCURRENT_CALLS = 256
+STOP_GRACE_SECONDS = 10.0
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    # A certificate that the roster no longer pins falls off its connection within the hour.
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 600_000),
+)
+
+
+def wall_clock() -> int:
+    """Unix seconds."""
+    return int(time.time())
+
+
+def wall_micros() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def build_site(config: Config, database: Database, journal: Journal, clock: Clock = wall_clock) -> Site:
+    """Make the parts and load the roster.  Raises StartError, ServerError."""
+    signer = _signer(config)
+    ledger = Ledger(wall_micros)
+    unit_of_work = UnitOfWork(database, ledger)
+    store = Store(config.store_directory, config.reserve_bytes)
+    expected = Expected(config.site, config.root_public, config.log_origin, signer.vkey)
+    rosters = Rosters(unit_of_work, expected, clock)
+    unit_of_work.read(require_newest)
+    rosters.start(_first_roster(config))
+    return Site(
+        config=config,
+        unit_of_work=unit_of_work,
+        ledger=ledger,
+        heads=Heads(unit_of_work, ledger, signer, wall_micros),
+        rosters=rosters,
+        store=store,
+        uploads=Uploads(unit_of_work, store),
+        notifier=Notifier(),
+        blocking=Blocking(),
+        journal=journal,
+        clock=clock,
+    )
+
+
+def _signer(config: Config) -> NoteSigner:
+    try:
+        signer = NoteSigner.parse(config.log_key_file.read_text(encoding="utf-8").strip())
+    except (OSError, EvidenceError) as error:
+        raise StartError(f"[log] key_file cannot be used: {error}") from error
+    if signer.name != config.log_origin:
+        raise StartError(f"[log] key_file is the key of {signer.name!r}, not of {config.log_origin!r}")
+    return signer
+
+
+def _first_roster(config: Config) -> Statement:
+    try:
+        return Statement.from_bytes(config.roster_file.read_bytes())
+    except (OSError, EvidenceError) as error:
+        raise StartError(f"[site] roster_file cannot be used: {error}") from error
+
+
+@contextlib.asynccontextmanager
+async def running(site: Site) -> AsyncIterator[int]:
+    """Serve the site inside this context; the value is the port."""
+    site.notifier.start()
+    await site.blocking.run(_begin, site)
+    services = tuple(sorted({method.split("/")[1] for method in ROLES}))
+    health = Health(site, services)
+    await health.update()
+    server = _grpc_server(site, health)
+    port = server.add_secure_port(site.config.address, server_credentials(site.config, site.journal))
+    await server.start()
+    _write_port(site.config.port_file, port)
+    site.journal.write("info", "serving", address=site.config.address, port=port)
+    tasks = [asyncio.create_task(_maintain(site, health))]
+    try:
+        yield port
+    finally:
+        await _stop(site, server, health, tasks)
+
+
+def _begin(site: Site) -> None:
+    recovered = reconcile(site.unit_of_work, site.store, site.uploads)
+    detail: dict[str, JSON] = {"recorded": recovered.recorded, "discarded": recovered.discarded}
+    subject = Subject("log", site.config.log_origin)
+    site.unit_of_work.run("site.start", lambda tx: tx.record(Event("site.start", SYSTEM, subject, detail=detail)))
+
+
+def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
+    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal)
+    server = grpc.aio.server(interceptors=[gate], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
+    identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(site), server)
+    blobs_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(site), server)
+    datasets_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetService(site), server)
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(site), server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(site), server)
+    workers_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(site), server)
+    audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(site), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    return server
+
+
+async def _maintain(site: Site, health: Health) -> None:
+    """Sweep leases, follow the roster and look after health, until the server stops."""
+    while True:
+        await asyncio.sleep(site.config.sweep_seconds)
+        try:
+            ended = await site.blocking.run(site.unit_of_work.run, "sweep", expiry.sweep)
+            if ended:
+                site.notifier.notify()
+            await site.blocking.run(site.rosters.refresh)
+        except ServerError as error:
+            site.journal.failure("maintenance_failed", error)
+        await health.update()
+
+
+async def _stop(site: Site, server: grpc.aio.Server, health: Health, tasks: list[asyncio.Task[None]]) -> None:
+    """New calls are refused, streams end, running calls get their grace; then the log says that it was in order."""
+    site.notifier.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await health.stop()
+    await server.stop(STOP_GRACE_SECONDS)
+    subject = Subject("log", site.config.log_origin)
+    try:
+        await site.record("site.stop", lambda tx: tx.record(Event("site.stop", SYSTEM, subject)))
+    except ServerError as error:
+        site.journal.failure("stop_not_logged", error)
+    site.blocking.close()
+    site.journal.write("info", "stopped")
+
+
+def _write_port(path: Path | None, port: int) -> None:
+    if path is not None:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(f"{port}\n", encoding="ascii")
+        partial.replace(path)

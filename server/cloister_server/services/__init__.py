@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thin handler for each RPC: it checks nothing that its domain module does not check."""

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the trainer's tests: tiny models, and a session that remembers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tiny_models import write_bert, write_llama
+
+
+@dataclass
+class Recorder:
+    """Stands where the control socket would: remembers messages and bundles, and stops the job on request."""
+
+    messages: list = field(default_factory=list)
+    bundles: list[bytes] = field(default_factory=list)
+    cancel_at: int | None = None
+    pause_at: int | None = None
+    polled: int = 0
+
+    def poll(self, step: int) -> None:
+        from cloister_workers.errors import Cancelled
+
+        self.polled = step
+        if self.cancel_at is not None and step >= self.cancel_at:
+            raise Cancelled(step)
+
+    def pause_wanted(self) -> bool:
+        return self.pause_at is not None and self.polled + 1 >= self.pause_at
+
+    def stage(self, name, status) -> None:
+        self.messages.append((name, status))
+
+    def tell(self, message) -> None:
+        self.messages.append(message)
+
+    progress = tell
+
+    def evaluated(self, phase, step, metrics) -> None:
+        self.messages.append((phase, step, metrics))
+
+    def hand_over(self, message, descriptor: int) -> None:
+        self.messages.append(message)
+        with os.fdopen(descriptor, "rb") as stream:
+            self.bundles.append(stream.read())
+
+    def losses(self) -> list[float]:
+        from cloister_workers.protocol import Progress
+
+        return [loss for message in self.messages if isinstance(message, Progress) for loss in message.losses]
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def new_recorder():
+    return Recorder
+
+
+@pytest.fixture(scope="session")
+def bert_dir(tmp_path_factory) -> Path:
+    return write_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def llama_dir(tmp_path_factory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("llama"))

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `cloister-worker`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cloister.errors import CloisterError
+from cloister.evidence.errors import EvidenceError
+from cloister.sealed.errors import SealedError
+from cloister_workers.errors import WorkerError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    os.umask(0o077)
+    try:
+        return int(options.run(options))
+    except (WorkerError, CloisterError, EvidenceError, SealedError) as error:
+        sys.stderr.write(f"cloister-worker: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"cloister-worker: {error.filename or 'system'}: {error.strerror}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cloister-worker", description="A worker host of a Cloister site.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    init = commands.add_parser("init", help="make keys and DIR/request.json for the root custodian")
+    init.add_argument("dir", type=Path, metavar="DIR")
+    init.set_defaults(run=_init)
+    install = commands.add_parser("install", help="install what the root custodian answered")
+    install.add_argument("dir", type=Path, metavar="DIR")
+    install.add_argument("welcome", type=Path, metavar="WELCOME.json")
+    install.set_defaults(run=_install)
+    keyagent = commands.add_parser("keyagent", help="run the key agent")
+    keyagent.add_argument("--dir", type=Path, required=True)
+    keyagent.add_argument("--agent-uid", type=int, help="user of the agent; this user when absent")
+    keyagent.add_argument("--socket-gid", type=int, help="group that may open the socket; for two users")
+    keyagent.set_defaults(run=_keyagent)
+    agent = commands.add_parser("agent", help="run the agent")
+    agent.add_argument("--dir", type=Path, required=True)
+    agent.add_argument("--endpoint", help="HOST:PORT of the control plane instead of the welcome file's")
+    agent.add_argument("--once", action="store_true", help="end after one piece of work")
+    agent.set_defaults(run=_agent)
+    selftest = commands.add_parser("selftest", help="say whether this host can work")
+    selftest.add_argument("--dir", type=Path, required=True)
+    selftest.set_defaults(run=_selftest)
+    return parser
+
+
+# Each command imports what it needs: the key agent must never load gRPC, and only the trainer loads torch.
+def _init(options: argparse.Namespace) -> int:
+    from cloister_workers.init import REQUEST, init_host
+
+    init_host(options.dir)
+    sys.stdout.write(f"{options.dir / REQUEST}\n")
+    return 0
+
+
+def _install(options: argparse.Namespace) -> int:
+    from cloister.enrolment import Welcome
+    from cloister_workers.init import install_welcome
+
+    install_welcome(options.dir, Welcome.from_json(options.welcome.read_bytes()))
+    return 0
+
+
+def _keyagent(options: argparse.Namespace) -> int:
+    from cloister_workers.config import HostPaths
+    from cloister_workers.keyagent.process import run
+    from cloister_workers.keyagent.server import Access
+
+    uid = os.getuid() if options.agent_uid is None else options.agent_uid
+    run(HostPaths(options.dir).keyagent, Access(frozenset({uid}), options.socket_gid))
+    return 0
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from cloister_workers.agent.process import run
+
+    return run(options.dir, options.endpoint, once=options.once)
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from cloister_workers.selftest import run
+
+    return run(options.dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attempt of one job, from its lease to its outcome.
+
+    (1) fetch       the ciphertext of every input that is not cached, into the spool
+    (2) open        the control plane logs the opening and proves it; the key agent checks everything
+    (3) model       the base model in plaintext on this host's disk, by digest
+    (4) train       a sandboxed trainer; the key agent pours plaintext into its pipes
+    (5) follow      its words become events, its checkpoints are sealed and stored
+    (6) result      sealed, stored, and the lease ended
+
+Everything that is written carries the attempt and happens only while the lease is held.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.api.v1 import jobs_pb2, workers_pb2
+from cloister.errors import CloisterError
+from cloister_workers.agent import events, openings, outcome
+from cloister_workers.agent.errors import (
+    AgentError,
+    AttemptError,
+    HostFault,
+    JobFault,
+    LeaseLostError,
+    StopRequestedError,
+)
+from cloister_workers.agent.following import Follower
+from cloister_workers.agent.host import Host
+from cloister_workers.agent.lease import Lease, LeaseKeeper
+from cloister_workers.agent.outcome import Outcome
+from cloister_workers.agent.reporter import Reporter
+from cloister_workers.agent.training import Decrypt, Trainer
+from cloister_workers.agent.transfer import Transfer
+from cloister_workers.crashpoints import crash_here
+from cloister_workers.errors import PeerClosed
+from cloister_workers.keyagent import client
+from cloister_workers.keyagent.client import JobSession
+from cloister_workers.keyagent.errors import KeyAgentError, Refused
+from cloister_workers.messages import DatasetRole
+
+UNSANDBOXED = "this host has no sandbox: the signed policy lets the job run unsandboxed"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one attempt works with."""
+
+    host: Host
+    job: workers_pb2.JobLease
+    lease: Lease
+    reporter: Reporter
+    transfer: Transfer
+    folder: Path
+
+
+def run_job(host: Host, job: workers_pb2.JobLease, lease: Lease) -> None:
+    """Run one attempt and end its lease, unless that is lost.  Raises nothing that is the attempt's own affair."""
+    crash_here("after-lease")
+    host.log({"event": "job", "job": job.job_id, "attempt": job.attempt})
+    try:
+        with (
+            LeaseKeeper(lease, host.control.heartbeat, host.clock),
+            Reporter(host.control, lease) as reporter,
+        ):
+            ended = _outcome(host, job, lease, reporter)
+            _finish(host, lease, reporter, ended)
+    except LeaseLostError:
+        host.log({"event": "lease_lost", "job": job.job_id, "attempt": job.attempt})
+    except AttemptError as error:
+        # The control plane would not take the outcome; it decides when the lease expires.
+        host.log({"event": "not_finished", "job": job.job_id, "code": error.code})
+
+
+def _finish(host: Host, lease: Lease, reporter: Reporter, ended: Outcome) -> None:
+    try:
+        reporter.flush()
+    except AttemptError as error:
+        host.log({"event": "events_refused", "job": lease.work_id, "code": error.code})
+    crash_here("before-finish")
+    host.control.finish_job(lease, ended.request(lease))
+    code = ended.error.code if ended.error is not None else ""
+    host.log({"event": "finished", "job": lease.work_id, "state": jobs_pb2.JobState.Name(ended.state), "code": code})
+    crash_here("after-finish")
+
+
+def _outcome(host: Host, job: workers_pb2.JobLease, lease: Lease, reporter: Reporter) -> Outcome:
+    """Whatever happens becomes an outcome; only a lost lease passes."""
+    try:
+        with host.spool.attempt(job.job_id, job.attempt) as folder:
+            transfer = Transfer(host.control, lease, host.spool)
+            return _run(Attempt(host, job, lease, reporter, transfer, folder))
+    except LeaseLostError:
+        raise
+    except StopRequestedError as request:
+        return outcome.of_stop(request.stop)
+    except AttemptError as error:
+        return outcome.of_error(error)
+    except (Refused, KeyAgentError) as error:
+        return outcome.of_error(_key_agent_failure(error))
+    except (AgentError, CloisterError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        # A defect or a broken host must not keep the job: it ends as this host's fault, without the error's text.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        host.log({"event": "defect", "kind": type(error).__name__, "at": f"{Path(where.filename).name}:{where.lineno}"})
+        return outcome.of_error(HostFault("AGENT_DEFECT", f"a defect in the worker's agent ({type(error).__name__})"))
+
+
+def _key_agent_failure(error: KeyAgentError) -> AttemptError:
+    if isinstance(error, Refused):
+        return openings.refusal(error)
+    return HostFault("KEY_AGENT_GONE", "the host's key agent does not answer")
+
+
+def _run(attempt: Attempt) -> Outcome:
+    attempt.reporter.add(events.step("unseal", "started"))
+    files = _fetch(attempt)
+    session = _open(attempt)
+    try:
+        model = _model(attempt, session, files)
+        attempt.reporter.add(events.step("unseal", "finished"))
+        return _train(attempt, session, model, _pours(attempt, session, files))
+    finally:
+        session.close()
+
+
+def _fetch(attempt: Attempt) -> dict[str, Path]:
+    """(1) The ciphertext of the inputs by object id; a base model that seems cached is left out."""
+    job = attempt.job
+    if job.model_layers:
+        raise JobFault("MODEL_UNSUPPORTED", "jobs on top of an adapted version are not supported by this worker yet")
+    wanted = list(openings.inputs(job)[1:])
+    if job.HasField("resume"):
+        wanted.append(job.resume.object)
+    if attempt.host.cache.find(_claimed_files(job.model)) is None:
+        wanted.insert(0, job.model)
+    files: dict[str, Path] = {}
+    for granted in wanted:
+        attempt.lease.check_going()
+        files[granted.object_id] = attempt.transfer.fetch(granted, attempt.folder)
+    return files
+
+
+def _claimed_files(model: workers_pb2.GrantedObject) -> str:
+    """Digest of the model's files by its manifest, which is not verified yet: it only saves a download."""
+    try:
+        return str(json.loads(model.sealed.manifest)["details"]["files_sha256"])
+    except (ValueError, KeyError, TypeError):
+        raise openings.evidence_refused("BAD_FORMAT") from None
+
+
+def _open(attempt: Attempt) -> JobSession:
+    """(2) Logged by the control plane, checked by the key agent."""
+    host, lease = attempt.host, attempt.lease
+    lease.check_going()
+    connection = client.Connection(host.keyagent)
+    try:
+        since = client.status(connection).checkpoint_size
+    finally:
+        connection.close()
+    logged = host.control.request_opening(lease, since)
+    opening = openings.job_opening(attempt.job, logged)
+    session = JobSession(host.keyagent, opening, openings.roster(logged), sandboxed=host.sandboxed)
+    crash_here("after-opening")
+    if not host.sandboxed:
+        attempt.reporter.add(events.note("warn", UNSANDBOXED))
+    return session
+
+
+def _model(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> Path:
+    """(3) The base model's folder, by the digest that the key agent verified."""
+    granted = attempt.job.model
+    digest = session.files_sha256.get(granted.object_id, "")
+    cached = attempt.host.cache.find(digest)
+    if cached is not None:
+        return cached
+    if granted.object_id not in files:
+        raise HostFault("CACHE_CHANGED", "the host's model cache changed while the job was opened")
+    path = files[granted.object_id]
+
+    def pour(fd: int) -> None:
+        try:
+            _pour(session, granted, path)(fd)
+        finally:
+            os.close(fd)
+
+    attempt.transfer.spool.check_space(path.stat().st_size)
+    model = attempt.host.cache.add(digest, pour)
+    path.unlink()
+    return model
+
+
+def _pour(session: JobSession, granted: workers_pb2.GrantedObject, path: Path) -> Decrypt:
+    def decrypt(target: int) -> None:
+        with path.open("rb") as file:
+            session.decrypt(granted.object_id, granted.wrap.wrap, file.fileno(), target)
+
+    return decrypt
+
+
+def _pours(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> dict[DatasetRole, Decrypt]:
+    job = attempt.job
+    granted = {DatasetRole.TRAINING: job.training}
+    if job.HasField("validation"):
+        granted[DatasetRole.VALIDATION] = job.validation
+    if job.HasField("evaluation"):
+        granted[DatasetRole.EVALUATION] = job.evaluation
+    if job.HasField("resume"):
+        granted[DatasetRole.CHECKPOINT] = job.resume.object
+    return {role: _pour(session, item, files[item.object_id]) for role, item in granted.items()}
+
+
+def _train(attempt: Attempt, session: JobSession, model: Path, pours: Mapping[DatasetRole, Decrypt]) -> Outcome:
+    """(4) to (6)."""
+    attempt.lease.check_going()
+    spec = json.loads(attempt.job.spec)
+    with Trainer(attempt.host.place, model, attempt.host.clock) as trainer:
+        attempt.lease.on_lost(trainer.kill)
+        crash_here("after-trainer-start")
+        follower = Follower(
+            trainer=trainer,
+            session=session,
+            lease=attempt.lease,
+            reporter=attempt.reporter,
+            transfer=attempt.transfer,
+            folder=attempt.folder,
+            clock=attempt.host.clock,
+            merged="full" in spec.get("adapter", {}),
+        )
+        try:
+            return follower.follow(spec, pours)
+        except PeerClosed:
+            attempt.lease.check()
+            if trainer.feed_failure is not None:
+                raise trainer.feed_failure from None
+            raise outcome.trainer_lost(trainer.exit_code()) from None

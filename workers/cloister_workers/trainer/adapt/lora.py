@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) by peft."""
+
+from __future__ import annotations
+
+import warnings
+
+import peft
+import torch
+
+from cloister_workers.errors import SpecError
+from cloister_workers.messages import FailureCode, SpecField
+from cloister_workers.trainer.model import Base
+from cloister_workers.trainer.spec import Lora, Method
+
+
+def attach_lora(base: Base, lora: Lora, method: Method) -> torch.nn.Module:
+    """`base` with adapters on the target modules; adapters have the base's dtype.
+
+    Equal to `peft.get_peft_model(model, LoraConfig(task_type, r, lora_alpha, lora_dropout, target_modules,
+    modules_to_save))`, where modules_to_save are the fresh modules of a classifier, its head above all.
+    Raises SpecError ADAPTER_INVALID where no module has a target's name.
+    """
+    task = peft.TaskType.SEQ_CLS if method is Method.CLASSIFICATION else peft.TaskType.CAUSAL_LM
+    config = peft.LoraConfig(
+        task_type=task,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules) or None,
+        modules_to_save=list(base.fresh) or None,
+    )
+    try:
+        with warnings.catch_warnings():
+            # peft still asks transformers for an attribute under its old name
+            warnings.simplefilter("ignore", FutureWarning)
+            model: torch.nn.Module = peft.get_peft_model(base.model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise SpecError(
+            FailureCode.ADAPTER_INVALID,
+            SpecField.TARGET_MODULES,
+            f"adapter.lora.target_modules {list(lora.target_modules)} does not fit the model; "
+            "name linear modules that it has",
+        ) from error
+    return model

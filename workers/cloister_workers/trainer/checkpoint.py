@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""STATE checkpoints: everything that the loop needs to go on as if it had never stopped.
+
+A bundle of two files. `state.safetensors`: optimiser tensors by name (see `optimiser`), `rng/cpu` and, on a
+GPU, `rng/cuda`, both uint8. `state.json`: the loop state, and a fingerprint of spec and examples so that a
+checkpoint of another job is refused. Numbers in JSON keep every bit (Python writes the shortest form that
+reads back equal).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from cloister_workers.errors import TrainerError
+from cloister_workers.messages import FailureCode, MetricName
+from cloister_workers.trainer.bundle import read_bundle, write_bundle
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.optimiser import Optimiser
+from cloister_workers.trainer.spec import TrainingSpec
+
+_FORMAT = 1
+_TENSORS, _STATE = "state.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """Where training stands after `step` steps; `loss` is that step's, `before` the metrics before step 1."""
+
+    step: int = 0
+    trained_tokens: int = 0
+    loss: float = 0.0
+    before: tuple[tuple[MetricName, float], ...] = ()
+
+
+def fingerprint(spec: TrainingSpec, examples: Iterable[Example]) -> str:
+    """SHA-256 over the spec and the training examples in order: what must be equal for a resume to be
+    exact.
+    """
+    state = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode())
+    for example in examples:
+        state.update(example.digest)
+    return state.hexdigest()
+
+
+def save_checkpoint(optimiser: Optimiser, state: LoopState, mark: str) -> int:
+    """A sealed memfd with the checkpoint; the caller closes it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimiser.state().items()}
+    tensors["rng/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    document = {"format": _FORMAT, "fingerprint": mark, "loop": asdict(state)}
+    return write_bundle({_TENSORS: save(tensors), _STATE: json.dumps(document, sort_keys=True).encode()})
+
+
+def load_checkpoint(stream: BinaryIO, optimiser: Optimiser, mark: str) -> LoopState:
+    """Restore optimiser, weights and random state from a checkpoint, and return where to go on.
+
+    Raises TrainerError CHECKPOINT_INVALID where it is damaged or belongs to another job.
+    """
+    try:
+        files = read_bundle(stream)
+        document = json.loads(files[_STATE])
+        if document["format"] != _FORMAT or document["fingerprint"] != mark:
+            raise _invalid("it belongs to another spec, dataset or version")
+        loop = document["loop"]
+        before = tuple((MetricName(name), float(value)) for name, value in loop["before"])
+        state = LoopState(int(loop["step"]), int(loop["trained_tokens"]), float(loop["loss"]), before)
+        tensors = load(files[_TENSORS])
+        cpu, cuda = tensors.pop("rng/cpu"), tensors.pop("rng/cuda", None)
+        optimiser.load(tensors)
+    except (ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
+        raise _invalid("it is damaged or of another model") from error
+    torch.set_rng_state(cpu)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    return state
+
+
+def _invalid(why: str) -> TrainerError:
+    return TrainerError(FailureCode.CHECKPOINT_INVALID, f"the checkpoint cannot be resumed: {why}; start the job anew")

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop. What it does, exactly, so that a plain script can do the same:
+
+0. The training examples are the rows of the training part (`split.split_rows`; all rows where both fractions
+   are 0) in row order. Classes are numbered in code point order of their labels.
+1. `torch.manual_seed(seed)`, then the model is loaded (`from_pretrained`, which draws the classification
+   head) and adapted (`get_peft_model`, which draws the adapters). Nothing else draws random numbers before
+   step 1, evaluations included. In training, `model.train()`: dropout of the base model and of the adapter is
+   on and draws from torch's global generator. Python's and numpy's generators are not used.
+2. Epoch e (from 0) visits the n training examples in `order.data_order(seed, e, n)`. A step takes the next
+   batch_size of them; the last step of an epoch takes what is left. max_steps is n_epochs * ceil(n /
+   batch_size) unless given.
+3. A step's batch is cut into micro batches in that order (classification: micro_batch_size examples, padded
+   at the right to the longest of the micro batch, with an attention mask; supervised: packed, see
+   `objectives.supervised`). The loss of the step is the sum of all token or example losses of the step
+   divided by their number in the *step*.
+4. Gradients are clipped to max_grad_norm (`clip_grad_norm_`), then AdamW takes a step: betas (0.9, 0.999),
+   eps 1e-8, weight_decay on every trained tensor, rate `schedule.learning_rate(kind, peak, step, max_steps,
+   warmup_ratio)` with step from 0. Weights, gradients and moments are float32 on a CPU; no autocast.
+
+A step's reported loss is that before its update. The loop looks at the control socket before every micro
+batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from cloister_workers.errors import Paused, TrainerError
+from cloister_workers.messages import (
+    MAX_LOSSES,
+    MAX_PROGRESS_PER_SECOND,
+    EvaluationPhase,
+    FailureCode,
+    FailureNumber,
+    MetricName,
+    Metrics,
+    Progress,
+)
+from cloister_workers.trainer.checkpoint import LoopState
+from cloister_workers.trainer.evaluate import evaluate
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.objectives import Objective
+from cloister_workers.trainer.optimiser import Optimiser
+from cloister_workers.trainer.order import batches, data_order, milestones, steps_per_epoch
+from cloister_workers.trainer.schedule import learning_rate
+from cloister_workers.trainer.spec import TrainingSpec
+
+
+class Hooks(Protocol):
+    """What the loop tells, and whom it asks."""
+
+    def poll(self, step: int) -> None:
+        """Called before every micro batch, with the steps done; raises Cancelled to stop at once."""
+        ...
+
+    def pause_wanted(self) -> bool:
+        """Whether to end after this step with a checkpoint."""
+        ...
+
+    def progress(self, message: Progress) -> None: ...
+
+    def evaluated(self, phase: EvaluationPhase, step: int, metrics: Metrics) -> None: ...
+
+    def checkpoint(self, state: LoopState, metrics: Metrics) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps, and where in them something more happens."""
+
+    max_steps: int
+    per_epoch: int
+    evaluations: frozenset[int]
+    checkpoints: frozenset[int]
+
+
+def plan_of(spec: TrainingSpec, count: int) -> Plan:
+    """The steps of a job with `count` training examples."""
+    wanted = spec.hyperparameters
+    per_epoch = steps_per_epoch(count, wanted.batch_size)
+    total = wanted.max_steps or wanted.n_epochs * per_epoch
+    return Plan(total, per_epoch, milestones(total, wanted.n_evals), milestones(total, wanted.n_checkpoints))
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What is trained, by which losses, and how it moves."""
+
+    model: torch.nn.Module
+    objective: Objective
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The examples of a job by purpose; no two parts share an input."""
+
+    training: tuple[Example, ...]
+    validation: tuple[Example, ...] = ()
+    evaluation: tuple[Example, ...] = ()
+
+
+def train(
+    spec: TrainingSpec,
+    trainee: Trainee,
+    parts: Parts,
+    hooks: Hooks,
+    clock: Callable[[], float],
+    state: LoopState,
+) -> LoopState:
+    """Train from `state` to the end of the plan. `clock` gives seconds; it decides on what is told when,
+    nothing else.
+
+    Raises Cancelled before the next micro batch, Paused after a step whose checkpoint was told, and
+    TrainerError NON_FINITE_LOSS with the step at which a loss or gradient norm was no number.
+    """
+    model, objective, optimiser = trainee.model, trainee.objective, trainee.optimiser
+    examples, wanted = parts.training, spec.hyperparameters
+    plan = plan_of(spec, len(examples))
+    teller = Teller(hooks, plan, clock, state)
+    epoch, order = -1, list[list[int]]()
+
+    def poll() -> None:
+        hooks.poll(state.step)
+
+    model.train()
+    while state.step < plan.max_steps:
+        # ------------------------------------------------ data
+        if epoch != state.step // plan.per_epoch:
+            epoch = state.step // plan.per_epoch
+            order = batches(data_order(spec.seed, epoch, len(examples)), wanted.batch_size)
+        batch = [examples[index] for index in order[state.step % plan.per_epoch]]
+
+        # ------------------------------------------------ forward and backward, one micro batch after the other
+        loss = accumulate(model, objective, batch, poll)
+
+        # ------------------------------------------------ update
+        norm = float(optimiser.clip())
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise _not_finite(state.step + 1)
+        rate = learning_rate(
+            wanted.lr_scheduler_type, wanted.learning_rate, state.step, plan.max_steps, wanted.warmup_ratio
+        )
+        optimiser.step(rate)
+        tokens = sum(len(example.tokens) for example in batch)
+        state = replace(state, step=state.step + 1, trained_tokens=state.trained_tokens + tokens, loss=loss)
+
+        # ------------------------------------------------ once in a while
+        teller.step(state, {MetricName.LEARNING_RATE: rate, MetricName.GRAD_NORM: norm})
+        metrics: dict[MetricName, float] = {MetricName.LOSS: loss}
+        if parts.validation and state.step in plan.evaluations:
+            measured = evaluate(model, objective, parts.validation, wanted.batch_size, poll)
+            hooks.evaluated(EvaluationPhase.DURING, state.step, measured)
+            metrics |= measured
+        pause = hooks.pause_wanted() and state.step < plan.max_steps
+        if pause or state.step in plan.checkpoints:
+            hooks.checkpoint(state, metrics)
+        if pause:
+            raise Paused(state.step)
+    return state
+
+
+def accumulate(
+    model: torch.nn.Module,
+    objective: Objective,
+    batch: Sequence[Example],
+    before_micro_batch: Callable[[], object],
+) -> float:
+    """Add the gradients of a step's loss, and return the loss: all summed losses over all weights of the
+    batch.
+    """
+    weight = sum(objective.weight(example) for example in batch)
+    total = 0.0
+    for micro in objective.micro_batches(batch):
+        before_micro_batch()
+        loss = objective.outcome(model, micro).sums.sum() / weight
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
+
+
+class Teller:
+    """Thins progress to the allowed rate without losing a loss, and estimates the time left."""
+
+    def __init__(self, hooks: Hooks, plan: Plan, clock: Callable[[], float], start: LoopState) -> None:
+        self._hooks, self._plan, self._clock = hooks, plan, clock
+        self._start, self._began = start, clock()
+        self._told = -math.inf
+        self._losses: list[float] = []
+
+    def step(self, state: LoopState, metrics: Mapping[MetricName, float]) -> None:
+        """Called after every step; tells the first, the last, and others as the rate allows."""
+        now = self._clock()
+        self._losses.append(state.loss)
+        last = state.step == self._plan.max_steps
+        soon = now - self._told < 1 / MAX_PROGRESS_PER_SECOND
+        if soon and not last and len(self._losses) < MAX_LOSSES:
+            return
+        elapsed = max(now - self._began, 1e-9)
+        tokens = state.trained_tokens - self._start.trained_tokens
+        per_step = elapsed / (state.step - self._start.step)
+        self._hooks.progress(
+            Progress(
+                step=state.step,
+                max_steps=self._plan.max_steps,
+                epoch=state.step / self._plan.per_epoch,
+                metrics={
+                    MetricName.LOSS: state.loss,
+                    **metrics,
+                    MetricName.TOKENS_PER_SECOND: tokens / elapsed,
+                },
+                losses=tuple(self._losses),
+                trained_tokens=state.trained_tokens,
+                eta_seconds=per_step * (self._plan.max_steps - state.step),
+            )
+        )
+        self._told = now
+        self._losses.clear()
+
+
+def _not_finite(step: int) -> TrainerError:
+    return TrainerError(
+        FailureCode.NON_FINITE_LOSS,
+        f"loss or gradient of step {step} is not finite; lower learning_rate or look at its rows",
+        {FailureNumber.STEP: step},
+    )

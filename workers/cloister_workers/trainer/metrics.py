@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of an evaluation, from plain numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_Z95 = 1.959963984540054  # the standard normal's 97.5 % point
+
+
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson, JASA 22, 1927); (0, 1) for no rows."""
+    if total == 0:
+        return 0.0, 1.0
+    share, z2 = hits / total, _Z95 * _Z95
+    centre = share + z2 / (2 * total)
+    spread = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    scale = 1 + z2 / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def macro_f1(predicted: Sequence[int], true: Sequence[int]) -> float:
+    """Mean F1 over every label that occurs as truth or as prediction; 0 for no rows."""
+    labels = sorted(set(true) | set(predicted))
+    scores = []
+    for label in labels:
+        both = sum(p == t == label for p, t in zip(predicted, true, strict=True))
+        either = sum(p == label for p in predicted) + sum(t == label for t in true)
+        scores.append(2 * both / either)
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def perplexity(loss: float) -> float | None:
+    """The exponential of a mean token loss; None where that is no finite number."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return None

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base model and its tokenizer, from a local directory: safetensors alone, no code from the directory, no
+network.
+
+Weights are float32 on a CPU and bfloat16 on a GPU. A tensor that the directory lacks and transformers would
+fill with random numbers is refused, save the classification head (and a pooler before it), which then are
+trained whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from cloister_workers.errors import TrainerError
+from cloister_workers.messages import FailureCode
+from cloister_workers.trainer.attention import NAME, register
+from cloister_workers.trainer.objectives.chat import FALLBACK_TEMPLATE
+from cloister_workers.trainer.spec import Method
+
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded model; `fresh` names its modules that hold random numbers."""
+
+    model: torch.nn.Module
+    fresh: tuple[str, ...]
+
+
+def pick_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_all_cores() -> None:
+    """As many torch threads as this process may use cores."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def load_tokenizer(model_dir: str, method: Method) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
+    """The fast tokenizer of the directory, ready for the method. Raises TrainerError MODEL_INVALID."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir, use_fast=True, **_LOCAL)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _invalid("its tokenizer does not load") from error
+    if not tokenizer.is_fast:
+        raise _invalid("it has no tokenizer.json, which a fast tokenizer needs")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    if method is Method.CLASSIFICATION and tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise _invalid("its tokenizer has neither a padding nor an end-of-text token")
+        tokenizer.pad_token = tokenizer.eos_token
+    if method is Method.SUPERVISED and tokenizer.chat_template is None:
+        tokenizer.chat_template = FALLBACK_TEMPLATE
+    return tokenizer
+
+
+def load_classifier(model_dir: str, labels: Sequence[str], pad_token_id: int, device: torch.device) -> Base:
+    """A sequence classifier of these labels. Raises TrainerError MODEL_INVALID."""
+    model, report = _load(
+        transformers.AutoModelForSequenceClassification,
+        model_dir,
+        device,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        ignore_mismatched_sizes=True,
+        attn_implementation="sdpa",
+    )
+    model.config.pad_token_id = pad_token_id
+    lacking = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
+    backbone = f"{model.base_model_prefix}."
+    if any(key.startswith(backbone) and "pooler" not in key for key in lacking):
+        raise _invalid("its weights lack tensors of the architecture in config.json")
+    fresh = {"pooler" if key.startswith(backbone) else key.split(".")[0] for key in lacking}
+    return Base(model, tuple(sorted(fresh)))
+
+
+def load_causal(model_dir: str, device: torch.device) -> Base:
+    """A causal language model with packed attention. Raises TrainerError MODEL_INVALID."""
+    register()
+    model, report = _load(transformers.AutoModelForCausalLM, model_dir, device, attn_implementation=NAME)
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise _invalid("its weights lack tensors of the architecture in config.json")
+    return Base(model, ())
+
+
+def _load(kind: Any, model_dir: str, device: torch.device, **settings: object) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model, report = kind.from_pretrained(
+            model_dir, use_safetensors=True, dtype=dtype, output_loading_info=True, **_LOCAL, **settings
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise _invalid("its weights or configuration do not load as this method needs them") from error
+    except Exception as error:
+        # safetensors raises a class of its own, which derives from Exception alone
+        if type(error).__module__.partition(".")[0] != "safetensors":
+            raise
+        raise _invalid("its weights are cut short or damaged") from error
+    return model.to(device), report
+
+
+def _invalid(why: str) -> TrainerError:
+    return TrainerError(FailureCode.MODEL_INVALID, f"the base model cannot be used: {why}; import it again")

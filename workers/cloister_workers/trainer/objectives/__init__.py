@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objectives: each turns rows into examples and a batch of examples into per-example losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from cloister_workers.messages import Metrics, RowReason
+from cloister_workers.trainer.example import Example, Outcome
+
+
+class Objective(Protocol):
+    """What the loop needs to know of a method; it never looks into rows or models itself."""
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        """One example or reason per row."""
+        ...
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        """Cut a step's batch into what one forward pass takes; every example exactly once."""
+        ...
+
+    def weight(self, example: Example) -> int:
+        """What the example's summed loss is a sum over: 1 for a row, or its label tokens."""
+        ...
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        """One forward pass: the summed loss of each example."""
+        ...
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+        """Metrics of an evaluation over all of `examples`."""
+        ...

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Supervised fine-tuning of a causal model, loss on completions only, examples packed without padding.
+
+A batch of a step is packed (best fit decreasing) into rows of micro_batch_size * max_seq_length tokens; each
+is one forward pass. Token t is predicted from the hidden state at t-1 of the same example; a first token is
+never a target. How rows become text is in `chat.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cloister_workers.messages import MetricName, Metrics, RowReason
+from cloister_workers.trainer import metrics
+from cloister_workers.trainer.cross_entropy import token_hits, token_losses
+from cloister_workers.trainer.example import Example, Outcome
+from cloister_workers.trainer.objectives.chat import ChatReader
+from cloister_workers.trainer.packing import best_fit_decreasing, cumulative_lengths, position_ids
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Prompt to completion, or the assistant's turns of a chat."""
+
+    reader: ChatReader
+    row_tokens: int
+    device: torch.device
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        return [self.reader.read(row) for row in rows]
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        rows = best_fit_decreasing([len(example.tokens) for example in batch], self.row_tokens)
+        return [[batch[index] for index in row] for row in rows]
+
+    def weight(self, example: Example) -> int:
+        return sum(example.learned[1:])
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        lengths = [len(example.tokens) for example in examples]
+        hidden = hidden_states(model, [token for example in examples for token in example.tokens], lengths, self.device)
+        places, targets, owners = self._targets(examples)
+        states, head = hidden[0, places], output_head(model)
+        sums = torch.zeros(len(examples), device=self.device)
+        sums = sums.index_add(0, owners, token_losses(states, head, targets))
+        hits = torch.zeros(len(examples), dtype=torch.int64, device=self.device)
+        if not torch.is_grad_enabled():
+            hits = hits.index_add(0, owners, token_hits(states, head, targets).long())
+        return Outcome(sums, hits)
+
+    def _targets(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where to predict from, what, and for which example; int64 [label tokens] each."""
+        found: list[tuple[int, int, int]] = []
+        start = 0
+        for owner, example in enumerate(examples):
+            found += [
+                (start + place - 1, example.tokens[place], owner)
+                for place in range(1, len(example.tokens))
+                if example.learned[place]
+            ]
+            start += len(example.tokens)
+        places, targets, owners = torch.tensor(found, device=self.device).unbind(1)
+        return places, targets, owners
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+        tokens = sum(self.weight(example) for example in examples)
+        loss = sum(sums) / tokens
+        scores = {
+            MetricName.EVAL_LOSS: loss,
+            MetricName.EVAL_ROWS: float(len(examples)),
+            MetricName.EVAL_TOKEN_ACCURACY: sum(predicted) / tokens,
+        }
+        perplexity = metrics.perplexity(loss)
+        return scores if perplexity is None else {**scores, MetricName.EVAL_PERPLEXITY: perplexity}
+
+
+def hidden_states(
+    model: torch.nn.Module, tokens: Sequence[int], lengths: Sequence[int], device: torch.device
+) -> torch.Tensor:
+    """Last hidden states [1, T, h] of the sequences with these lengths, concatenated in `tokens`."""
+    causal = _causal(model)
+    decoder = getattr(causal, str(causal.base_model_prefix))
+    states: torch.Tensor = decoder(
+        input_ids=torch.tensor([list(tokens)], device=device),
+        position_ids=torch.tensor([position_ids(lengths)], device=device),
+        cu_seqlens=torch.tensor(cumulative_lengths(lengths), dtype=torch.int32, device=device),
+        max_seqlen=max(lengths),
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def output_head(model: torch.nn.Module) -> torch.nn.Module:
+    """The layer from hidden states to logits."""
+    head: torch.nn.Module = _causal(model).get_output_embeddings()  # type: ignore[operator]
+    return head
+
+
+def _causal(model: torch.nn.Module) -> torch.nn.Module:
+    """The transformers model inside a peft one. Its layers carry the adapters, so calling it skips nothing."""
+    unwrap: Callable[[], torch.nn.Module] | None = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The job spec as frozen dataclasses, read from the JSON form of the contract's JobSpec.
+
+Unknown keys are refused; a key that is absent takes the default below (the JSON form leaves zero values out).
+Fields that the trainer does not need (names of datasets, purpose, pool...) are known and skipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from cloister_workers.errors import SpecError
+from cloister_workers.messages import FailureCode, SpecField
+
+_SKIPPED = frozenset(
+    {
+        "training_dataset",
+        "validation_dataset",
+        "evaluation_dataset",
+        "purpose",
+        "pool",
+        "suffix",
+        "metadata",
+        "priority",
+        "max_attempts",
+    }
+)
+_MAX_STEPS = 10_000_000
+_DEFAULT_SEED = 42  # what the contract's 0 stands for
+
+
+class Method(StrEnum):
+    """What the rows are and which loss they give."""
+
+    CLASSIFICATION = "classification"
+    SUPERVISED = "supervised"
+
+
+class Scheduler(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+def _check(
+    good: bool,  # noqa: FBT001 - the condition reads first
+    name: SpecField,
+    wanted: str,
+    value: object,
+) -> None:
+    if not good:
+        raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is {value!r}; give {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """How to train. Defaults suit LoRA on a small encoder; `DEFAULTS` holds those of each method."""
+
+    n_epochs: int = 3
+    """Passes over the training part."""
+    batch_size: int = 16
+    """Examples per optimiser step."""
+    micro_batch_size: int = 0
+    """Examples per forward pass, at most a batch; supervised packs what fits into the tokens of that many
+    longest ones.
+    0: batch_size for classification, 1 for supervised."""
+    learning_rate: float = 5e-3
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: Scheduler = Scheduler.LINEAR
+    warmup_ratio: float = 0.1
+    """Share of the steps in which the rate rises from 0."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay, on every trained tensor."""
+    max_grad_norm: float = 1.0
+    """Gradient norm is clipped to this; 0: never."""
+    max_seq_length: int = 128
+    """Tokens. Classification cuts longer texts, supervised refuses longer rows."""
+    max_steps: int = 0
+    """Optimiser steps, whatever the epochs; 0: by n_epochs."""
+    n_evals: int = 0
+    """Evaluations on the validation part, spread evenly inside training."""
+    n_checkpoints: int = 0
+    """Checkpoints, spread evenly inside training."""
+
+    def __post_init__(self) -> None:
+        name, at_least_1 = SpecField, "a whole number from 1"
+        _check(1 <= self.n_epochs <= 10_000, name.N_EPOCHS, at_least_1, self.n_epochs)
+        _check(1 <= self.batch_size <= 65_536, name.BATCH_SIZE, at_least_1, self.batch_size)
+        micro = self.micro_batch_size
+        _check(0 <= micro <= 65_536, name.MICRO_BATCH_SIZE, "0 to 65536", micro)
+        rate = self.learning_rate
+        _check(math.isfinite(rate) and 0 < rate <= 1, name.LEARNING_RATE, "a number above 0, at most 1", rate)
+        _check(0 <= self.warmup_ratio < 1, name.WARMUP_RATIO, "a number from 0 to below 1", self.warmup_ratio)
+        _check(0 <= self.weight_decay <= 1, name.WEIGHT_DECAY, "a number from 0 to 1", self.weight_decay)
+        norm = self.max_grad_norm
+        _check(math.isfinite(norm) and norm >= 0, name.MAX_GRAD_NORM, "a number from 0", norm)
+        _check(4 <= self.max_seq_length <= 1_048_576, name.MAX_SEQ_LENGTH, "4 to 1048576", self.max_seq_length)
+        _check(0 <= self.max_steps <= _MAX_STEPS, name.MAX_STEPS, f"0 to {_MAX_STEPS}", self.max_steps)
+        _check(0 <= self.n_evals <= 1000, name.N_EVALS, "0 to 1000", self.n_evals)
+        _check(0 <= self.n_checkpoints <= 1000, name.N_CHECKPOINTS, "0 to 1000", self.n_checkpoints)
+
+
+DEFAULTS: Mapping[Method, Hyperparameters] = {
+    Method.CLASSIFICATION: Hyperparameters(),
+    Method.SUPERVISED: Hyperparameters(learning_rate=2e-4, max_seq_length=2048, micro_batch_size=1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which rows are used for what."""
+
+    validation_fraction: float = 0.1
+    """Share of the training rows held out for evaluations during training; unused where a validation set is
+    given."""
+    evaluation_fraction: float = 0.1
+    """Share held out for the evaluations before and after; unused where an evaluation set is given."""
+    reject_duplicates: bool = False
+    """Refuse a row that an earlier row repeats exactly, across all datasets of the job."""
+    max_rows: int = 0
+    """Use the first so many rows of each dataset; 0: all. Rows after them are neither used nor checked."""
+
+    def __post_init__(self) -> None:
+        for share in (self.validation_fraction, self.evaluation_fraction):
+            _check(0 <= share < 1, SpecField.DATA, "fractions from 0 to below 1", share)
+        both = self.validation_fraction + self.evaluation_fraction
+        _check(both < 1, SpecField.DATA, "fractions that add up to less than 1", both)
+        _check(self.max_rows >= 0, SpecField.DATA, "max_rows from 0", self.max_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters on the named linear layers; a classification head is trained whole."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    """Last names of modules, e.g. query; empty: peft's choice for the architecture."""
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.rank <= 1024, SpecField.RANK, "1 to 1024", self.rank)
+        _check(math.isfinite(self.alpha) and self.alpha > 0, SpecField.ALPHA, "a number above 0", self.alpha)
+        _check(0 <= self.dropout < 1, SpecField.DROPOUT, "a number from 0 to below 1", self.dropout)
+        _check(all(self.target_modules), SpecField.TARGET_MODULES, "names of modules", len(self.target_modules))
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every weight is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """What the trainer needs of a job spec."""
+
+    model: str
+    """The model's given name: written into the export instead of any path."""
+    method: Method
+    seed: int = _DEFAULT_SEED
+    data: Data = field(default_factory=Data)
+    adapter: Lora | Full = field(default_factory=Lora)
+    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+
+    def __post_init__(self) -> None:
+        _check(0 < self.seed < 2**64, SpecField.SEED, "1 to 2^64-1", self.seed)
+        resolved = self.hyperparameters
+        if resolved.micro_batch_size == 0:
+            whole = resolved.batch_size if self.method is Method.CLASSIFICATION else 1
+            object.__setattr__(self, "hyperparameters", replace(resolved, micro_batch_size=whole))
+
+
+def parse_spec(spec: Mapping[str, object]) -> TrainingSpec:
+    """Read the JSON form of a JobSpec. Raises SpecError naming the field that does not fit."""
+    known = {entry.name for entry in fields(TrainingSpec)} - {"hyperparameters"} | _SKIPPED
+    _known(spec, known, SpecField.SPEC)
+    method, hyperparameters = _method(spec.get("method"))
+    model = spec.get("model", "")
+    _check(isinstance(model, str), SpecField.SPEC, "a model name that is a string", type(model).__name__)
+    return TrainingSpec(
+        model=str(model),
+        method=method,
+        seed=_whole(spec.get("seed", 0), SpecField.SEED) or _DEFAULT_SEED,
+        data=replace(Data(), **_typed(_table(spec.get("data", {}), SpecField.DATA), Data(), SpecField.DATA)),
+        adapter=_adapter(spec.get("adapter", {"lora": {}})),
+        hyperparameters=hyperparameters,
+    )
+
+
+def _known(table: Mapping[str, object], known: set[str] | frozenset[str], name: SpecField) -> None:
+    extra = sorted(set(table) - known)
+    _check(not extra, name, f"only keys of {sorted(known)}", extra)
+
+
+def _table(value: object, name: SpecField) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is a {type(value).__name__}; give an object")
+    return value
+
+
+def _one_key(value: object, name: SpecField, known: set[str]) -> tuple[str, Mapping[str, object]]:
+    table = _table(value, name)
+    _known(table, known, name)
+    _check(len(table) == 1, name, f"exactly one of {sorted(known)}", sorted(table))
+    key = next(iter(table))
+    return key, _table(table[key], name)
+
+
+def _method(value: object) -> tuple[Method, Hyperparameters]:
+    key, body = _one_key(value, SpecField.METHOD, {entry.value for entry in Method})
+    _known(body, {"hyperparameters"}, SpecField.METHOD)
+    given = dict(_table(body.get("hyperparameters", {}), SpecField.METHOD))
+    defaults = DEFAULTS[Method(key)]
+    scheduler = given.pop("lr_scheduler_type", defaults.lr_scheduler_type)
+    _check(scheduler in set(Scheduler), SpecField.LR_SCHEDULER_TYPE, f"one of {[*Scheduler]}", scheduler)
+    values = _typed(given, defaults, SpecField.METHOD)
+    return Method(key), replace(defaults, lr_scheduler_type=Scheduler(str(scheduler)), **values)
+
+
+def _adapter(value: object) -> Lora | Full:
+    key, body = _one_key(value, SpecField.ADAPTER, {"lora", "full"})
+    if key == "full":
+        _known(body, set(), SpecField.ADAPTER)
+        return Full()
+    given = dict(body)
+    targets = given.pop("target_modules", [])
+    if not isinstance(targets, list | tuple) or not all(isinstance(name, str) for name in targets):
+        raise SpecError(FailureCode.SPEC_INVALID, SpecField.TARGET_MODULES, "target_modules: give a list of names")
+    return replace(Lora(), target_modules=tuple(targets), **_typed(given, Lora(), SpecField.ADAPTER))
+
+
+def _typed(given: Mapping[str, object], defaults: Data | Lora | Hyperparameters, name: SpecField) -> dict[str, Any]:
+    """The given values in the types of the defaults; keys outside of the dataclass are refused."""
+    kinds = {entry.name: type(getattr(defaults, entry.name)) for entry in fields(defaults)}
+    kinds = {key: kind for key, kind in kinds.items() if kind in (bool, int, float)}
+    _known(given, set(kinds), name)
+    named = {key: SpecField(key) if key in set(SpecField) else name for key in given}
+    return {key: _value(value, kinds[key], named[key]) for key, value in given.items()}
+
+
+def _value(value: object, kind: type, name: SpecField) -> bool | int | float:
+    if kind is bool:
+        _check(isinstance(value, bool), name, "true or false", value)
+        return bool(value)
+    if kind is int:
+        return _whole(value, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is {value!r}; give a number")
+    return float(value)
+
+
+def _whole(value: object, name: SpecField) -> int:
+    """A whole number; 64-bit ones come as strings in the contract's JSON form."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is {value!r}; give a whole number")
+    return value
