@@ -31,7 +31,7 @@ METHOD_DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
         "n_epochs": 4,
         "batch_size": 16,
         "micro_batch_size": 16,
-        "learning_rate": 5e-4,
+        "learning_rate": 5e-3,
         "lr_scheduler_type": "linear",
         "warmup_ratio": 0.06,
         "weight_decay": 0.01,

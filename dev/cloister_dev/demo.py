@@ -46,7 +46,7 @@ class Demo:
         self._bin = Path(sys.executable).parent
 
     def title(self, text: str) -> None:
-        console.print(f"\n[bold]{text}[/bold]")
+        console.print(f"\n[bold]{text}[/bold]", soft_wrap=True)
 
     def run(self, person: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> int:
         """Show a command and run it on this terminal; return its exit status."""

@@ -14,7 +14,7 @@ from live_site import LiveSite, live_site
 from main_job import write_spec
 from tiny_models import write_bert
 
-WORDS = "alpha bravo charlie delta echo foxtrot golf hotel".split()
+WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"]
 
 
 def new_word(kind: str) -> str:
