@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
@@ -15,7 +13,6 @@ from cloister import Client
 from cloister.errors import CloisterError
 from cloister.evidence.signatures import Statement
 from cloister.home import Home
-from cloister_dev.errors import DevError
 from cloister_dev.found import found_site, is_founded, policy_statement
 from cloister_dev.layout import HOST, PEOPLE, TEAM, Layout
 from cloister_dev.processes import Program, RunningProgram, start_all
@@ -25,7 +22,6 @@ def running_site(stack: ExitStack, layout: Layout, say: Callable[[str], None]) -
     """Found the site if it is new, start its processes, and publish the policy; the stack stops them."""
     if not is_founded(layout):
         found_site(layout)
-    migrate(layout)
     running = start_all(stack, programs(layout), layout.log)
     publish_policy(layout)
     pins = Home(layout.home("alice")).pins()
@@ -34,14 +30,6 @@ def running_site(stack: ExitStack, layout: Layout, say: Callable[[str], None]) -
     people = ", ".join(f"{person} ({', '.join(roles)})" for person, roles in PEOPLE.items())
     say(f"  team {TEAM:<9} {people}; homes in {layout.home('')}")
     return running
-
-
-def migrate(layout: Layout) -> None:
-    """Bring the database to the schema that this version needs.  Raises DevError."""
-    command = [sys.executable, "-P", "-m", "cloister_server", "migrate", "--config", str(layout.server_config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DevError(f"the database cannot be migrated: {done.stderr.strip()}")
 
 
 def programs(layout: Layout) -> list[Program]:

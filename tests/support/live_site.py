@@ -15,7 +15,7 @@ from pathlib import Path
 from cloister_dev.found import found_site
 from cloister_dev.layout import Layout
 from cloister_dev.processes import RunningProgram
-from cloister_dev.site import migrate, programs, publish_policy
+from cloister_dev.site import programs, publish_policy
 
 BIN = Path(sys.executable).parent
 COMMAND_SECONDS = 180
@@ -107,7 +107,6 @@ def live_site(directory: Path, *, start: bool = True) -> Iterator[LiveSite]:
         site = LiveSite(directory, stack)
         found_site(site.layout)
         site.layout.log.mkdir(mode=0o700, exist_ok=True)
-        migrate(site.layout)
         if start:
             site.start_all()
             publish_policy(site.layout)

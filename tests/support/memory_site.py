@@ -45,8 +45,8 @@ from cloister.sealed.payload import SealedDigest, generate_dek, seal_stream
 from cloister.tls import generate_tls_key, make_csr
 from cloister.wire import statement_from_proto, statement_to_proto
 from fake_channel import FakeChannel, Handler, Refusal
+from set_clock import NOW, Clock
 
-NOW = 1_800_000_000
 POLICY = "id: standard\nversion: 2\napprovals: 0\nauto_release: true\n"
 ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"weights" * 1000}
 PEOPLE = (
@@ -55,16 +55,6 @@ PEOPLE = (
     ("carl", "beta", ("member",)),
     ("dora", "alpha", ("auditor",)),
 )
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> int:
-        return self.now
 
 
 class MemorySite:

@@ -138,6 +138,7 @@ def _progress(connection: Connection, job: JobRow, progress: jobs_pb2.Progress) 
 
 def _keep_metrics(connection: Connection, job: JobRow, new: Mapping[str, float]) -> None:
     stored = connection.execute(select(_JOB.c.metrics).where(_JOB.c.id == job.id)).scalar_one()
-    merged = {**figures(stored), **new}
+    # A name with a dot is one figure of a series, for example train_loss.17; the series is in the events.
+    merged = {**figures(stored), **{name: value for name, value in new.items() if "." not in name}}
     if len(merged) <= _MAX_FIGURES:
         connection.execute(update(_JOB).where(_JOB.c.id == job.id).values(metrics=to_text(merged)))

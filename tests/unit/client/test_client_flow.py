@@ -9,7 +9,8 @@ from cloister.api.v1 import jobs_pb2
 from cloister.evidence.authorisation import verify_authorisation
 from cloister.evidence.roster import verify_roster
 from cloister.wire import statement_from_proto
-from memory_site import ADAPTER, NOW
+from memory_site import ADAPTER
+from set_clock import NOW
 
 
 def test_main_path(site, spec, tmp_path):

@@ -14,7 +14,7 @@ from cloister.errors import HomeError, UsageError
 from cloister.files import create_private, new_output, replace_private
 from cloister.home import Home, SiteState, install_welcome, keygen
 from cloister.pipes import join
-from memory_site import NOW
+from set_clock import NOW
 
 
 def test_modes(site):
