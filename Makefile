@@ -18,6 +18,8 @@ STUBS  := client/cloister/api/v1
 # The console has no code yet: its extra is left out.
 EXTRAS := server,worker,demo,dev
 PYTEST := $(BIN)/python -m pytest
+# Whole modules go to a process for each core: modules share what is slow to make, such as a site.
+PARALLEL := -n auto --dist loadfile
 
 .PHONY: help
 help: ## List the targets
@@ -29,11 +31,11 @@ demo: setup ## Run the main job from a sealed dataset to a verified audit log, o
 
 .PHONY: test
 test: setup lint types check-protos ## Check everything, then run all tests but the slow ones
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(PARALLEL) -m "not slow"
 
 .PHONY: test-all
 test-all: setup lint types check-protos ## The same with the slow tests: crash loops, long runs
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 .PHONY: unit
 unit: setup ## Run the unit tests: one module each, milliseconds

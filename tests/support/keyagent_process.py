@@ -65,9 +65,9 @@ class RunningKeyAgent:
 
 
 @contextmanager
-def running_keyagent(paths: HostPaths) -> Iterator[RunningKeyAgent]:
+def running_keyagent(paths: HostPaths, *options: str) -> Iterator[RunningKeyAgent]:
     """Start `cloister-worker keyagent` and end it with SIGTERM."""
-    command = [sys.executable, "-m", "cloister_workers", "keyagent", "--dir", str(paths.root)]
+    command = [sys.executable, "-m", "cloister_workers", "keyagent", "--dir", str(paths.root), *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
     agent = RunningKeyAgent(paths, process)
