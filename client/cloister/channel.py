@@ -125,24 +125,30 @@ def _without_reason(error: grpc.Call) -> CloisterError:
 
 def connect(home: Home, endpoint: str, now: int) -> grpc.Channel:
     """A mutual-TLS channel with the keys and pins of a home.  Raises HomeError."""
-    certificate = home.read("tls.crt")
-    _check_certificate(certificate, now)
+    certificate, key = home.read("tls.crt"), home.read("tls.key")
+    _check_certificate(certificate, key, now)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=home.pins().ca_pem.encode("ascii"),
-        private_key=home.read("tls.key"),
+        private_key=key,
         certificate_chain=certificate,
     )
     return grpc.secure_channel(endpoint, credentials, options=_OPTIONS)
 
 
-def _check_certificate(pem: bytes, now: int) -> None:
+def _check_certificate(pem: bytes, key_pem: bytes, now: int) -> None:
     """Say what TLS would only refuse: the handshake's own words do not name the cause."""
     from cryptography import x509
+
+    from cloister.tls import load_tls_key, spki_sha256
 
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError:
         raise HomeError("tls.crt is damaged; run: cloister enroll WELCOME.json") from None
+    if spki_sha256(certificate) != spki_sha256(load_tls_key(key_pem)):
+        raise HomeError(
+            "tls.key does not belong to the certificate in tls.crt; enrol with the welcome file of this key"
+        )
     when = datetime.fromtimestamp(now, UTC)
     if when >= certificate.not_valid_after_utc:
         raise HomeError(

@@ -10,6 +10,7 @@ from cloister.api.v1 import common_pb2, models_pb2
 from cloister.errors import UsageError
 from cloister.evidence.manifest import BUNDLE_MEDIA_TYPE, Manifest, Trailer, VerifiedObject
 from cloister.evidence.policy import verify_policy
+from cloister.evidence.release import ReleaseRequest
 from cloister.evidence.signatures import Statement
 from cloister.lineage import Lineage, verify_base, verify_result_version
 from cloister.pipes import join
@@ -35,6 +36,7 @@ from cloister.wire import statement_from_proto
 
 EXPIRES_DAYS = 3650
 REQUIRED = "config.json"
+WEIGHTS = ".safetensors"
 
 
 class Models:
@@ -74,6 +76,8 @@ class Models:
         if not (folder / REQUIRED).is_file():
             raise UsageError(f"{folder} has no {REQUIRED}; name the folder of a model in Hugging Face's layout")
         files = file_list(folder, check_model_file)
+        if not any(file.name.endswith(WEIGHTS) for file in files):
+            raise UsageError(f"{folder} has no *{WEIGHTS} file; name the folder of a model with its weights")
         digest = list_digest(files)
         recipients = session.recipients(pool)
         me = session.site.me()
@@ -159,9 +163,13 @@ class Models:
         """Ask that a result be sealed to a person of the team (default: oneself)."""
         return self._releases.request(self.get(name_or_id), name_or_id, recipient, reason)
 
-    def approve(self, release_id: str, *, reason: str) -> models_pb2.Release:
-        """Approve somebody else's release request."""
-        return self._releases.approve(release_id, reason)
+    def release_request(self, release_id: str) -> tuple[ReleaseRequest, str]:
+        """The verified request of a release and its digest: what an approver reads before signing."""
+        return self._releases.request_of(release_id)
+
+    def approve(self, release_id: str, *, reason: str, request_sha256: str = "") -> models_pb2.Release:
+        """Approve somebody else's release request; with its digest, that very one and no other."""
+        return self._releases.approve(release_id, reason, request_sha256)
 
     def release_of(self, release_id: str) -> models_pb2.Release:
         """One release.  Raises NotFoundError."""

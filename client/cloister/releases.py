@@ -55,8 +55,16 @@ class Releases:
         answer = stubs.call(stubs.models.CreateRelease, models_pb2.CreateReleaseRequest(request=statement))
         return answer.release
 
-    def approve(self, release_id: str, reason: str) -> models_pb2.Release:
-        """Sign and send an approval of the very request that the site shows, after checking its signature."""
+    def request_of(self, release_id: str) -> tuple[ReleaseRequest, str]:
+        """The request of a release, its signature verified, and its digest."""
+        statement = statement_from_proto(self.get(release_id).request)
+        return verify_request(statement, self._session.site.roster, now=self._session.clock()), statement.digest
+
+    def approve(self, release_id: str, reason: str, request_sha256: str = "") -> models_pb2.Release:
+        """Sign and send an approval of the very request that the site shows, after checking its signature.
+
+        `request_sha256` names the request that was read: another one under the same id is refused.
+        """
         session = self._session
         if not reason.strip():
             raise UsageError("an approval needs a reason; it is kept with the model")
@@ -66,6 +74,8 @@ class Releases:
         me = session.site.me()
         if request.release_id != release_id:
             raise BindingError(f"asked for release {release_id}, the control plane handed over another request")
+        if request_sha256 and statement.digest != request_sha256:
+            raise BindingError(f"the control plane now shows another request under release {release_id} than you read")
         if request.requester == me.id:
             raise PermissionDeniedError("you asked for this release; somebody else must approve it")
         approval = Approval(release_id, statement.digest, me.id, reason.strip(), session.clock())

@@ -92,10 +92,14 @@ class SiteGuard:
         return self._view
 
     def accept_policy(self, policy: Policy) -> None:
-        """Refuse a release policy that is older than one of the same id seen before; remember it otherwise."""
+        """Refuse a release policy that is older than one seen before, whatever its id; remember it otherwise.
+
+        One counter for the site: an earlier policy under another id would be a rollback as well.
+        """
         with self._home.locked_state() as state:
-            seen = state.policies.get(policy.id, 0)
-            if policy.version < seen:
+            seen = max(state.policies.values(), default=0)
+            renamed = policy.version == seen and policy.id not in state.policies
+            if policy.version < seen or renamed:
                 raise RollbackError(
                     f"release policy {policy.id} version {policy.version} is older than version {seen}, which was "
                     "seen before: the control plane may be serving an old policy; tell an auditor"

@@ -115,7 +115,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         async def recheck() -> None:
             again = self._principal(method, context)
             _check_roles(method, again)
-            if again.team != principal.team or again.pool != principal.pool:
+            if (again.team, again.pool, again.roles) != (principal.team, principal.pool, principal.roles):
                 raise UnknownIdentityError("the roster changed; call again")
 
         call = Call(method, corr_id, principal, recheck, Subject("method", method))

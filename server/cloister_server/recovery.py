@@ -44,13 +44,16 @@ def reconcile(unit_of_work: UnitOfWork, store: Store, uploads: Uploads) -> Recov
 
 
 def _discard(unit_of_work: UnitOfWork, store: Store) -> int:
+    # Files first: an object is declared before its first byte, so a file without a state then is nobody's, even while
+    # another control plane takes uploads.
+    partials, blobs = list(store.partials()), list(store.blobs())
     states = unit_of_work.read(_states)
     discarded = 0
-    for object_id in list(store.partials()):
+    for object_id in partials:
         if states.get(object_id) != objects.UPLOADING:
             store.discard_partial(object_id)
             discarded += 1
-    for declared in list(store.blobs()):
+    for declared in blobs:
         if states.get(declared.object_id) in (None, objects.DELETED):
             store.discard_blob(declared)
             discarded += 1

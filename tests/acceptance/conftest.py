@@ -20,10 +20,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bert(directory)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LiveSite]:
-    """A running site with model and rows in place."""
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LiveSite]:
+    """A running site with model and rows in place; founding one takes seconds, so most tests share it."""
     directory = tmp_path_factory.mktemp("site")
     with live_site(directory / "site") as running:
         prepare(running, tiny_model, directory)
         yield running
+
+
+@pytest.fixture
+def site(shared_site: LiveSite) -> LiveSite:
+    """The shared site; what a failed test left dead runs again."""
+    shared_site.revive()
+    return shared_site

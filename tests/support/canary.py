@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 from pathlib import Path
 
 WINDOW = 16 << 20
@@ -31,31 +30,36 @@ def forms(word: str) -> dict[str, bytes]:
     return found
 
 
-def _pattern(words: list[str]) -> re.Pattern[bytes]:
-    return re.compile(b"|".join(re.escape(form) for word in words for form in forms(word).values()))
+def _needles(words: list[str]) -> list[bytes]:
+    return [form for word in words for form in forms(word).values()]
+
+
+def _has(data: bytes, needles: list[bytes]) -> bool:
+    """One plain search after the other: several times as fast as one regular expression of them all."""
+    return any(needle in data for needle in needles)
 
 
 def in_bytes(data: bytes, words: list[str]) -> bool:
     """Whether any form of any word is there."""
-    return _pattern(words).search(data) is not None
+    return _has(data, _needles(words))
 
 
 def in_files(directory: Path, words: list[str]) -> list[str]:
     """Paths (with their names searched too) that hold a form of a word."""
-    pattern = _pattern(words)
+    needles = _needles(words)
     hits = []
     for path in sorted(directory.rglob("*")):
-        named = pattern.search(str(path.relative_to(directory)).encode()) is not None
-        if named or (path.is_file() and _file_has(path, pattern)):
+        named = _has(str(path.relative_to(directory)).encode(), needles)
+        if named or (path.is_file() and _file_has(path, needles)):
             hits.append(str(path))
     return hits
 
 
-def _file_has(path: Path, pattern: re.Pattern[bytes]) -> bool:
+def _file_has(path: Path, needles: list[bytes]) -> bool:
     overlap = b""
     with path.open("rb") as file:
         while block := file.read(WINDOW):
-            if pattern.search(overlap + block):
+            if _has(overlap + block, needles):
                 return True
             overlap = block[-4096:]
     return False
@@ -63,7 +67,7 @@ def _file_has(path: Path, pattern: re.Pattern[bytes]) -> bool:
 
 def in_memory(pid: int, words: list[str]) -> list[str]:
     """Mappings of a live process that hold a form of a word.  Needs the right to read /proc/PID/mem."""
-    pattern = _pattern(words)
+    needles = _needles(words)
     hits = []
     searched = 0
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
@@ -75,7 +79,7 @@ def in_memory(pid: int, words: list[str]) -> list[str]:
             for at in range(start, end, WINDOW):
                 block = _read(memory.fileno(), at, min(WINDOW, end - at) + 4096)
                 searched += len(block)
-                if pattern.search(block):
+                if _has(block, needles):
                     hits.append(line)
                     break
     if searched < 1 << 20:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cloister_dev.found import found_site
 from cloister_dev.layout import Layout
-from cloister_dev.processes import RunningProgram
+from cloister_dev.processes import Program, RunningProgram
 from cloister_dev.site import programs, publish_policy
 
 BIN = Path(sys.executable).parent
@@ -42,10 +42,15 @@ class LiveSite:
         self.layout = Layout(directory)
         self._stack = stack
         self._running: dict[str, RunningProgram] = {}
+        self._programs = {program.name: program for program in programs(self.layout)}
+
+    def add(self, program: Program) -> None:
+        """Let `start` know one more program."""
+        self._programs[program.name] = program
 
     def start(self, name: str, crash_at: str = "", *, wait: bool = True) -> RunningProgram:
         """Start one program; `crash_at` names the point at which it kills itself."""
-        program = next(p for p in programs(self.layout) if p.name == name)
+        program = self._programs[name]
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         if crash_at:
             environment["CLOISTER_TESTING_CRASH_AT"] = crash_at
@@ -67,6 +72,12 @@ class LiveSite:
 
     def stop(self, name: str) -> None:
         self._running[name].stop()
+
+    def revive(self) -> None:
+        """Start again what has ended."""
+        for name, running in list(self._running.items()):
+            if running.process.poll() is not None:
+                self.start(name)
 
     def running(self, name: str) -> RunningProgram:
         return self._running[name]

@@ -14,6 +14,7 @@ from cloister.cli.output import moment, print_fields, print_message, print_messa
 
 if TYPE_CHECKING:
     from cloister.api.v1.models_pb2 import ModelVersion, Release
+    from cloister.evidence.release import ReleaseRequest
 
 
 @click.group()
@@ -105,12 +106,17 @@ def release(name_or_id: str, reason: str, recipient: str | None, wait: bool, as_
 @model.command()
 @click.argument("release_id")
 @click.option("--reason", required=True, help="Kept with the model.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @home_option
-def approve(release_id: str, reason: str, as_json: bool, home: Path | None) -> None:
-    """Approve somebody else's release request."""
+def approve(release_id: str, reason: str, yes: bool, as_json: bool, home: Path | None) -> None:
+    """Read somebody else's release request, then approve it."""
     with open_client(home) as client:
-        made = client.models.approve(release_id, reason=reason)
+        request, digest = client.models.release_request(release_id)
+        _show_request(request, digest)
+        if not yes:
+            click.confirm("Sign an approval of exactly this?", abort=True, err=True)
+        made = client.models.approve(release_id, reason=reason, request_sha256=digest)
     _print_release(made, as_json)
 
 
@@ -125,6 +131,20 @@ def pull(name_or_id: str, output: Path, home: Path | None) -> None:
     """
     with open_client(home) as client, transfer("pull") as progress:
         click.echo(str(client.models.pull(name_or_id, output, progress)))
+
+
+def _show_request(request: ReleaseRequest, digest: str) -> None:
+    shown = (
+        ("requester", f"{request.requester} ({request.team})"),
+        ("recipient", request.recipient),
+        ("model", request.model_version),
+        ("reason", request.reason),
+        ("result sha256", request.result_sha256),
+        ("policy sha256", request.policy_sha256),
+        ("request sha256", digest),
+    )
+    for name, value in shown:
+        click.echo(f"{name:<15} {value}", err=True)
 
 
 def _print_release(made: Release, as_json: bool) -> None:

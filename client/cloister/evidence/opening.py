@@ -18,7 +18,7 @@ from cloister.evidence.authorisation import (
     verify_authorisation_signature,
 )
 from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
-from cloister.evidence.entry import Entry
+from cloister.evidence.entry import Entry, Subject
 from cloister.evidence.errors import BindingError, FormatError, PolicyError, ReplayError, RollbackError, RosterError
 from cloister.evidence.manifest import SealedObject, VerifiedObject, verify_object
 from cloister.evidence.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -165,7 +165,7 @@ def verify_job_opening(
     pairs = zip(references, opening.objects, strict=True)
     objects = tuple(_verify_input(r, o, authorisation, roster, now) for r, o in pairs)
     # (5) A checkpoint was made by a certified host under this very authorisation, earlier.
-    resume, resume_step = _verify_resume(opening, roster, now)
+    resume, resume_step = _verify_resume(opening, authorisation, roster, now)
     # (6) The log holds the opening of exactly this, and extends the log that this host remembers.
     entry, head = verify_logged(opening.evidence, roster, remembered)
     resumed = "" if resume is None else resume.trailer_sha256
@@ -193,6 +193,7 @@ def verify_release_opening(
     )
     sealed = verify_object(opening.object, roster, now=now)
     _check_version(opening, request, authorisation, result, sealed)
+    _check_maker(result, sealed, authorisation, roster)
     # (4) The policy that the job was bound to holds, with approvals of this very request by others.
     policy = verify_policy(opening.policy, roster, now=now)
     if not opening.policy.digest == authorisation.policy_sha256 == request.policy_sha256:
@@ -258,7 +259,9 @@ def _wanted_kind(reference: ObjectReference, authorisation: Authorisation) -> st
     return "export" if reference in authorisation.model_layers else "dataset"
 
 
-def _verify_resume(opening: JobOpening, roster: Roster, now: int) -> tuple[VerifiedObject | None, int]:
+def _verify_resume(
+    opening: JobOpening, authorisation: Authorisation, roster: Roster, now: int
+) -> tuple[VerifiedObject | None, int]:
     if opening.resume is None:
         return None, 0
     digest = opening.authorisation.digest
@@ -268,9 +271,18 @@ def _verify_resume(opening: JobOpening, roster: Roster, now: int) -> tuple[Verif
         raise BindingError(f"the checkpoint of job {result.job_id} is not the one that host {result.host} signed")
     if found.manifest.owner != result.host:
         raise BindingError(f"the checkpoint of job {result.job_id} was sealed by another host than signed for it")
+    _check_maker(result, found, authorisation, roster)
     if result.attempt >= opening.attempt:
         raise ReplayError(f"the checkpoint is of attempt {result.attempt}, this is attempt {opening.attempt}")
     return found, result.step
+
+
+def _check_maker(result: Result, found: VerifiedObject, authorisation: Authorisation, roster: Roster) -> None:
+    """A host of another pool was never certified for this job, whatever it signs."""
+    if not roster.host(result.host).pool == found.manifest.pool == authorisation.pool:
+        raise BindingError(f"host {result.host} does not belong to pool {authorisation.pool} of the job")
+    if found.manifest.id != result.object_id or result.job_id != authorisation.job_id:
+        raise BindingError(f"the result of host {result.host} is of another object or job")
 
 
 def _check_version(
@@ -292,7 +304,9 @@ def _check_version(
 
 def _check_entry(entry: Entry, action: str, object_id: str, digest: str, host: Host, detail: dict[str, object]) -> None:
     event = entry.event
-    expected = (action, object_id, digest, host.id, "host", "intent")
-    found = (event.action, event.object.id, event.object.digest, event.actor.id, event.actor.kind, event.stage)
+    kind = "job" if action == OPEN_JOB else "release"
+    expected = (action, Subject(kind, object_id, digest), host.id, "host", "intent", "ok", "")
+    actor = event.actor
+    found = (event.action, event.object, actor.id, actor.kind, event.stage, event.outcome, event.reason)
     if found != expected or dict(event.detail) != detail:
         raise BindingError(f"entry {entry.seq} of the log does not record this opening: refusing to open unlogged")

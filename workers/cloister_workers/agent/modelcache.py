@@ -36,30 +36,30 @@ class ModelCache:
         for path in self._folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(path)
 
-    def find(self, files_sha256: str) -> Path | None:
-        """The folder of these files, if they are here."""
-        if not _DIGEST.fullmatch(files_sha256):
-            raise JobFault("MODEL_INVALID", "the base model's manifest does not name its files")
-        path = self._folder / files_sha256
+    def find(self, trailer_sha256: str) -> Path | None:
+        """The folder of the model with this signed trailer, if it is here."""
+        path = self._folder / trailer_sha256
         return path if path.is_dir() else None
 
-    def add(self, files_sha256: str, pour: Callable[[int], None]) -> Path:
+    def add(self, trailer_sha256: str, files_sha256: str, pour: Callable[[int], None]) -> Path:
         """Unpack what `pour(fd)` writes into a pipe, which it closes.  `pour` runs on another thread.
 
         Raises JobFault where the files are not those that the digest names, HostFault, or what `pour` raised.
         """
+        if not _DIGEST.fullmatch(files_sha256):
+            raise JobFault("MODEL_INVALID", "the base model's manifest does not name its files")
         partial = self._folder / f"{_PARTIAL}{os.urandom(8).hex()}"
         try:
             with disk_full_is_our_fault():
                 partial.mkdir(mode=0o755)
                 _check_files(self._unpack(partial, pour), files_sha256)
                 _settle(partial)
-                partial.rename(self._folder / files_sha256)
+                partial.rename(self._folder / trailer_sha256)
                 _sync(self._folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        return self._folder / files_sha256
+        return self._folder / trailer_sha256
 
     @staticmethod
     def _unpack(folder: Path, pour: Callable[[int], None]) -> str:

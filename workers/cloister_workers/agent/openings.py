@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from cloister.api.v1 import workers_pb2
-from cloister.evidence.errors import FormatError
+from cloister.evidence.errors import BindingError, FormatError
+from cloister.evidence.manifest import Manifest
 from cloister.evidence.opening import JobOpening, ReleaseOpening, Resume
 from cloister.evidence.signatures import Statement
 from cloister.wire import evidence_from_proto, sealed_from_proto, statement_from_proto
@@ -22,6 +23,21 @@ def inputs(lease: workers_pb2.JobLease) -> tuple[workers_pb2.GrantedObject, ...]
     found = [lease.model, *lease.model_layers, lease.training]
     found += [getattr(lease, name) for name in ("validation", "evaluation") if lease.HasField(name)]
     return tuple(found)
+
+
+def check_names(lease: workers_pb2.JobLease) -> None:
+    """Hold the lease's own names of objects against the manifests that the key agent will judge by position.
+
+    The lease is not signed.  A control plane that named one dataset as two inputs would otherwise have the trainer
+    learn from the rows that it is measured on; and a name becomes a file's name here.  Raises JobFault.
+    """
+    granted = [*inputs(lease), *([lease.resume.object] if lease.HasField("resume") else [])]
+    try:
+        named = [Manifest.parse(item.sealed.manifest).id for item in granted]
+    except FormatError as error:
+        raise evidence_refused(error.reason) from None
+    if named != [item.object_id for item in granted] or len(set(named)) != len(named):
+        raise evidence_refused(BindingError.reason)
 
 
 def job_opening(lease: workers_pb2.JobLease, logged: workers_pb2.RequestOpeningResponse) -> JobOpening:

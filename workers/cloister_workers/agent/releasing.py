@@ -41,7 +41,7 @@ def _attempt(host: Host, release: workers_pb2.ReleaseLease, lease: Lease) -> wor
     except Refused as refused:
         if not isinstance(openings.refusal(refused), JobFault):
             raise
-        request.refusal = f"{refused.code}: {refused}"[:500]
+        request.refusal = refused.code
         return request
     finally:
         connection.close()

@@ -13,6 +13,7 @@ Everything that is written carries the attempt and happens only while the lease 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import traceback
@@ -134,10 +135,11 @@ def _fetch(attempt: Attempt) -> dict[str, Path]:
     job = attempt.job
     if job.model_layers:
         raise JobFault("MODEL_UNSUPPORTED", "jobs on top of an adapted version are not supported by this worker yet")
+    openings.check_names(job)
     wanted = list(openings.inputs(job)[1:])
     if job.HasField("resume"):
         wanted.append(job.resume.object)
-    if attempt.host.cache.find(_claimed_files(job.model)) is None:
+    if attempt.host.cache.find(_cache_key(job.model)) is None:
         wanted.insert(0, job.model)
     files: dict[str, Path] = {}
     for granted in wanted:
@@ -146,12 +148,12 @@ def _fetch(attempt: Attempt) -> dict[str, Path]:
     return files
 
 
-def _claimed_files(model: workers_pb2.GrantedObject) -> str:
-    """Digest of the model's files by its manifest, which is not verified yet: it only saves a download."""
-    try:
-        return str(json.loads(model.sealed.manifest)["details"]["files_sha256"])
-    except (ValueError, KeyError, TypeError):
-        raise openings.evidence_refused("BAD_FORMAT") from None
+def _cache_key(model: workers_pb2.GrantedObject) -> str:
+    """The digest of the model's signed trailer, which the job's authorisation names.
+
+    Not that of its files: a manifest claims those, and a member who claims another team's would run on its model.
+    """
+    return hashlib.sha256(model.sealed.trailer.payload).hexdigest()
 
 
 def _open(attempt: Attempt) -> JobSession:
@@ -173,10 +175,9 @@ def _open(attempt: Attempt) -> JobSession:
 
 
 def _model(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> Path:
-    """(3) The base model's folder, by the digest that the key agent verified."""
+    """(3) The base model's folder: the trailer and the files that the key agent verified."""
     granted = attempt.job.model
-    digest = session.files_sha256.get(granted.object_id, "")
-    cached = attempt.host.cache.find(digest)
+    cached = attempt.host.cache.find(_cache_key(granted))
     if cached is not None:
         return cached
     if granted.object_id not in files:
@@ -190,7 +191,8 @@ def _model(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> 
             os.close(fd)
 
     attempt.transfer.spool.check_space(path.stat().st_size)
-    model = attempt.host.cache.add(digest, pour)
+    files_sha256 = session.files_sha256.get(granted.object_id, "")
+    model = attempt.host.cache.add(_cache_key(granted), files_sha256, pour)
     path.unlink()
     return model
 

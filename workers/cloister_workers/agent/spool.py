@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloister_workers.agent.errors import HostFault
+from cloister.evidence.fields import IDENTIFIER
+from cloister_workers.agent.errors import HostFault, JobFault
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -32,7 +33,9 @@ class Spool:
 
     @contextmanager
     def attempt(self, work_id: str, attempt: int) -> Iterator[Path]:
-        """A folder for one attempt."""
+        """A folder for one attempt.  Raises JobFault for an id that is no identifier: it becomes a folder's name."""
+        if not IDENTIFIER.fullmatch(work_id):
+            raise JobFault("EVIDENCE_REFUSED", "the lease's id is not an identifier (BAD_FORMAT); nothing was opened")
         folder = self._folder / f"{work_id}.{attempt}"
         with disk_full_is_our_fault():
             folder.mkdir(mode=0o700)
