@@ -15,7 +15,6 @@ import pytest
 
 from builders import DAY, Site
 from cloister.evidence.authorisation import Authorisation
-from cloister.evidence.entry import Actor, Event, Subject
 from cloister.evidence.manifest import SealedObject, context
 from cloister.evidence.opening import JobOpening
 from cloister.evidence.signatures import SigningKey
@@ -23,7 +22,6 @@ from cloister.sealed import keys
 from cloister.sealed.keys import Identity
 from cloister_workers.keyagent.errors import Refused
 from keyagent_process import RunningKeyAgent, decrypt, refusal, running_keyagent, write_directory
-from memory_log import MemoryLog
 
 
 @pytest.fixture
@@ -299,70 +297,6 @@ def test_attempt_zero_is_refused(site: Site, agent: RunningKeyAgent) -> None:
     """Attempts are counted from 1: none below can slip under the memory of what was opened."""
     assert refusal(agent, site, site.opening(site.job(), 0))[0] == "REPLAY"
     assert refusal(agent, site, site.opening(site.job(), -1))[0] == "REPLAY"
-
-
-# ---------------------------------------------------------------- the log
-def test_an_opening_without_an_entry_is_refused(site: Site, agent: RunningKeyAgent) -> None:
-    """An entry that is in the log, but records something else, does not stand in for the opening."""
-    job = site.job()
-    honest = site.opening(job)
-    subject = Subject("job", job.authorisation.job_id, job.statement.digest)
-    index = site.log.append(Event("job.read", Actor("alice", "person"), subject))
-    code, message = refusal(agent, site, replace(honest, evidence=site.log.evidence(index)))
-    assert (code, "refusing to open unlogged" in message) == ("BINDING", True)
-
-
-def test_an_entry_that_is_not_in_the_log_is_refused(site: Site, agent: RunningKeyAgent) -> None:
-    """An entry made up for the key agent, without a place in the tree, is refused."""
-    opening = site.opening(site.job())
-    site.log.entries.pop()
-    site.log.append(Event("site.start", Actor("", "system"), Subject("log", "")))
-    evidence = replace(opening.evidence, checkpoint=site.log.checkpoint())
-    assert refusal(agent, site, replace(opening, evidence=evidence))[0] == "TAMPERED"
-
-
-@pytest.mark.parametrize("changed", ["attempt", "host", "inputs", "resume"])
-def test_an_entry_that_says_less_than_the_truth_is_refused(site: Site, agent: RunningKeyAgent, changed: str) -> None:
-    """The entry must name this attempt, this host and exactly these inputs."""
-    job = site.job()
-    opening = site.opening(job)
-    if changed == "attempt":
-        index = site.log_job_opening(job, 2)
-    elif changed == "host":
-        index = site.log_job_opening(job, 1, host="host-2")
-    elif changed == "inputs":
-        index = site.log_job_opening(replace(job, inputs=job.inputs[:1]))
-    else:
-        index = site.log_job_opening(job, 1, site.state())
-    assert refusal(agent, site, replace(opening, evidence=site.log.evidence(index)))[0] == "BINDING"
-
-
-def test_a_log_that_was_rolled_back_is_refused(site: Site, agent: RunningKeyAgent) -> None:
-    """After the database was put back, the log is shorter than the one remembered: nothing is opened."""
-    for _ in range(3):
-        site.log.append(Event("dataset.read", Actor("alice", "person"), Subject("dataset", "d")))
-    agent.open_job(site, site.opening(site.job())).close()
-    del site.log.entries[1:]
-    code, message = refusal(agent, site, site.opening(site.job()))
-    assert (code, "rolled back" in message) == ("ROLLBACK", True)
-    assert agent.status().checkpoint_size == 4
-
-
-def test_a_forked_log_is_refused(site: Site, agent: RunningKeyAgent) -> None:
-    """A log that grew from another history than the one remembered is a fork."""
-    agent.open_job(site, site.opening(site.job())).close()
-    site.log.entries[0] = site.log.entries[0].replace(b'"ts":1', b'"ts":2')
-    site.log.append(Event("dataset.read", Actor("alice", "person"), Subject("dataset", "d")))
-    assert refusal(agent, site, site.opening(site.job(), since=1))[0] == "FORK"
-
-
-def test_a_log_of_another_key_is_refused(site: Site, agent: RunningKeyAgent) -> None:
-    """A head that the log key of the roster did not sign is refused."""
-    other = MemoryLog()
-    other.entries = site.log.entries
-    opening = site.opening(site.job())
-    evidence = replace(opening.evidence, checkpoint=other.checkpoint())
-    assert refusal(agent, site, replace(opening, evidence=evidence))[0] == "BAD_SIGNATURE"
 
 
 # ---------------------------------------------------------------- policy and sandbox

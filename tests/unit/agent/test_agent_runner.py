@@ -285,3 +285,27 @@ def test_finishing_is_tried_until_it_is_recorded(host: FakeHost) -> None:
     ended = run(host)
     assert ended is not None
     assert host.control.calls.count("FinishJob") == 3
+
+
+@pytest.mark.parametrize("name", ["evaluation", "../escape", "/tmp/absolute"])
+def test_a_lease_that_names_an_input_otherwise_is_refused(host: FakeHost, name: str) -> None:
+    """A lease that calls the training rows by the evaluation's id, or by a path, is refused before anything is fetched."""
+    # With the evaluation's id the trainer would learn from the rows that it is measured on, and every signature hold.
+    site = host.site
+    job = site.job(training=site.dataset(ROWS), evaluation=site.dataset(ROWS + ROWS))
+    leased = job_lease(host.control, job)
+    leased.training.object_id = leased.evaluation.object_id if name == "evaluation" else name
+    ended = run_lease(host, leased)
+    assert ended is not None
+    assert (ended.state, ended.error.code) == (jobs_pb2.JOB_STATE_FAILED, "EVIDENCE_REFUSED")
+    assert host.processes == []
+
+
+def test_another_teams_model_is_not_taken_from_the_cache(host: FakeHost) -> None:
+    """The model cache goes by the signed trailer: claiming the digest of cached files opens nothing."""
+    host.scripts.append(good_trainer)
+    run(host)
+    cached = {path.name for path in host.paths.cache.iterdir()}
+    details = json.loads(host.control.job.inputs[0].object.manifest)["details"]
+    assert {host.control.job.inputs[0].object.trailer.digest} == cached
+    assert details["files_sha256"] not in cached
