@@ -289,7 +289,7 @@ def test_finishing_is_tried_until_it_is_recorded(host: FakeHost) -> None:
 
 @pytest.mark.parametrize("name", ["evaluation", "../escape", "/tmp/absolute"])
 def test_a_lease_that_names_an_input_otherwise_is_refused(host: FakeHost, name: str) -> None:
-    """A lease that calls the training rows by the evaluation's id, or by a path, is refused before anything is fetched."""
+    """A lease that calls the training rows by the evaluation's id, or by a path, is refused and nothing is fetched."""
     # With the evaluation's id the trainer would learn from the rows that it is measured on, and every signature hold.
     site = host.site
     job = site.job(training=site.dataset(ROWS), evaluation=site.dataset(ROWS + ROWS))
@@ -306,6 +306,8 @@ def test_another_teams_model_is_not_taken_from_the_cache(host: FakeHost) -> None
     host.scripts.append(good_trainer)
     run(host)
     cached = {path.name for path in host.paths.cache.iterdir()}
-    details = json.loads(host.control.job.inputs[0].object.manifest)["details"]
-    assert {host.control.job.inputs[0].object.trailer.digest} == cached
+    assert host.control.job is not None
+    model = host.control.job.inputs[0].object
+    details = json.loads(model.manifest)["details"]
+    assert {model.trailer.digest} == cached
     assert details["files_sha256"] not in cached
