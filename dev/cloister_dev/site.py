@@ -16,6 +16,7 @@ from cloister.home import Home
 from cloister_dev.found import found_site, is_founded, policy_statement
 from cloister_dev.layout import HOST, PEOPLE, TEAM, Layout
 from cloister_dev.processes import Program, RunningProgram, start_all
+from cloister_workers.keyagent.protocol import socket_address
 
 
 def running_site(stack: ExitStack, layout: Layout, say: Callable[[str], None]) -> list[RunningProgram]:
@@ -56,7 +57,8 @@ def _accepts(layout: Layout) -> bool:
     path = layout.worker / "keyagent" / "keyagent.sock"
     with closing(socket.socket(socket.AF_UNIX)) as probe:
         try:
-            probe.connect(str(path))
+            with socket_address(path) as address:
+                probe.connect(address)
         except OSError:
             return False
     return True

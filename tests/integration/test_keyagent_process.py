@@ -25,6 +25,7 @@ from cloister.sealed.bundle import read_bundle, write_bundle
 from cloister.sealed.payload import open_stream
 from cloister_workers.keyagent import client, protocol
 from cloister_workers.keyagent.errors import KeyAgentGone, Refused
+from cloister_workers.keyagent.protocol import socket_address
 from keyagent_process import RunningKeyAgent, decrypt, running_keyagent, seal, write_directory
 
 
@@ -281,7 +282,8 @@ def test_the_process_is_hardened_and_small(agent: RunningKeyAgent) -> None:
 def test_what_is_no_frame_ends_the_connection_only(agent: RunningKeyAgent, data: bytes) -> None:
     """Bytes outside the protocol close their connection, and the key agent goes on."""
     with socket.socket(socket.AF_UNIX) as raw:
-        raw.connect(str(agent.paths.socket))
+        with socket_address(agent.paths.socket) as address:
+            raw.connect(address)
         raw.sendall(data)
         raw.shutdown(socket.SHUT_WR)
         assert raw.recv(1) == b""
@@ -303,7 +305,8 @@ def test_what_is_no_frame_ends_the_connection_only(agent: RunningKeyAgent, data:
 def test_malformed_requests_are_answered(agent: RunningKeyAgent, body: dict[str, object]) -> None:
     """A request outside the protocol is refused with a reason, on the same connection."""
     with socket.socket(socket.AF_UNIX) as raw:
-        raw.connect(str(agent.paths.socket))
+        with socket_address(agent.paths.socket) as address:
+            raw.connect(address)
         protocol.send(raw, body)
         answer = protocol.receive(raw)
         assert answer is not None
@@ -318,7 +321,8 @@ def test_more_descriptors_than_a_request_has_are_refused(agent: RunningKeyAgent)
     """Descriptors beyond the protocol's end the connection; none is kept open."""
     null = os.open("/dev/null", os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as raw:
-        raw.connect(str(agent.paths.socket))
+        with socket_address(agent.paths.socket) as address:
+            raw.connect(address)
         text = json.dumps({"op": "status"}).encode()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 5))]
         raw.sendmsg([len(text).to_bytes(4, "big") + text], rights)
@@ -370,3 +374,11 @@ def test_logs_hold_no_secret(site: Site, agent: RunningKeyAgent) -> None:
     assert "CANARY" not in text
     assert "SECRET-KEY" not in text
     assert training.dek.hex() not in text
+
+
+def test_a_deep_folder_is_no_obstacle(site: Site, tmp_path: Path) -> None:
+    """The key agent answers although its socket's path is longer than a unix address can be."""
+    paths = write_directory(tmp_path.joinpath(*["a-folder-of-some-length"] * 6) / "host", site)
+    assert 108 < len(str(paths.socket))
+    with running_keyagent(paths) as running:
+        assert running.status().host == "host-1"

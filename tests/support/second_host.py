@@ -15,6 +15,7 @@ from cloister.admin.sign import sign_next
 from cloister_dev.layout import POOL
 from cloister_dev.processes import Program
 from cloister_workers import init as worker
+from cloister_workers.keyagent.protocol import socket_address
 from live_site import LiveSite
 
 ROSTER_DAYS = 90
@@ -43,7 +44,8 @@ def publish_roster(site: LiveSite) -> None:
 def _accepts(directory: Path) -> bool:
     with closing(socket.socket(socket.AF_UNIX)) as probe:
         try:
-            probe.connect(str(directory / "keyagent" / "keyagent.sock"))
+            with socket_address(directory / "keyagent" / "keyagent.sock") as address:
+                probe.connect(address)
         except OSError:
             return False
     return True

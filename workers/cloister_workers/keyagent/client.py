@@ -15,7 +15,7 @@ from cloister.evidence.opening import JobOpening, ReleaseOpening
 from cloister.evidence.signatures import Statement
 from cloister_workers.keyagent import documents, protocol
 from cloister_workers.keyagent.errors import KeyAgentGone, Refused, RequestError
-from cloister_workers.keyagent.protocol import encode, take, take_bytes, take_objects
+from cloister_workers.keyagent.protocol import encode, socket_address, take, take_bytes, take_objects
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Connection:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._lock = threading.Lock()
         try:
-            self._socket.connect(str(path))
+            with socket_address(path) as address:
+                self._socket.connect(address)
         except OSError as error:
             self._socket.close()
             raise KeyAgentGone(f"the key agent does not answer at {path}: {error.strerror}") from None

@@ -23,8 +23,10 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from cloister_workers.keyagent.errors import RequestError
@@ -35,6 +37,16 @@ MAX_FDS = 2
 _HEADER = struct.Struct(">I")
 
 T = TypeVar("T")
+
+
+@contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """An address of the socket at `path`: a unix address holds 107 bytes (unix(7)), however deep the folder lies."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cloister_workers.keyagent.errors import KeyAgentError, KeyStoreError, Reque
 from cloister_workers.keyagent.gate import Gate
 from cloister_workers.keyagent.jobs import JobDesk, Session
 from cloister_workers.keyagent.memory import Memory
-from cloister_workers.keyagent.protocol import Frame, take
+from cloister_workers.keyagent.protocol import Frame, socket_address, take
 from cloister_workers.keyagent.releases import ReleaseDesk
 from cloister_workers.keyagent.vault import Vault
 
@@ -135,7 +135,8 @@ def listen(path: Path, access: Access) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     previous = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        with socket_address(path) as address:
+            listener.bind(address)
     finally:
         os.umask(previous)
     if access.group is not None:
