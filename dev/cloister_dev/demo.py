@@ -72,7 +72,7 @@ class Demo:
 
     def _short(self, argument: str) -> str:
         path = Path(argument)
-        return os.path.relpath(path) if path.is_absolute() and path.exists() else argument
+        return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(REPOSITORY) else argument
 
 
 def minilm_directory() -> Path:
