@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from cloister.api.v1 import common_pb2, jobs_pb2
 from cloister.channel import messages
 from cloister.datasets import Datasets
 from cloister.errors import ConnectError, ServerError, UsageError
-from cloister.evidence.authorisation import Authorisation, ObjectReference, verify_authorisation_signature
+from cloister.evidence.authorisation import Authorisation, verify_authorisation_signature
 from cloister.evidence.canonical import sha256_hex
 from cloister.evidence.errors import BindingError, PolicyError
 from cloister.evidence.manifest import Manifest, VerifiedObject
+from cloister.lineage import Start, reference_to
 from cloister.models import Models
+from cloister.reports import JobReport, fetch_report, open_report
+from cloister.sealed.keys import Identity
 from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
 from cloister.spec import Spec, SpecSource, from_bytes, read_spec, resolve, spec_bytes
+from cloister.upload import Progress, no_progress
 from cloister.wire import statement_from_proto, statement_to_proto
 
 EXPIRES_DAYS = 7
@@ -35,23 +40,26 @@ class Jobs:
         """Verify every input, sign, and queue a job.
 
         Model and datasets may be named; what is signed holds ids, and the digests of what was verified here: a
-        control plane that swaps one later is refused by the host.
+        control plane that swaps one later is refused by the host.  The model may be the result of an earlier job.
         Raises UsageError for the specification, an EvidenceError for what the site shows.
         """
-        wanted = resolve(read_spec(spec))
+        given = read_spec(spec)
+        wanted = resolve(given)
         job_id = self._session.new_id()
-        # (1) The inputs are what their owners signed, of this team, for this purpose and pool.
-        model = self._models.verified(wanted.model)
+        # (1) The inputs are what their owners and hosts signed, of this team, for this purpose and pool.
+        start = self._models.start(wanted.model)
+        if start.lineage is not None and start.adapter:
+            wanted = resolve(given, start.lineage.spec)
         training = self._dataset(wanted, wanted.training_dataset)
         validation = self._dataset(wanted, wanted.validation_dataset) if wanted.validation_dataset else None
         evaluation = self._dataset(wanted, wanted.evaluation_dataset) if wanted.evaluation_dataset else None
-        _check_pool(model.manifest, wanted.pool)
+        _check_start(start, wanted)
         _check_distinct(training, validation, evaluation)
         # (2) The specification names them by id.
-        wanted.model, wanted.training_dataset = model.manifest.id, training.manifest.id
+        wanted.model, wanted.training_dataset = start.id, training.manifest.id
         wanted.validation_dataset = "" if validation is None else validation.manifest.id
         wanted.evaluation_dataset = "" if evaluation is None else evaluation.manifest.id
-        wanted.suffix = check_name("model", wanted.suffix or f"{model.manifest.name[:80]}-{job_id[:8]}")
+        wanted.suffix = check_name("model", wanted.suffix or f"{start.name[:80]}-{job_id[:8]}")
         # (3) The policy under which the result may leave is bound too.
         policy_sha256 = self._models.policy().digest
         me, now, data = self._session.site.me(), self._session.clock(), spec_bytes(wanted)
@@ -63,11 +71,11 @@ class Jobs:
             pool=wanted.pool,
             spec_sha256=sha256_hex(data),
             policy_sha256=policy_sha256,
-            model=_reference(model),
-            model_layers=(),
-            training=_reference(training),
-            validation=None if validation is None else _reference(validation),
-            evaluation=None if evaluation is None else _reference(evaluation),
+            model=reference_to(start.base),
+            model_layers=tuple(reference_to(layer) for layer in start.layers),
+            training=reference_to(training),
+            validation=None if validation is None else reference_to(validation),
+            evaluation=None if evaluation is None else reference_to(evaluation),
             max_attempts=wanted.max_attempts,
             created_at=now,
             expires_at=now + expires_days * DAY_SECONDS,
@@ -155,6 +163,21 @@ class Jobs:
             setattr(spec, name, int(value) if name == "seed" else value)
         return self.submit(spec)
 
+    def report(self, job_id: str) -> JobReport:
+        """What a de-biasing job found: figures and verdict, verified; see `cloister.reports`."""
+        return fetch_report(self._session, _checked_id(job_id))
+
+    def open_report(
+        self,
+        report: JobReport,
+        folder: str | Path,
+        identity: Identity | None = None,
+        progress: Progress = no_progress,
+    ) -> Path:
+        """Open a sealed report into a new folder, with this home's identity or another, such as the recovery key."""
+        mine = identity or Identity.parse(self._session.home.recipient_secret())
+        return open_report(self._session, report, mine, Path(folder), progress)
+
     def _dataset(self, spec: Spec, name_or_id: str) -> VerifiedObject:
         found = self._datasets.verified(name_or_id)
         manifest = found.manifest
@@ -170,8 +193,14 @@ class Jobs:
 CLONE_FIELDS = ("model", "training_dataset", "validation_dataset", "evaluation_dataset", "suffix", "seed")
 
 
-def _reference(found: VerifiedObject) -> ObjectReference:
-    return ObjectReference(found.manifest.id, found.trailer_sha256)
+def _check_start(start: Start, spec: Spec) -> None:
+    """A layer has learnt from its rows: what those may be used for binds it too."""
+    for found in (start.base, *start.layers):
+        _check_pool(found.manifest, spec.pool)
+    for layer in start.layers:
+        if spec.purpose not in layer.manifest.purposes:
+            allowed = ", ".join(layer.manifest.purposes)
+            raise PolicyError(f"model {start.name} was made for {allowed}, it may not be used for {spec.purpose!r}")
 
 
 def _check_pool(manifest: Manifest, pool: str) -> None:

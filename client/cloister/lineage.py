@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloister.api.v1 import jobs_pb2, models_pb2
 from cloister.errors import UsageError
-from cloister.evidence.authorisation import Authorisation, verify_authorisation_signature
+from cloister.evidence.authorisation import Authorisation, ObjectReference, verify_authorisation_signature
 from cloister.evidence.canonical import sha256_hex
 from cloister.evidence.errors import BindingError
 from cloister.evidence.manifest import VerifiedObject, verify_object
@@ -28,12 +29,66 @@ class Lineage:
     object: VerifiedObject
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a job starts from: a base model, or one with the layer of an adapted version of it."""
+
+    base: VerifiedObject
+    lineage: Lineage | None = None
+    """Of the adapted version; None for a base model."""
+    adapter: bool = False
+    """Whether the layer is said to be an adapter rather than whole weights: the control plane's word, for defaults."""
+
+    @property
+    def id(self) -> str:
+        """Version id."""
+        return self.base.manifest.id if self.lineage is None else self.lineage.authorisation.job_id
+
+    @property
+    def name(self) -> str:
+        return self.base.manifest.name if self.lineage is None else self.lineage.spec.suffix
+
+    @property
+    def layers(self) -> tuple[VerifiedObject, ...]:
+        """One at most: a result stands alone on its base, whatever it was made from."""
+        return () if self.lineage is None else (self.lineage.object,)
+
+
+def reference_to(found: VerifiedObject) -> ObjectReference:
+    """How an authorisation names an object that was verified."""
+    return ObjectReference(found.manifest.id, found.trailer_sha256)
+
+
+def is_adapted(version: models_pb2.ModelVersion) -> bool:
+    """Whether the control plane calls it the result of a job."""
+    return bool(version.base or version.layers)
+
+
+def verify_start(
+    session: Session, version: models_pb2.ModelVersion, asked: str, get: Callable[[str], models_pb2.ModelVersion]
+) -> Start:
+    """Check what a job is to start from; `get` asks the control plane for a version by id.
+
+    Of an adapted version the whole lineage is verified, and that its base is the very object that its member signed.
+    Raises an EvidenceError for another model than asked for.
+    """
+    if not is_adapted(version):
+        return Start(verify_base(session, version, asked))
+    lineage = verify_result_version(session, version, asked)
+    signed = lineage.authorisation.model
+    base = verify_base(session, get(signed.id), signed.id)
+    if reference_to(base) != signed:
+        raise BindingError(f"model {asked}: the base shown is not the one that {lineage.authorisation.member} signed")
+    adapter = bool(version.layers) and version.layers[-1].kind == models_pb2.LAYER_KIND_ADAPTER
+    return Start(base, lineage, adapter)
+
+
 def verify_base(session: Session, version: models_pb2.ModelVersion, asked: str) -> VerifiedObject:
     """Check that a version is the base model that was asked for, sealed by a member of this team.
 
     Raises an EvidenceError for another model than asked for, UsageError for an adapted version.
     """
-    if version.base or version.layers:
+    if is_adapted(version):
         raise UsageError(f"model {asked} is an adapted version; name the base model that it was made from")
     found = verify_object(sealed_from_proto(version.sealed), session.site.roster, now=session.clock())
     manifest = found.manifest
@@ -71,6 +126,8 @@ def verify_result_version(session: Session, version: models_pb2.ModelVersion, as
         raise BindingError(f"model {asked}: the sealed object is not the one that host {result.host} signed for")
     if found.manifest.kind != "export" or found.manifest.owner != result.host or result.job_id != version.id:
         raise BindingError(f"model {asked}: the sealed object is not a result of job {version.id}")
+    if found.manifest.team != authorisation.team or found.manifest.pool != authorisation.pool:
+        raise BindingError(f"model {asked}: the sealed object is of another team or pool than its job")
     # (4) The one asked for.
     spec = from_bytes(job.spec)
     if asked not in (version.id, spec.suffix):

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloister.api.v1 import common_pb2, models_pb2
+from cloister.api.v1 import common_pb2, jobs_pb2, models_pb2
 from cloister.errors import UsageError
 from cloister.evidence.manifest import BUNDLE_MEDIA_TYPE, Manifest, Trailer, VerifiedObject
 from cloister.evidence.policy import verify_policy
 from cloister.evidence.release import ReleaseRequest
 from cloister.evidence.signatures import Statement
-from cloister.lineage import Lineage, verify_base, verify_result_version
+from cloister.lineage import Lineage, Start, verify_base, verify_result_version, verify_start
 from cloister.pipes import join
 from cloister.pull import pull
 from cloister.push import (
@@ -143,12 +143,23 @@ class Models:
         return stubs.call(stubs.models.GetModelVersion, request).version
 
     def verified(self, name_or_id: str) -> VerifiedObject:
-        """A base model of this team with its importer's signature checked: what a job may name."""
+        """A base model of this team with its importer's signature checked."""
         return verify_base(self._session, self.get(name_or_id), name_or_id)
+
+    def start(self, name_or_id: str) -> Start:
+        """What a job may start from: a base model, or a result with its whole lineage checked."""
+        return verify_start(self._session, self.get(name_or_id), name_or_id, self.get)
 
     def lineage(self, name_or_id: str) -> Lineage:
         """A result of this team with its whole chain of signatures checked: who asked, how, who made it."""
         return verify_result_version(self._session, self.get(name_or_id), name_or_id)
+
+    def made_from(self, version: models_pb2.ModelVersion) -> str:
+        """Version id of what a result's job started from, as the control plane shows it; empty for a base model."""
+        if not version.dossier.job_id:
+            return ""
+        stubs = self._session.connection
+        return stubs.call(stubs.jobs.GetJob, jobs_pb2.GetJobRequest(id=version.dossier.job_id)).job.model
 
     def policy(self) -> Statement:
         """The release policy in force, verified and not older than one seen before."""
@@ -159,9 +170,14 @@ class Models:
         self._session.site.accept_policy(policy)
         return statement
 
-    def release(self, name_or_id: str, recipient: str | None = None, *, reason: str) -> models_pb2.Release:
-        """Ask that a result be sealed to a person of the team (default: oneself)."""
-        return self._releases.request(self.get(name_or_id), name_or_id, recipient, reason)
+    def release(
+        self, name_or_id: str, recipient: str | None = None, *, reason: str, exception: bool = False
+    ) -> models_pb2.Release:
+        """Ask that a result be sealed to a person of the team (default: oneself).
+
+        `exception` asks for one whose de-biasing gate was not passed; an approver must then sign for that.
+        """
+        return self._releases.request(self.get(name_or_id), name_or_id, recipient, reason, exception=exception)
 
     def release_request(self, release_id: str) -> tuple[ReleaseRequest, str]:
         """The verified request of a release and its digest: what an approver reads before signing."""

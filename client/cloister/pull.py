@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from cloister.api.v1 import models_pb2
@@ -45,10 +46,7 @@ def pull(
 
     Raises UsageError where the destination exists, an EvidenceError or SealedError where a check fails.
     """
-    if destination.exists():
-        raise UsageError(f"{destination} exists already; name a new folder")
-    if not destination.parent.is_dir():
-        raise UsageError(f"{destination.parent} is not a folder; make it first")
+    check_free(destination)
     # (1) Which object.
     lineage = verify_result_version(session, version, asked)
     # (2) and (3) Who may open it.
@@ -58,12 +56,20 @@ def pull(
     ciphertext = session.home.cache / f"{found.trailer.ciphertext_sha256}.payload"
     fetch_blob(session.connection, found.manifest.id, ciphertext, found.trailer.ciphertext_size, progress)
     try:
-        _unpack(ciphertext, found, lineage.result.files_sha256, dek, destination)
+        unpack(ciphertext, found, lineage.result.files_sha256, dek, destination)
     except SealedError:
         ciphertext.unlink()  # Damaged bytes must not be taken up again by the next run.
         raise
     ciphertext.unlink()
     return destination
+
+
+def check_free(destination: Path) -> None:
+    """Raise UsageError unless a new folder can be made there."""
+    if destination.exists():
+        raise UsageError(f"{destination} exists already; name a new folder")
+    if not destination.parent.is_dir():
+        raise UsageError(f"{destination.parent} is not a folder; make it first")
 
 
 def _released_key(session: Session, release: models_pb2.Release, lineage: Lineage) -> bytes:
@@ -95,26 +101,41 @@ def _released_key(session: Session, release: models_pb2.Release, lineage: Lineag
     return unwrap(release.wrap.wrap, identity, found.context)
 
 
-def _unpack(ciphertext: Path, found: VerifiedObject, files_sha256: str, dek: bytes, destination: Path) -> None:
-    """Into a private folder beside the destination, renamed at the end; on any failure it vanishes."""
+def unpack(
+    ciphertext: Path,
+    found: VerifiedObject,
+    files_sha256: str,
+    dek: bytes,
+    destination: Path,
+    allow: Callable[[str], None] = check_model_file,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """Into a private folder beside the destination, renamed at the end; on any failure it vanishes.
+
+    `allow` refuses names of files, `check` looks at the whole folder before it is renamed; both by raising.
+    """
     temporary = destination.with_name(f".{destination.name}.{os.urandom(6).hex()}.partial")
     temporary.mkdir(mode=0o700)
     try:
-        digests = _open_into(ciphertext, found, dek, temporary)
+        digests = _open_into(ciphertext, found, dek, temporary, allow)
         _check_files(digests, files_sha256)
+        if check is not None:
+            check(temporary)
         temporary.rename(destination)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _open_into(ciphertext: Path, found: VerifiedObject, dek: bytes, folder: Path) -> tuple[FileDigest, ...]:
+def _open_into(
+    ciphertext: Path, found: VerifiedObject, dek: bytes, folder: Path, allow: Callable[[str], None]
+) -> tuple[FileDigest, ...]:
     trailer = found.trailer
     sha256, size = trailer.ciphertext_sha256, trailer.ciphertext_size
     with ciphertext.open("rb") as source:
         _, digests = join(
             lambda sink: open_stream(source, sink, dek, found.context, expected_sha256=sha256, expected_size=size),
-            lambda plain: read_bundle(plain, folder, allow=check_model_file),
+            lambda plain: read_bundle(plain, folder, allow=allow),
         )
     return digests
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from cloister.api.v1 import common_pb2, models_pb2
 from cloister.errors import PermissionDeniedError, RefusedError, UsageError
 from cloister.evidence.errors import BindingError, FormatError
-from cloister.evidence.release import Approval, ReleaseRequest, verify_request
+from cloister.evidence.figures import PASS, verdict_of
+from cloister.evidence.release import Approval, ReleaseRequest, check_gate, verify_request
+from cloister.evidence.result import Result
 from cloister.lineage import verify_result_version
 from cloister.session import DAY_SECONDS, Session, pages
 from cloister.wire import statement_from_proto, statement_to_proto
@@ -26,13 +28,24 @@ class Releases:
         self._session = session
 
     def request(
-        self, version: models_pb2.ModelVersion, asked: str, recipient: str | None, reason: str
+        self,
+        version: models_pb2.ModelVersion,
+        asked: str,
+        recipient: str | None,
+        reason: str,
+        *,
+        exception: bool = False,
     ) -> models_pb2.Release:
-        """Sign and send a request for a verified version.  Raises an EvidenceError, UsageError."""
+        """Sign and send a request for a verified version.
+
+        `exception` asks to release a version whose de-biasing gate was not passed.
+        Raises an EvidenceError (PolicyError for such a version without it), UsageError.
+        """
         session = self._session
         if not reason.strip():
             raise UsageError("a release needs a reason; it is shown to the approvers")
         lineage = verify_result_version(session, version, asked)
+        _check_gate(lineage.result, exception=exception)
         me, now = session.site.me(), session.clock()
         person = session.site.roster.person(recipient or me.id)
         if person.team != me.team:
@@ -49,6 +62,7 @@ class Releases:
             reason=reason.strip(),
             created_at=now,
             expires_at=now + EXPIRES_DAYS * DAY_SECONDS,
+            exception=exception,
         )
         statement = statement_to_proto(request.sign(session.home.signing_key()))
         stubs = session.connection
@@ -63,6 +77,8 @@ class Releases:
     def approve(self, release_id: str, reason: str, request_sha256: str = "") -> models_pb2.Release:
         """Sign and send an approval of the very request that the site shows, after checking its signature.
 
+        Where the request asks for an exception to the de-biasing gate, that is what is approved, and what is signed
+        says so: show it first (`request_of`).
         `request_sha256` names the request that was read: another one under the same id is refused.
         """
         session = self._session
@@ -78,7 +94,9 @@ class Releases:
             raise BindingError(f"the control plane now shows another request under release {release_id} than you read")
         if request.requester == me.id:
             raise PermissionDeniedError("you asked for this release; somebody else must approve it")
-        approval = Approval(release_id, statement.digest, me.id, reason.strip(), session.clock())
+        approval = Approval(
+            release_id, statement.digest, me.id, reason.strip(), session.clock(), exception=request.exception
+        )
         signed = statement_to_proto(approval.sign(session.home.signing_key()))
         stubs = session.connection
         message = models_pb2.ApproveReleaseRequest(id=release_id, approval=signed)
@@ -120,6 +138,12 @@ class Releases:
             if release.model_version == version_id and release.state == GRANTED and _recipient(release) == me:
                 return release
         raise RefusedError(f"model {version_id} is not released to {me}; run: cloister model release {version_id}")
+
+
+def _check_gate(result: Result, *, exception: bool) -> None:
+    check_gate(result, exception=exception)
+    if exception and verdict_of(result.metrics) in (None, PASS):
+        raise UsageError("no de-biasing gate stands against this version; ask for its release without an exception")
 
 
 def _recipient(release: models_pb2.Release) -> str:

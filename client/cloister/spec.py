@@ -118,9 +118,10 @@ def _from_mapping(values: Mapping[str, object], what: str) -> Spec:
         raise UsageError(f"{what}: {text}; see docs/reference/spec.md") from None
 
 
-def resolve(spec: Spec) -> Spec:
+def resolve(spec: Spec, parent: Spec | None = None) -> Spec:
     """A copy with every default spelled out and every range checked; references stay as they are.
 
+    `parent` is the specification of the job whose adapter this one continues: that has its shape already.
     Raises UsageError that names the field.
     """
     resolved = Spec()
@@ -130,7 +131,7 @@ def resolve(spec: Spec) -> Spec:
     resolved.max_attempts = resolved.max_attempts or MAX_ATTEMPTS
     _resolve_data(resolved)
     _resolve_method(resolved)
-    _resolve_adapter(resolved)
+    _resolve_adapter(resolved, parent)
     _check(resolved)
     return resolved
 
@@ -174,13 +175,33 @@ def _resolve_method(spec: Spec) -> None:
         settings.micro_batch_size = min(settings.micro_batch_size, settings.batch_size)
 
 
-def _resolve_adapter(spec: Spec) -> None:
+def _resolve_adapter(spec: Spec, parent: Spec | None) -> None:
     if spec.adapter.WhichOneof("type") == "full":
         return
     spec.adapter.lora.SetInParent()
+    lora = spec.adapter.lora
+    if parent is not None and parent.adapter.WhichOneof("type") == "lora":
+        _continue_adapter(lora, parent.adapter.lora)
     for name, value in LORA.items():
-        if not spec.adapter.lora.HasField(name):  # type: ignore[arg-type]
-            setattr(spec.adapter.lora, name, value)
+        if not lora.HasField(name):  # type: ignore[arg-type]
+            setattr(lora, name, value)
+
+
+def _continue_adapter(lora: jobs_pb2.Lora, before: jobs_pb2.Lora) -> None:
+    """An adapter that is trained on keeps its rank, scale and places; another dropout may be asked for."""
+    for name in ("rank", "alpha"):
+        old = getattr(before, name)
+        if lora.HasField(name) and getattr(lora, name) != old:
+            raise UsageError(
+                f"spec: {name} is {getattr(lora, name):g}, the model's adapter has {old:g}; leave it out, or name the "
+                "base model"
+            )
+        setattr(lora, name, old)
+    if lora.target_modules and sorted(lora.target_modules) != sorted(before.target_modules):
+        raise UsageError("spec: target_modules are not those of the model's adapter; leave them out")
+    lora.target_modules[:] = before.target_modules
+    if not lora.HasField("dropout"):
+        lora.dropout = before.dropout
 
 
 def _hyperparameters(spec: Spec) -> jobs_pb2.Hyperparameters:

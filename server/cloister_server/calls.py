@@ -18,6 +18,7 @@ SYSTEM = Actor("control-plane", "system")
 # Handlers read requests and answer; none of them looks at its context, which gRPC types by both.
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
+MEMBER = "member"
 AUDITOR = "auditor"
 WORKER = "worker"
 

@@ -45,6 +45,7 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "ListJobs": _READERS,
         "CancelJob": _MEMBERS,
         "WatchJob": _READERS,
+        "GetJobReport": _READERS,
     },
     "cloister.api.v1.ModelService": {
         "CreateModelVersion": _MEMBERS,

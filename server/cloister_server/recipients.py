@@ -50,6 +50,12 @@ def pool_key_ids(roster: Roster, pool: str, now: int) -> frozenset[str]:
     return frozenset(recipient_key_id(host.sealing_recipient) for host in roster.pool_hosts(pool, now))
 
 
+def report_key_ids(roster: Roster, member: str, team: str) -> frozenset[str]:
+    """Who must hold a wrap of a report: the member who signed its job, and the team's recovery key.  No host."""
+    names = (roster.person(member).recipient, roster.team(team).recovery_recipient)
+    return frozenset(recipient_key_id(name) for name in names)
+
+
 def owned_key_ids(roster: Roster, pool: str, team: str, now: int) -> frozenset[str]:
     """Who must hold a wrap of a dataset or base model: the pool's hosts and the team's recovery key."""
     return pool_key_ids(roster, pool, now) | {recipient_key_id(roster.team(team).recovery_recipient)}

@@ -10,7 +10,7 @@ import pytest
 
 from cloister_dev.found import verifier_key
 from live_site import LiveSite
-from main_job import submit, write_spec
+from main_job import loaded_labels, submit, write_spec
 from site_log import about, entries_of
 
 
@@ -36,14 +36,6 @@ def test_a_sealed_dataset_becomes_a_released_model(
     pulled = tmp_path / "pulled"
     site.ok("alice", "cloister", "model", "pull", "first", "-o", str(pulled))
     assert 3 == loaded_labels(tiny_model, pulled)
-
-
-def loaded_labels(base: Path, adapter: Path) -> int:
-    from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
-    return int(PeftModel.from_pretrained(model, adapter).config.num_labels)
 
 
 def test_the_log_of_a_job_verifies_and_a_changed_byte_shows(

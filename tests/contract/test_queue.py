@@ -5,17 +5,18 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from cloister.api.v1 import jobs_pb2, workers_pb2
 from cloister_server.database import tables
-from cloister_server.database.rows import JobRow
+from cloister_server.database.rows import JobRow, VersionRow
 from cloister_server.errors import (
     BlobIncompleteError,
     InvalidFieldError,
     LeaseLostError,
 )
-from cloister_server.registry import objects
+from cloister_server.queue import handover
+from cloister_server.registry import objects, versions
 from queue_bench import Bench
 from site_objects import artifact, artifact_request, success
 
@@ -217,6 +218,32 @@ def test_a_success_makes_exactly_one_candidate(bench: Bench) -> None:
     job = bench.job(signed.id)
     assert (signed.id, 1234, {"eval_accuracy": 0.9}) == (job.fine_tuned_model, job.trained_tokens, dict(job.metrics))
     assert 1 == bench.count("model_version") - len(bench.models)
+
+
+def test_a_version_of_a_version_stands_alone_on_the_base(bench: Bench) -> None:
+    """A job on a result is leased with its layer, and leaves one layer on the root base."""
+    signed = bench.queued()
+    bench.leased_job()
+    layer = bench.artifact(signed, 1)
+    bench.finish(success(signed, 1, layer))
+    second = bench.queued(version=signed.id, model_layers=(layer.reference,))
+    row = bench.leased_job()
+    lease = bench.look(lambda connection: handover.job_lease(connection, row, bench.founded.roster))
+    assert [layer.id] == [granted.object_id for granted in lease.model_layers]
+    base = bench.models["blue"].id
+    assert (base, signed.id) == (lease.model.object_id, bench.job(second.id).model)
+    made = bench.artifact(second, 1)
+    bench.finish(success(second, 1, made))
+    version = bench.look(lambda connection: versions.message(connection, found(connection, second.id)))
+    assert (base, [made.id]) == (version.base, [entry.object_id for entry in version.layers])
+    third = bench.queued(version=second.id, model_layers=(made.reference,))
+    assert second.id == bench.job(third.id).model
+
+
+def found(connection: Connection, version_id: str) -> VersionRow:
+    row = versions.find(connection, version_id)
+    assert row is not None
+    return row
 
 
 def test_a_success_without_its_blob_is_refused(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from cloister_server.errors import (
     ServerError,
 )
 from queue_bench import Bench
-from site_objects import owned, sign_job
+from site_objects import PURPOSE, Made, owned, sign_job, success
 
 
 def test_the_same_submission_twice_is_one_job(bench: Bench) -> None:
@@ -75,6 +75,47 @@ def submit_faulty(bench: Bench, case: str) -> None:
         signed = bench.signed(max_attempts=3)
         changed = replace(signed.authorisation, max_attempts=4)
         bench.submit(replace(signed, statement=changed.sign(founded.people["alice"].signing)))
+
+
+def candidate(bench: Bench, member: str = "alice", purpose: str = PURPOSE) -> tuple[str, Made]:
+    """A result of a job: its version id and its layer."""
+    signed = bench.queued(member, purpose=purpose)
+    bench.leased_job()
+    layer = bench.artifact(signed, 1)
+    bench.finish(success(signed, 1, layer))
+    return signed.id, layer
+
+
+def test_a_layer_that_the_version_does_not_have_is_refused(bench: Bench) -> None:
+    """The spec's version and the signed layers must be the same thing: none, another one, or a base with a layer."""
+    version, layer = candidate(bench)
+    other, other_layer = candidate(bench)
+    base = bench.models["blue"].id
+    for model, layers in ((version, ()), (version, (other_layer,)), (other, (layer,)), (base, (layer,))):
+        with pytest.raises(EvidenceRejectedError):
+            bench.submit(bench.signed(version=model, model_layers=tuple(item.reference for item in layers)))
+
+
+def test_what_is_no_layer_is_not_found_as_one(bench: Bench) -> None:
+    """A dataset, a base model or another team's export in a layer's place is NOT_FOUND."""
+    version, _ = candidate(bench)
+    _, foreign = candidate(bench, "gina")
+    for layer in (bench.rows["blue"], bench.models["blue"], foreign):
+        with pytest.raises(NotFoundError):
+            bench.submit(bench.signed(version=version, model_layers=(layer.reference,)))
+
+
+def test_a_layer_for_another_purpose_is_refused_at_submit(bench: Bench) -> None:
+    """A version serves the purposes of the job that made it."""
+    for name in ("blue", "green"):
+        owner = {"blue": "alice", "green": "gina"}[name]
+        made = owned(bench.founded, owner, purposes=(PURPOSE, "marketing"))
+        bench.create(owner, made)
+        bench.set_ready(made)
+        bench.rows[name] = made
+    version, layer = candidate(bench, purpose="marketing")
+    with pytest.raises(EvidenceRejectedError):
+        bench.submit(bench.signed(version=version, model_layers=(layer.reference,)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A control plane that lies about releases, against a real key agent: one attack, one refusal, one reason."""
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from builders import Site
+from builders import Job, Sealed, Site
+from cloister.evidence.canonical import canonical_bytes
+from cloister.evidence.opening import ReleaseOpening
 from cloister.evidence.policy import Rule
+from cloister.evidence.release import Approval, Release, ReleaseRequest
 from cloister.evidence.signatures import SigningKey, Statement
 from cloister_workers.keyagent import client
+from debias_job import verdict_metrics
 from keyagent_process import RunningKeyAgent, release_refusal, running_keyagent, write_directory
 
 
@@ -180,3 +185,127 @@ def test_a_dataset_is_never_released(site: Site, agent: RunningKeyAgent) -> None
     result = site.result(job, data, kind="export")
     opening = site.release(job, data, result)
     assert release_refusal(agent, site, opening, data.wrap_for(site.hosts["host-1"]))[0] == "BINDING"
+
+
+# ---------------------------------------------------------------- exceptions to the de-biasing gate
+def failed(site: Site, *, verdict: str = "FAIL", **policy: object) -> tuple[Job, Sealed, Statement]:
+    """A de-biased version that did not pass, under a policy that releases by itself unless told otherwise."""
+    job, version = site.job(policy=site.policy(**policy)), site.export()  # type: ignore[arg-type]  # fields of Policy
+    return job, version, site.result(job, version, metrics=verdict_metrics(verdict))
+
+
+def granted(agent: RunningKeyAgent, site: Site, opening: ReleaseOpening, version: Sealed) -> Release:
+    connection = client.Connection(agent.paths.socket)
+    try:
+        made = client.open_release(connection, opening, site.sign_roster(), version.wrap_for(site.hosts["host-1"]))
+    finally:
+        connection.close()
+    return Release.parse(made.statement.payload)
+
+
+def approved(site: Site, opening: ReleaseOpening, approver: str = "bob", **changes: object) -> ReleaseOpening:
+    """The same release with an approval of this very request; `changes` are fields of the approval."""
+    asked = ReleaseRequest.parse(opening.request.payload)
+    approval = Approval(asked.release_id, opening.request.digest, approver, "fine", site.now - 1)
+    signed = replace(approval, **changes).sign(site.people[approver].signing)  # type: ignore[arg-type]
+    return replace(opening, approvals=(*opening.approvals, signed))
+
+
+def test_a_passed_gate_needs_no_exception(site: Site, agent: RunningKeyAgent) -> None:
+    """A version whose gate says PASS leaves under an automatic policy, and the statement names no exception."""
+    job, version, result = failed(site, verdict="PASS")
+    assert not granted(agent, site, site.release(job, version, result), version).exception
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE"])
+def test_a_failed_gate_stays_a_candidate(site: Site, agent: RunningKeyAgent, verdict: str) -> None:
+    """Without an exception a version that did not pass is not released, whatever the policy says of approvals."""
+    job, version, result = failed(site, verdict=verdict)
+    code, message = release_refusal(agent, site, site.release(job, version, result), b"")
+    assert (code, verdict in message) == ("POLICY_NOT_MET", True)
+    job, version, result = failed(site, verdict=verdict, auto_release=False, approvals=1)
+    opening = site.release(job, version, result, approvers=("bob",))
+    assert release_refusal(agent, site, opening, b"")[0] == "POLICY_NOT_MET"
+
+
+def test_an_approved_exception_is_released(site: Site, agent: RunningKeyAgent) -> None:
+    """Asked for and approved as an exception it leaves, even under an automatic policy, and the host says so."""
+    job, version, result = failed(site)
+    opening = site.release(job, version, result, approvers=("bob",), exception=True)
+    assert granted(agent, site, opening, version).exception
+
+
+def test_an_exception_that_nobody_approved_is_refused(site: Site, agent: RunningKeyAgent) -> None:
+    """An automatic policy releases no exception: a control plane that leaves the approvals out opens nothing."""
+    job, version, result = failed(site)
+    code, message = release_refusal(agent, site, site.release(job, version, result, exception=True), b"")
+    assert (code, "nobody has approved" in message) == ("POLICY_NOT_MET", True)
+
+
+def test_a_plain_approval_approves_no_exception(site: Site, agent: RunningKeyAgent) -> None:
+    """An approver who did not sign for an exception has not given one."""
+    job, version, result = failed(site)
+    opening = approved(site, site.release(job, version, result, exception=True), exception=False)
+    code, message = release_refusal(agent, site, opening, b"")
+    assert (code, "lacks the consent" in message) == ("POLICY_NOT_MET", True)
+
+
+def test_an_exception_that_nobody_asked_for_is_refused(site: Site, agent: RunningKeyAgent) -> None:
+    """A consent to an exception under a plain request lifts nothing."""
+    job, version, result = failed(site)
+    opening = approved(site, site.release(job, version, result), exception=True)
+    assert release_refusal(agent, site, opening, b"")[0] == "POLICY_NOT_MET"
+
+
+def test_nobody_approves_their_own_exception(site: Site, agent: RunningKeyAgent) -> None:
+    """The requester's own approval counts for nothing, approver or not."""
+    job, version, result = failed(site)
+    opening = site.release(job, version, result, requester="bob", approvers=("bob",), exception=True)
+    code, message = release_refusal(agent, site, opening, b"")
+    assert (code, "their own request" in message) == ("POLICY_NOT_MET", True)
+
+
+def test_an_exception_by_somebody_without_the_role_is_refused(site: Site, agent: RunningKeyAgent) -> None:
+    """A member who is no approver gives no exception."""
+    job, version, result = failed(site)
+    opening = site.release(job, version, result, approvers=("rita",), exception=True)
+    assert release_refusal(agent, site, opening, b"")[0] == "NOT_ON_ROSTER"
+
+
+@pytest.mark.parametrize("part", ["request", "approval"])
+def test_a_forged_exception_is_refused(site: Site, agent: RunningKeyAgent, part: str) -> None:
+    """A flag that the control plane writes into a signed document breaks its signature."""
+    job, version, result = failed(site)
+    opening = approved(site, site.release(job, version, result, exception=part == "approval"))
+    signed = opening.request if part == "request" else opening.approvals[0]
+    fields = {**json.loads(signed.payload), "exception": True}
+    forged = replace(signed, payload=canonical_bytes(fields))
+    changed = {"request": forged} if part == "request" else {"approvals": (forged,)}
+    tampered = replace(opening, **changed)
+    assert release_refusal(agent, site, tampered, b"")[0] == "BAD_SIGNATURE"
+
+
+def test_an_exception_of_another_request_is_refused(site: Site, agent: RunningKeyAgent) -> None:
+    """A consent to an exception is for one request; it cannot be carried over to the next."""
+    job, version, result = failed(site)
+    other = site.release(job, version, result, approvers=("bob",), exception=True)
+    opening = replace(site.release(job, version, result, exception=True, reason="another"), approvals=other.approvals)
+    assert release_refusal(agent, site, opening, b"")[0] == "BINDING"
+
+
+def test_a_verdict_left_out_of_the_result_is_refused(site: Site, agent: RunningKeyAgent) -> None:
+    """A control plane that strips or turns the verdict of a signed result releases nothing."""
+    job, version, result = failed(site)
+    for metrics in ({"eval_accuracy": "0.9"}, verdict_metrics("PASS")):
+        fields = {**json.loads(result.payload), "metrics": metrics}
+        forged = replace(result, payload=canonical_bytes(fields))
+        assert release_refusal(agent, site, site.release(job, version, forged), b"")[0] == "BAD_SIGNATURE"
+
+
+def test_an_exception_lifts_the_gate_and_nothing_else(site: Site, agent: RunningKeyAgent) -> None:
+    """The policy's own bounds hold for exceptions too."""
+    job, version, _ = failed(site)
+    result = site.result(job, version, metrics={**verdict_metrics("FAIL"), "eval_accuracy": "0.4"})
+    opening = site.release(job, version, result, approvers=("bob",), exception=True)
+    code, message = release_refusal(agent, site, opening, b"")
+    assert (code, "eval_accuracy" in message) == ("POLICY_NOT_MET", True)

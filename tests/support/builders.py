@@ -209,13 +209,14 @@ class Site:
         model: Sealed | None = None,
         training: Sealed | None = None,
         evaluation: Sealed | None = None,
+        layers: Sequence[Sealed] = (),
         spec: Mapping[str, object] | None = None,
         **changes: object,
     ) -> Job:
         """A signed job; `changes` are fields of the authorisation."""
         model, training = model or self.model(), training or self.dataset()
         policy = policy or self.policy()
-        inputs = tuple(item for item in (model, training, evaluation) if item is not None)
+        inputs = tuple(item for item in (model, *layers, training, evaluation) if item is not None)
         fields: dict[str, object] = {
             "model": model.id,
             "training_dataset": training.id,
@@ -234,7 +235,7 @@ class Site:
             spec_sha256=hashlib.sha256(text).hexdigest(),
             policy_sha256=policy.digest,
             model=model.reference,
-            model_layers=(),
+            model_layers=tuple(layer.reference for layer in layers),
             training=training.reference,
             validation=None,
             evaluation=None if evaluation is None else evaluation.reference,
@@ -359,7 +360,9 @@ class Site:
         )
 
     def approval(self, release_id: str, request: Statement, approver: str) -> Statement:
-        approval = Approval(release_id, request.digest, approver, "fine", self.now - 1)
+        """By an approver who consents to an exception where one is asked for."""
+        exception = ReleaseRequest.parse(request.payload).exception
+        approval = Approval(release_id, request.digest, approver, "fine", self.now - 1, exception=exception)
         return approval.sign(self.people[approver].signing)
 
 

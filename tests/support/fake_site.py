@@ -258,10 +258,12 @@ def job_lease(
         authorisation=statement_to_proto(job.statement),
         policy=statement_to_proto(job.policy),
         model=granted(site, job.inputs[0]),
-        training=granted(site, job.inputs[1]),
     )
+    layers = len(job.authorisation.model_layers)
+    lease.model_layers.extend(granted(site, layer) for layer in job.inputs[1 : 1 + layers])
+    lease.training.CopyFrom(granted(site, job.inputs[1 + layers]))
     if job.authorisation.evaluation is not None:
-        lease.evaluation.CopyFrom(granted(site, job.inputs[2]))
+        lease.evaluation.CopyFrom(granted(site, job.inputs[2 + layers]))
     if resume is not None:
         point = workers_pb2.ResumePoint(object=granted(site, resume[0]), result=statement_to_proto(resume[1]), step=10)
         lease.resume.CopyFrom(point)

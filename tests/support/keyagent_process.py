@@ -122,11 +122,20 @@ def decrypt(
     return bytes(received)
 
 
-def seal(session: client.JobSession, kind: str, content: bytes, step: int = 10) -> tuple[client.Sealed, bytes]:
+def seal(
+    session: client.JobSession,
+    kind: str,
+    content: bytes,
+    step: int = 10,
+    *,
+    figures: bytes = b"",
+    verdict: float | None = None,
+) -> tuple[client.Sealed, bytes]:
     """What the key agent makes of a trainer's bundle, and the ciphertext."""
+    metrics = {"eval_accuracy": 0.9, **({} if verdict is None else {"debias_verdict": verdict})}
     source, target = frozen_memory(content), os.memfd_create("ciphertext")
     try:
-        made = session.seal(kind, step, {"eval_accuracy": 0.9}, {"eval_accuracy": 0.125}, source, target)
+        made = session.seal(kind, step, metrics, {"eval_accuracy": 0.125}, source, target, figures=figures)
         return made, os.pread(target, made.size + 1, 0)
     finally:
         os.close(source)

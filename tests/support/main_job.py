@@ -48,3 +48,12 @@ def submit(site: LiveSite, spec: Path) -> str:
 def has_ended(site: LiveSite, job_id: str) -> bool:
     """Whether a job's state is final."""
     return site.read("alice", "cloister", "job", "show", job_id)["state"] in ENDED
+
+
+def loaded_labels(base: Path, adapter: Path) -> int:
+    """Number of classes of a pulled adapter, as plain peft loads it."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    return int(PeftModel.from_pretrained(model, adapter).config.num_labels)

@@ -253,6 +253,7 @@ class MemorySite:
             team=signed.team,
             state=jobs_pb2.JOB_STATE_QUEUED,
             spec=request.spec,
+            model=json.loads(request.spec)["model"],
             authorisation=request.authorisation,
             spec_digest=signed.spec_sha256,
         )
@@ -339,10 +340,12 @@ class MemorySite:
             name=spec["suffix"],
             team=job.team,
             state=models_pb2.MODEL_VERSION_STATE_CANDIDATE,
-            base=spec["model"],
+            base=Authorisation.parse(job.authorisation.payload).model.id,
+            layers=[models_pb2.Layer(kind=models_pb2.LAYER_KIND_ADAPTER, object_id=manifest.id, digest=files_sha256)],
             sealed=common_pb2.SealedObject(manifest=manifest.to_payload(), trailer=statement_to_proto(trailer)),
             size=digest.ciphertext_size,
         )
+        version.dossier.job_id = job.id
         version.dossier.result.CopyFrom(statement_to_proto(result.sign(self.host_key)))
         return version
 
@@ -381,7 +384,7 @@ def _export_manifest(job: jobs_pb2.Job, files_sha256: str) -> Manifest:
         owner="gpu-1",
         team=job.team,
         pool="default",
-        purposes=(),
+        purposes=(Authorisation.parse(job.authorisation.payload).purpose,),
         media_type=BUNDLE_MEDIA_TYPE,
         created_at=NOW,
         expires_at=NOW + 10**8,

@@ -156,9 +156,11 @@ class Signed:
 def sign_job(
     founded: Founded, member: str, training: Made, model: Made, policy_sha256: str, **changes: object
 ) -> Signed:
-    """A job as an honest client signs it; `changes` are fields of the authorisation or of the spec."""
+    """A job as an honest client signs it; `changes` are fields of the authorisation or of the spec, and `version` the
+    id of an adapted version of the model.
+    """
     spec: dict[str, object] = {
-        "model": model.id,
+        "model": changes.get("version", model.id),
         "training_dataset": training.id,
         "purpose": PURPOSE,
         "pool": POOL,
@@ -205,7 +207,7 @@ def artifact(
         owner=host,
         team=job.authorisation.team,
         pool=POOL,
-        purposes=(),
+        purposes=(job.authorisation.purpose,),
         media_type=BUNDLE_MEDIA_TYPE,
         created_at=founded.now,
         expires_at=founded.now + 30 * DAY,
@@ -258,7 +260,14 @@ def success(job: Signed, attempt: int, made: Made) -> workers_pb2.FinishJobReque
 
 
 def release_request(
-    founded: Founded, requester: str, job: Signed, made: Made, result: Statement, recipient: str
+    founded: Founded,
+    requester: str,
+    job: Signed,
+    made: Made,
+    result: Statement,
+    recipient: str,
+    *,
+    exception: bool = False,
 ) -> Statement:
     document = ReleaseRequest(
         release_id=new_id(),
@@ -272,13 +281,14 @@ def release_request(
         reason="to use it",
         created_at=founded.now,
         expires_at=founded.now + DAY,
+        exception=exception,
     )
     return document.sign(founded.people[requester].signing)
 
 
 def approval(founded: Founded, approver: str, request: Statement) -> Statement:
     asked = ReleaseRequest.parse(request.payload)
-    document = Approval(asked.release_id, request.digest, approver, "fine", founded.now)
+    document = Approval(asked.release_id, request.digest, approver, "fine", founded.now, exception=asked.exception)
     return document.sign(founded.people[approver].signing)
 
 
@@ -299,6 +309,7 @@ def grant(founded: Founded, host: str, lease: workers_pb2.ReleaseLease) -> worke
         wrap_sha256=sha256(wrap),
         host=host,
         created_at=founded.now,
+        exception=asked.exception,
     )
     return workers_pb2.FinishReleaseRequest(
         release_id=lease.release_id,

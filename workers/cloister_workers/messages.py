@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words between agent and trainer: enumerations and one closed schema for both ways.
+"""The messages between agent and trainer: one closed schema for both ways; their words stand in `words.py`.
 
 `protocol.py` frames them. What the trainer says is numbers and the enumerations below and nothing else, so
 that no text of a dataset can pass. Both ends build and parse the same frozen dataclasses; an unknown key,
@@ -7,6 +7,7 @@ name or value is a `ProtocolError`.
 
     agent -> trainer   Start, Cancel, Pause
     trainer -> agent   Ready, StageChange, Rows, RowErrors, Progress, Evaluation,
+                       Figure, Finding, Judged, Report (+1 descriptor),
                        Checkpoint (+1 descriptor), Result (+1 descriptor), Failed, CancelledAt, PausedAt
 
 Not covered: numbers can still carry a little hidden information; the agent's rate and size limits bound it.
@@ -21,147 +22,68 @@ from enum import StrEnum
 from typing import TypeVar, cast
 
 from cloister_workers.errors import ProtocolError
+from cloister_workers.words import (
+    DatasetRole,
+    EvaluationPhase,
+    ExceptionKind,
+    FailureCode,
+    FailureNumber,
+    FigureKind,
+    FigureName,
+    GateRule,
+    MetricName,
+    RefusalReason,
+    RowReason,
+    SpecField,
+    Stage,
+    StageStatus,
+    Verdict,
+)
+
+__all__ = [
+    "MAX_LOSSES",
+    "MAX_PROGRESS_PER_SECOND",
+    "MAX_ROW_ERRORS",
+    "Cancel",
+    "CancelledAt",
+    "Checkpoint",
+    "DatasetRole",
+    "Evaluation",
+    "EvaluationPhase",
+    "ExceptionKind",
+    "Failed",
+    "FailureCode",
+    "FailureNumber",
+    "Figure",
+    "FigureKind",
+    "FigureName",
+    "Finding",
+    "GateRule",
+    "Judged",
+    "MetricName",
+    "Metrics",
+    "Pause",
+    "PausedAt",
+    "Progress",
+    "Ready",
+    "RefusalReason",
+    "Report",
+    "Result",
+    "RowErrors",
+    "RowReason",
+    "Rows",
+    "SpecField",
+    "Stage",
+    "StageChange",
+    "StageStatus",
+    "Start",
+    "Verdict",
+]
 
 MAX_ROW_ERRORS = 100  # row errors listed in one RowErrors message
 MAX_LOSSES = 1024  # per-step losses in one Progress message
 MAX_PROGRESS_PER_SECOND = 10  # the trainer keeps below this; an agent may end one that does not
 _MAX_INT = 2**53 - 1  # largest integer that every JSON reader keeps exact
-
-
-class DatasetRole(StrEnum):
-    """Which input a message speaks of; also the key of a descriptor in `Start.inputs`."""
-
-    TRAINING = "training"
-    VALIDATION = "validation"
-    EVALUATION = "evaluation"
-    CHECKPOINT = "checkpoint"  # in Start.inputs only
-
-
-class Stage(StrEnum):
-    """The parts of a job, in this order; `evaluate` comes twice, before and after `train`."""
-
-    VALIDATE = "validate"
-    TRAIN = "train"
-    EVALUATE = "evaluate"
-    EXPORT = "export"
-
-
-class StageStatus(StrEnum):
-    """Where a stage stands."""
-
-    STARTED = "started"
-    FINISHED = "finished"
-
-
-class EvaluationPhase(StrEnum):
-    """When an evaluation ran: before and after on the evaluation part, during on the validation part."""
-
-    BEFORE = "before"
-    DURING = "during"
-    AFTER = "after"
-
-
-class RowReason(StrEnum):
-    """Why a row is refused."""
-
-    BAD_UTF8 = "BAD_UTF8"
-    TOO_LARGE = "TOO_LARGE"  # the line is longer than rows.MAX_LINE bytes
-    NOT_JSON = "NOT_JSON"
-    NOT_AN_OBJECT = "NOT_AN_OBJECT"
-    MISSING_KEY = "MISSING_KEY"
-    WRONG_TYPE = "WRONG_TYPE"
-    EMPTY_TEXT = "EMPTY_TEXT"
-    INVALID_TEXT = "INVALID_TEXT"  # unpaired surrogates: no UTF-8 form
-    UNKNOWN_LABEL = "UNKNOWN_LABEL"  # validation or evaluation label that training never has
-    UNKNOWN_ROLE = "UNKNOWN_ROLE"
-    NO_COMPLETION = "NO_COMPLETION"  # nothing to learn from: no assistant text
-    TEMPLATE_REFUSED = "TEMPLATE_REFUSED"  # the tokenizer's chat template does not take this row
-    TOO_LONG = "TOO_LONG"  # more than max_seq_length tokens
-    DUPLICATE = "DUPLICATE"  # only under data.reject_duplicates
-
-
-class MetricName(StrEnum):
-    """Every metric a trainer may report."""
-
-    LOSS = "loss"
-    LEARNING_RATE = "learning_rate"
-    GRAD_NORM = "grad_norm"
-    TOKENS_PER_SECOND = "tokens_per_second"
-    EVAL_LOSS = "eval_loss"
-    EVAL_ROWS = "eval_rows"
-    EVAL_ACCURACY = "eval_accuracy"
-    EVAL_ACCURACY_CI_LOW = "eval_accuracy_ci_low"
-    EVAL_ACCURACY_CI_HIGH = "eval_accuracy_ci_high"
-    EVAL_MACRO_F1 = "eval_macro_f1"
-    EVAL_PERPLEXITY = "eval_perplexity"
-    EVAL_TOKEN_ACCURACY = "eval_token_accuracy"  # noqa: S105 - the name of a metric
-
-
-class FailureCode(StrEnum):
-    """Why a job failed."""
-
-    SPEC_INVALID = "SPEC_INVALID"
-    INPUT_UNREADABLE = "INPUT_UNREADABLE"
-    ROWS_INVALID = "ROWS_INVALID"
-    TOO_FEW_ROWS = "TOO_FEW_ROWS"
-    TOO_FEW_LABELS = "TOO_FEW_LABELS"
-    MODEL_INVALID = "MODEL_INVALID"  # the directory does not load as the model that the method needs
-    MODEL_UNSUPPORTED = "MODEL_UNSUPPORTED"  # it loads, but packing would change its results
-    ADAPTER_INVALID = "ADAPTER_INVALID"  # e.g. no module has a target's name
-    CHECKPOINT_INVALID = "CHECKPOINT_INVALID"
-    NON_FINITE_LOSS = "NON_FINITE_LOSS"
-    OUT_OF_MEMORY = "OUT_OF_MEMORY"
-    SCRATCH_FULL = "SCRATCH_FULL"
-    PROTOCOL = "PROTOCOL"
-    INTERNAL = "INTERNAL"
-
-
-class FailureNumber(StrEnum):
-    """Names of the numbers that explain a failure."""
-
-    STEP = "step"
-    ROWS = "rows"
-    LABELS = "labels"
-    TOTAL_ERRORS = "total_errors"
-
-
-class ExceptionKind(StrEnum):
-    """What an INTERNAL failure was; the nearest of these classes."""
-
-    IMPORT_ERROR = "IMPORT_ERROR"
-    OS_ERROR = "OS_ERROR"
-    VALUE_ERROR = "VALUE_ERROR"
-    TYPE_ERROR = "TYPE_ERROR"
-    LOOKUP_ERROR = "LOOKUP_ERROR"
-    ATTRIBUTE_ERROR = "ATTRIBUTE_ERROR"
-    RUNTIME_ERROR = "RUNTIME_ERROR"
-    OTHER = "OTHER"
-
-
-class SpecField(StrEnum):
-    """The field of the job spec that a SPEC_INVALID or ADAPTER_INVALID failure is about."""
-
-    SPEC = "spec"  # the spec as a whole: an unknown or missing key, a wrong type
-    SEED = "seed"
-    DATA = "data"
-    METHOD = "method"
-    ADAPTER = "adapter"
-    N_EPOCHS = "n_epochs"
-    BATCH_SIZE = "batch_size"
-    MICRO_BATCH_SIZE = "micro_batch_size"
-    LEARNING_RATE = "learning_rate"
-    LR_SCHEDULER_TYPE = "lr_scheduler_type"
-    WARMUP_RATIO = "warmup_ratio"
-    WEIGHT_DECAY = "weight_decay"
-    MAX_GRAD_NORM = "max_grad_norm"
-    MAX_SEQ_LENGTH = "max_seq_length"
-    MAX_STEPS = "max_steps"
-    N_EVALS = "n_evals"
-    N_CHECKPOINTS = "n_checkpoints"
-    RANK = "rank"
-    ALPHA = "alpha"
-    DROPOUT = "dropout"
-    TARGET_MODULES = "target_modules"
 
 
 Metrics = Mapping[MetricName, float]
@@ -254,6 +176,8 @@ class Start:
     model_dir: str = field(metadata=_of(_path))
     scratch: str = field(metadata=_of(_path))
     attempt: int = field(metadata=_COUNT)
+    gate: dict[str, object] = field(default_factory=dict, metadata=_of(_object))
+    """The de-biasing gate of the signed policy (`cloister.gate.Gate.to_json`); empty for its defaults."""
 
 
 @dataclass(frozen=True)
@@ -337,6 +261,49 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measure of bias on one axis, or one utility, of run `run` (0 is the version itself). `axis` counts in the
+    spec's axes (0 for a utility), `group` from 1 among the groups that the report names (0: all of them).
+    """
+
+    run: int = field(metadata=_COUNT)
+    kind: FigureKind = field(metadata=_of(_one_of(FigureKind)))
+    index: int = field(metadata=_COUNT)
+    axis: int = field(metadata=_COUNT)
+    group: int = field(metadata=_COUNT)
+    items: int = field(metadata=_COUNT)
+    clusters: int = field(metadata=_COUNT)
+    values: Mapping[FigureName, float] = field(metadata=_of(_table(FigureName, _number)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one rule of the gate says of run `run`."""
+
+    run: int = field(metadata=_COUNT)
+    rule: GateRule = field(metadata=_of(_one_of(GateRule)))
+    verdict: Verdict = field(metadata=_of(_one_of(Verdict)))
+    kind: FigureKind = field(metadata=_of(_one_of(FigureKind)))
+    index: int = field(metadata=_COUNT)
+    axis: int = field(metadata=_COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The gate's word on run `run`; comes after its figures and findings."""
+
+    run: int = field(metadata=_COUNT)
+    verdict: Verdict = field(metadata=_of(_one_of(Verdict)))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The page with names rides along as one descriptor (a sealed memfd at offset 0): a bundle of report.html and
+    report.json. It is sealed to the member who asked and to the team; comes once, before the Result.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """An EXPORT bundle rides along as one descriptor; the job is done and nothing follows."""
 
@@ -348,13 +315,14 @@ class Result:
 @dataclass(frozen=True, kw_only=True)
 class Failed:
     """The job failed and nothing follows. `kind` means something with INTERNAL only, `spec_field` with
-    SPEC_INVALID and ADAPTER_INVALID only.
+    SPEC_INVALID and ADAPTER_INVALID only, `refusal` with MITIGATION_REFUSED only.
     """
 
     code: FailureCode = field(metadata=_of(_one_of(FailureCode)))
     numbers: Mapping[FailureNumber, int] = field(default_factory=dict, metadata=_of(_table(FailureNumber, _count)))
     kind: ExceptionKind = field(default=ExceptionKind.OTHER, metadata=_of(_one_of(ExceptionKind)))
     spec_field: SpecField = field(default=SpecField.SPEC, metadata=_of(_one_of(SpecField)))
+    refusal: RefusalReason = field(default=RefusalReason.NONE, metadata=_of(_one_of(RefusalReason)))
 
 
 @dataclass(frozen=True, kw_only=True)

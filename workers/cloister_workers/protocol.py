@@ -37,12 +37,20 @@ from cloister_workers.messages import (
     Failed,
     FailureCode,
     FailureNumber,
+    Figure,
+    FigureKind,
+    FigureName,
+    Finding,
+    GateRule,
+    Judged,
     MetricName,
     Metrics,
     Pause,
     PausedAt,
     Progress,
     Ready,
+    RefusalReason,
+    Report,
     Result,
     RowErrors,
     RowReason,
@@ -52,6 +60,7 @@ from cloister_workers.messages import (
     StageChange,
     StageStatus,
     Start,
+    Verdict,
 )
 
 __all__ = [
@@ -71,8 +80,14 @@ __all__ = [
     "Failed",
     "FailureCode",
     "FailureNumber",
+    "Figure",
+    "FigureKind",
+    "FigureName",
+    "Finding",
     "FromAgent",
     "FromTrainer",
+    "GateRule",
+    "Judged",
     "Message",
     "MetricName",
     "Metrics",
@@ -83,6 +98,8 @@ __all__ = [
     "ProtocolError",
     "Ready",
     "Received",
+    "RefusalReason",
+    "Report",
     "Result",
     "RowErrors",
     "RowReason",
@@ -93,13 +110,14 @@ __all__ = [
     "StageChange",
     "StageStatus",
     "Start",
+    "Verdict",
     "decode",
     "encode",
 ]
 
 CONTROL_FD = 3  # the trainer's end of the control socket
 MAX_FRAME = 64 * 1024  # bytes of JSON in one frame
-_MAX_FDS = 4
+_MAX_FDS = 5
 _HEADER = struct.Struct(">I")
 
 FromAgent = Start | Cancel | Pause
@@ -110,6 +128,10 @@ FromTrainer = (
     | RowErrors
     | Progress
     | Evaluation
+    | Figure
+    | Finding
+    | Judged
+    | Report
     | Checkpoint
     | Result
     | Failed
@@ -126,6 +148,10 @@ _FROM_TRAINER: dict[str, type[Message]] = {
     "row_errors": RowErrors,
     "progress": Progress,
     "evaluation": Evaluation,
+    "figure": Figure,
+    "finding": Finding,
+    "judged": Judged,
+    "report": Report,
     "checkpoint": Checkpoint,
     "result": Result,
     "failed": Failed,
@@ -163,7 +189,7 @@ def fds_of(message: Message) -> int:
     """How many descriptors ride with this message."""
     if isinstance(message, Start):
         return len(message.inputs)
-    return 1 if isinstance(message, Checkpoint | Result) else 0
+    return 1 if isinstance(message, Checkpoint | Report | Result) else 0
 
 
 def encode(message: Message) -> bytes:

@@ -8,6 +8,11 @@ auto_release: false
 allow_unsandboxed: false
 rules:
   - {metric: accuracy, at_least: "0.80"}
+gate:                   # of de-biasing jobs; what is not named here has the default of `cloister.gate`
+  bars: {flip_rate: 0.01}
+  margins: {accuracy: 0.02}
+
+A rule binds without exception; the gate can be lifted for one release by an approver who signs for that.
 """
 
 from __future__ import annotations
@@ -22,9 +27,11 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.policy import Policy, Rule
 from cloister.evidence.signatures import SigningKey, Statement
 from cloister.files import create_private
+from cloister.gate import Gate
 
 _DAY = 24 * 3600
-_FIELDS = {"id", "version", "approvals", "auto_release", "allow_unsandboxed", "rules"}
+_FIELDS = {"id", "version", "approvals", "auto_release", "allow_unsandboxed", "rules", "gate"}
+_GATE = {"alpha", "draws", "bars", "margins", "harm", "extrinsic"}
 _BOUNDS = {"metric", "at_least", "at_most"}
 _PLAIN = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -56,6 +63,7 @@ def read_policy(text: str, days: int, *, now: int) -> Policy:
             allow_unsandboxed=_boolean(values.get("allow_unsandboxed", False), "allow_unsandboxed"),
             issued_at=now,
             expires_at=now + days * _DAY,
+            gate=None if "gate" not in values else _gate(values["gate"]),
         )
         return Policy.parse(policy.to_payload())
     except KeyError as missing:
@@ -67,6 +75,33 @@ def read_policy(text: str, days: int, *, now: int) -> Policy:
 def sign_policy(key: SigningKey, policy: Policy) -> Statement:
     """The signed policy: what `ModelService.PublishPolicy` takes."""
     return policy.sign(key)
+
+
+def _gate(values: object) -> Gate:
+    """The gate with every number spelled out, so that what is signed does not change with the software's defaults."""
+    if not isinstance(values, dict) or set(values) - _GATE:
+        raise UsageError(f"policy: a gate has the fields {', '.join(sorted(_GATE))}")
+    usual = Gate()
+    return Gate(
+        alpha=_number(values.get("alpha", usual.alpha), "gate.alpha"),
+        draws=_integer(values.get("draws", usual.draws), "gate.draws"),
+        bars={**usual.bars, **_numbers(values.get("bars", {}), "gate.bars")},
+        margins={**usual.margins, **_numbers(values.get("margins", {}), "gate.margins")},
+        harm=_number(values.get("harm", usual.harm), "gate.harm"),
+        extrinsic=_boolean(values.get("extrinsic", usual.extrinsic), "gate.extrinsic"),
+    )
+
+
+def _numbers(values: object, name: str) -> dict[str, float]:
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UsageError(f"policy: {name} is not a table of names and numbers")
+    return {key: _number(value, f"{name}.{key}") for key, value in values.items()}
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"policy: {name} is not a number")
+    return float(value)
 
 
 def _rule(values: object) -> Rule:

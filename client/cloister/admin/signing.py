@@ -79,6 +79,21 @@ def policy_sign(source: Path, key: Path, days: int, output: Path) -> None:
     click.echo(signed.digest)
 
 
+@policy.command("show")
+@click.argument("signed", type=_file)
+def policy_show(signed: Path) -> None:
+    """Show a signed policy as JSON, with the gate of de-biasing jobs that is in force under it."""
+    import json
+
+    from cloister.evidence.policy import Policy
+    from cloister.evidence.signatures import Statement
+    from cloister.gate import Gate
+
+    payload = Statement.from_bytes(signed.read_bytes()).payload
+    gate = Policy.parse(payload).gate or Gate()
+    print_json({**json.loads(payload), "gate": gate.to_json()})
+
+
 @policy.command("publish")
 @click.argument("signed", type=_file)
 @home_option

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from cloister.client import Client
 
 
+IDENTITY_HELP = "Open it with the identity in this file, for example the team's recovery key."
+
+
 @click.group()
 def job() -> None:
     """Submit, watch and look after jobs."""
@@ -107,6 +110,38 @@ def watch(job_id: str, after: int, as_json: bool, home: Path | None) -> None:
     """Watch a job to its end; interrupting this does not stop the job."""
     with open_client(home) as client:
         _watch(client, job_id, after, as_json)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="New folder.  [default: report-JOB]")
+@click.option("--numeric", is_flag=True, help="Only the figures, without names: what auditors read.")
+@click.option("--identity", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=IDENTITY_HELP)
+@click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
+@json_option
+@home_option
+def report(
+    job_id: str,
+    output: Path | None,
+    numeric: bool,
+    identity: Path | None,
+    show_page: bool,
+    as_json: bool,
+    home: Path | None,
+) -> None:
+    """Read what a de-biasing job found.
+
+    Writes the report, a page and its data, into a new folder; it is sealed to the member who signed the job and to
+    the team's recovery key.  With --numeric nothing is opened: the figures are verified against what the host signed
+    and printed, and with -o they are kept with the signed documents that prove them.
+    """
+    from cloister.cli.reporting import print_figures, save_report
+
+    with open_client(home) as client:
+        if numeric:
+            print_figures(client, job_id, output, as_json=as_json)
+        else:
+            save_report(client, job_id, output, identity, show_page=show_page, as_json=as_json)
 
 
 @job.command()

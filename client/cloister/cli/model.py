@@ -66,6 +66,7 @@ def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
     """Show one model version, by name (the newest) or id."""
     with open_client(home) as client:
         found = client.models.get(name_or_id)
+        made_from = "" if as_json else client.models.made_from(found)
     if as_json:
         print_message(found)
         return
@@ -77,6 +78,7 @@ def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
         ("team", found.team),
         ("created", moment(found.created_at)),
         ("base", found.base),
+        ("made from", made_from),
         ("sealed size", size(found.size)),
         ("licence", dossier.licence),
         ("source", dossier.source),
@@ -91,13 +93,26 @@ def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
 @click.argument("name_or_id")
 @click.option("--reason", required=True, help="Shown to the approvers and kept.")
 @click.option("--recipient", help="Person of your team who may open it.  [default: you]")
+@click.option("--exception", is_flag=True, help="Ask although the de-biasing gate was not passed; --reason says why.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the host's decision.")
 @json_option
 @home_option
-def release(name_or_id: str, reason: str, recipient: str | None, wait: bool, as_json: bool, home: Path | None) -> None:
-    """Ask that a job's result be sealed to a person."""
+def release(
+    name_or_id: str,
+    reason: str,
+    recipient: str | None,
+    exception: bool,
+    wait: bool,
+    as_json: bool,
+    home: Path | None,
+) -> None:
+    """Ask that a job's result be sealed to a person.
+
+    The result of a de-biasing job whose gate was not passed stays a candidate, unless an exception is asked for here
+    and an approver signs for it, with a reason each.
+    """
     with open_client(home) as client:
-        made = client.models.release(name_or_id, recipient, reason=reason)
+        made = client.models.release(name_or_id, recipient, reason=reason, exception=exception)
         if wait:
             made = client.models.wait_release(made.id)
     _print_release(made, as_json)
@@ -115,7 +130,8 @@ def approve(release_id: str, reason: str, yes: bool, as_json: bool, home: Path |
         request, digest = client.models.release_request(release_id)
         _show_request(request, digest)
         if not yes:
-            click.confirm("Sign an approval of exactly this?", abort=True, err=True)
+            what = "an EXCEPTION to the failed gate, and a release of" if request.exception else "an approval of"
+            click.confirm(f"Sign {what} exactly this?", abort=True, err=True)
         made = client.models.approve(release_id, reason=reason, request_sha256=digest)
     _print_release(made, as_json)
 
@@ -133,11 +149,20 @@ def pull(name_or_id: str, output: Path, home: Path | None) -> None:
         click.echo(str(client.models.pull(name_or_id, output, progress)))
 
 
+EXCEPTION = (
+    "EXCEPTION: this version did not pass the gate of its de-biasing job.\n"
+    "Approving it releases it all the same, under your name and reason; read first: cloister job report"
+)
+
+
 def _show_request(request: ReleaseRequest, digest: str) -> None:
+    if request.exception:
+        click.echo(f"{EXCEPTION} {request.model_version}", err=True)
     shown = (
         ("requester", f"{request.requester} ({request.team})"),
         ("recipient", request.recipient),
         ("model", request.model_version),
+        ("exception", "yes" if request.exception else "no"),
         ("reason", request.reason),
         ("result sha256", request.result_sha256),
         ("policy sha256", request.policy_sha256),
@@ -155,7 +180,9 @@ def _print_release(made: Release, as_json: bool) -> None:
         return
     state = state_name(ReleaseState.DESCRIPTOR, made.state)
     count = f"{len(made.approvals)} of {made.approvals_required}" if made.approvals_required else ""
-    print_fields((("release", made.id), ("model", made.model_version), ("state", state), ("approvals", count)))
+    exception = "yes" if made.exception else ""
+    fields = (("release", made.id), ("model", made.model_version), ("state", state), ("exception", exception))
+    print_fields((*fields, ("approvals", count)))
 
 
 def _state(found: ModelVersion) -> str:

@@ -61,6 +61,11 @@ class Authorisation:
         data = (self.training, self.validation, self.evaluation)
         return (self.model, *self.model_layers, *(item for item in data if item is not None))
 
+    def input_kinds(self) -> tuple[str, ...]:
+        """What each of `inputs` must be: the kind of its manifest."""
+        layers = ("export",) * len(self.model_layers)
+        return ("model", *layers, *(("dataset",) * (len(self.inputs()) - 1 - len(layers))))
+
     def to_payload(self) -> bytes:
         return canonical_bytes(
             {

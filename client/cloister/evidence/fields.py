@@ -138,6 +138,18 @@ class Fields:
             return None
         return read(name)
 
+    def unless_absent(self, name: str, read: Callable[[str], T]) -> T | None:
+        """`read(name)`, or None where the field is left out: for fields that came after the first release."""
+        return read(name) if name in self._left else None
+
+    def mark(self, name: str) -> bool:
+        """A flag that stands there only when it is true, so that one meaning has one form."""
+        if name not in self._left:
+            return False
+        if not self.boolean(name):
+            raise self._wrong(name, "true or left out")
+        return True
+
     def finish(self) -> None:
         if self._left:
             unknown = ", ".join(sorted(self._left))

@@ -3,7 +3,7 @@
 
 The manifest is fixed before a byte is sealed; its SHA-256 is the context that the payload and every wrap are
 bound to.  The trailer names that digest and the ciphertext's, and is signed: by the owner for datasets and base
-models, by a certified host for checkpoints and results.
+models, by a certified host for checkpoints, results and reports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cloister.evidence.signatures import SigningKey, Statement
 
 TRAILER_TYPE = "application/vnd.cloister.trailer+json"
 OWNED_KINDS = ("dataset", "model")
-HOST_KINDS = ("state", "export")
+HOST_KINDS = ("state", "export", "report")
 KINDS = OWNED_KINDS + HOST_KINDS
 BUNDLE_MEDIA_TYPE = "application/vnd.cloister.bundle+tar"
 ROWS_MEDIA_TYPE = "application/jsonl"
@@ -34,7 +34,7 @@ class Manifest:
     """Client-made UUID of the sealed object."""
     name: str
     owner: str
-    """Person id for datasets and base models, host id for checkpoints and results."""
+    """Person id for datasets and base models, host id for checkpoints, results and reports."""
     team: str
     pool: str
     purposes: tuple[str, ...]
@@ -44,7 +44,7 @@ class Manifest:
     minimum_epsilon: str | None = None
     """Largest privacy loss that the owner accepts, a decimal; None asks for no differential privacy."""
     details: dict[str, str] = field(default_factory=dict)
-    """For a model: files_sha256, licence, source.  For a checkpoint or result: job_id, attempt, step, files_sha256."""
+    """For a model: files_sha256, licence, source.  For what a host seals: job_id, attempt, step, files_sha256."""
 
     def to_payload(self) -> bytes:
         details: dict[str, JSON] = dict(self.details)

@@ -162,8 +162,8 @@ def verify_job_opening(
     references = authorisation.inputs()
     if len(opening.objects) != len(references):
         raise BindingError(f"the job has {len(references)} inputs, {len(opening.objects)} were handed over")
-    pairs = zip(references, opening.objects, strict=True)
-    objects = tuple(_verify_input(r, o, authorisation, roster, now) for r, o in pairs)
+    places = zip(authorisation.input_kinds(), references, opening.objects, strict=True)
+    objects = tuple(_verify_input(k, r, o, authorisation, roster, now) for k, r, o in places)
     # (5) A checkpoint was made by a certified host under this very authorisation, earlier.
     resume, resume_step = _verify_resume(opening, authorisation, roster, now)
     # (6) The log holds the opening of exactly this, and extends the log that this host remembers.
@@ -199,7 +199,7 @@ def verify_release_opening(
     if not opening.policy.digest == authorisation.policy_sha256 == request.policy_sha256:
         raise BindingError("the release policy is not the one that the job and the request are bound to")
     approvals = [verify_approval(a, opening.request, roster, now=now) for a in opening.approvals]
-    check_policy(policy, result, approvals, request_id=request.release_id)
+    check_policy(policy, result, approvals, request_id=request.release_id, exception=request.exception)
     # (5) The log holds the opening of exactly this, and extends the log that this host remembers.
     entry, head = verify_logged(opening.evidence, roster, remembered)
     detail = {"attempt": opening.attempt, "inputs": [sealed.trailer_sha256], "recipient": request.recipient}
@@ -233,30 +233,32 @@ def _check_spec_references(spec: bytes, authorisation: Authorisation) -> None:
 
 
 def _verify_input(
-    reference: ObjectReference, sealed: SealedObject, authorisation: Authorisation, roster: Roster, now: int
+    kind: str,
+    reference: ObjectReference,
+    sealed: SealedObject,
+    authorisation: Authorisation,
+    roster: Roster,
+    now: int,
 ) -> VerifiedObject:
+    """`kind` goes by the place in the authorisation: whatever is named twice is still one thing in one place."""
     found = verify_object(sealed, roster, now=now)
     manifest = found.manifest
     if manifest.id != reference.id or found.trailer_sha256 != reference.trailer_sha256:
         raise BindingError(f"input {reference.id}: the control plane handed over another object")
     if manifest.team != authorisation.team:
         raise RosterError(f"{manifest.kind} {manifest.id} belongs to another team")
-    wanted = _wanted_kind(reference, authorisation)
-    if manifest.kind != wanted:
-        raise BindingError(f"input {manifest.id} is a {manifest.kind}, the job wants a {wanted}")
-    if manifest.kind == "dataset" and authorisation.purpose not in manifest.purposes:
-        raise PolicyError(f"dataset {manifest.id} may not be used for {authorisation.purpose!r}")
+    if manifest.kind != kind:
+        raise BindingError(f"input {manifest.id} is a {manifest.kind}, the job wants a {kind}")
+    # A layer has learnt from its rows, so the purposes of those bind it too; a base model has none.
+    if manifest.kind != "model" and authorisation.purpose not in manifest.purposes:
+        raise PolicyError(f"{manifest.kind} {manifest.id} may not be used for {authorisation.purpose!r}")
     if manifest.pool != authorisation.pool:
         raise BindingError(f"{manifest.kind} {manifest.id} was sealed for pool {manifest.pool}")
+    if manifest.kind == "export" and roster.host(manifest.owner).pool != authorisation.pool:
+        raise BindingError(f"the layer {manifest.id} was made by a host of another pool than the job's")
     if manifest.minimum_epsilon is not None:
-        raise PolicyError(f"dataset {manifest.id} asks for differential privacy, which this job does not give")
+        raise PolicyError(f"{manifest.kind} {manifest.id} asks for differential privacy, which this job does not give")
     return found
-
-
-def _wanted_kind(reference: ObjectReference, authorisation: Authorisation) -> str:
-    if reference == authorisation.model:
-        return "model"
-    return "export" if reference in authorisation.model_layers else "dataset"
 
 
 def _verify_resume(

@@ -17,6 +17,7 @@ from cloister.evidence.errors import ExpiredError, FormatError, PolicyError
 from cloister.evidence.fields import Fields
 from cloister.evidence.roster import Roster, verify_by
 from cloister.evidence.signatures import SigningKey, Statement
+from cloister.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,8 +74,11 @@ class Policy:
     allow_unsandboxed: bool
     issued_at: int
     expires_at: int
+    gate: Gate | None = None
+    """Bars of de-biasing jobs; None stands for the defaults of `cloister.gate`, and the field is left out."""
 
     def to_payload(self) -> bytes:
+        gate: dict[str, JSON] = {} if self.gate is None else {"gate": self.gate.to_json()}
         return canonical_bytes(
             {
                 "type": "policy",
@@ -87,6 +91,7 @@ class Policy:
                 "allow_unsandboxed": self.allow_unsandboxed,
                 "issued_at": self.issued_at,
                 "expires_at": self.expires_at,
+                **gate,
             }
         )
 
@@ -103,6 +108,7 @@ class Policy:
             allow_unsandboxed=fields.boolean("allow_unsandboxed"),
             issued_at=fields.integer("issued_at"),
             expires_at=fields.integer("expires_at"),
+            gate=fields.unless_absent("gate", lambda name: Gate.read(fields.object(name))),
         )
         fields.finish()
         if policy.auto_release != (policy.approvals == 0):

@@ -11,14 +11,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloister.evidence.canonical import canonical_bytes
-from cloister.evidence.errors import BindingError, ExpiredError, PolicyError, RosterError
+from cloister.evidence.canonical import JSON, canonical_bytes
+from cloister.evidence.errors import BindingError, ExpiredError, FormatError, PolicyError, RosterError
 from cloister.evidence.fields import Fields
+from cloister.evidence.figures import PASS, verdict_of
 from cloister.evidence.roster import CLOCK_SKEW_SECONDS, Roster, verify_by
 from cloister.evidence.signatures import SigningKey, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloister.evidence.policy import Policy
     from cloister.evidence.result import Result
@@ -44,9 +45,11 @@ class ReleaseRequest:
     reason: str
     created_at: int
     expires_at: int
+    exception: bool = False
+    """Asks to release a version whose de-biasing gate was not passed; the field is left out when false."""
 
     def to_payload(self) -> bytes:
-        return canonical_bytes({"type": "release-request", "v": 1, **self.__dict__})
+        return canonical_bytes({"type": "release-request", "v": 1, **_without_false(self.__dict__)})
 
     @classmethod
     def parse(cls, payload: bytes) -> ReleaseRequest:
@@ -64,8 +67,10 @@ class ReleaseRequest:
             reason=fields.text("reason"),
             created_at=fields.integer("created_at"),
             expires_at=fields.integer("expires_at"),
+            exception=fields.mark("exception"),
         )
         fields.finish()
+        _check_reason("release-request", request.exception, request.reason)
         return request
 
     def sign(self, key: SigningKey) -> Statement:
@@ -81,9 +86,11 @@ class Approval:
     approver: str
     reason: str
     created_at: int
+    exception: bool = False
+    """Approves the exception that the request asks for; the field is left out when false."""
 
     def to_payload(self) -> bytes:
-        return canonical_bytes({"type": "approval", "v": 1, **self.__dict__})
+        return canonical_bytes({"type": "approval", "v": 1, **_without_false(self.__dict__)})
 
     @classmethod
     def parse(cls, payload: bytes) -> Approval:
@@ -95,8 +102,10 @@ class Approval:
             approver=fields.identifier("approver"),
             reason=fields.text("reason"),
             created_at=fields.integer("created_at"),
+            exception=fields.mark("exception"),
         )
         fields.finish()
+        _check_reason("approval", approval.exception, approval.reason)
         return approval
 
     def sign(self, key: SigningKey) -> Statement:
@@ -118,9 +127,11 @@ class Release:
     wrap_sha256: str
     host: str
     created_at: int
+    exception: bool = False
+    """Whether the version left by an exception to its de-biasing gate; the field is left out when false."""
 
     def to_payload(self) -> bytes:
-        fields = {**self.__dict__, "approvals_sha256": list(self.approvals_sha256)}
+        fields = {**_without_false(self.__dict__), "approvals_sha256": list(self.approvals_sha256)}
         return canonical_bytes({"type": "release", "v": 1, **fields})
 
     @classmethod
@@ -139,6 +150,7 @@ class Release:
             wrap_sha256=fields.digest("wrap_sha256"),
             host=fields.identifier("host"),
             created_at=fields.integer("created_at"),
+            exception=fields.mark("exception"),
         )
         fields.finish()
         return release
@@ -163,7 +175,10 @@ def verify_request(statement: Statement, roster: Roster, *, now: int) -> Release
 
 
 def verify_approval(statement: Statement, request: Statement, roster: Roster, *, now: int) -> Approval:
-    """Check one approval of this very request.  Raises FormatError, SignatureError, RosterError, BindingError."""
+    """Check one approval of this very request, which says of itself whether it approves an exception.
+
+    Raises FormatError, SignatureError, RosterError, BindingError, PolicyError.
+    """
     approval = Approval.parse(statement.payload)
     person = roster.person(approval.approver)
     who = f"approver {person.id}"
@@ -172,13 +187,40 @@ def verify_approval(statement: Statement, request: Statement, roster: Roster, *,
         raise RosterError(f"{person.id} is not an approver")
     if approval.request_sha256 != request.digest:
         raise BindingError(f"the approval of {person.id} is for another request")
-    if approval.approver == ReleaseRequest.parse(request.payload).requester:
+    asked = ReleaseRequest.parse(request.payload)
+    if approval.approver == asked.requester:
         raise PolicyError(f"{person.id} may not approve their own request")
+    if approval.exception != asked.exception:
+        what = "lacks the consent to an exception, for which the request asks"
+        if approval.exception:
+            what = "consents to an exception, for which the request does not ask"
+        raise PolicyError(f"the approval of {person.id} {what}")
     return approval
 
 
-def check_policy(policy: Policy, result: Result, approvals: Sequence[Approval], *, request_id: str) -> None:
-    """Check that the policy holds for a release.  Raises PolicyError with the first rule that does not."""
+def check_gate(result: Result, *, exception: bool) -> None:
+    """Check that a de-biased version passed its gate, or that an exception is asked for.  Raises PolicyError."""
+    verdict = verdict_of(result.metrics)
+    if verdict not in (None, PASS) and not exception:
+        raise PolicyError(
+            f"the de-biasing gate says {verdict}: the version stays a candidate; "
+            "an exception needs a request and an approval that both say so, each with a reason"
+        )
+
+
+def check_policy(
+    policy: Policy, result: Result, approvals: Sequence[Approval], *, request_id: str, exception: bool = False
+) -> None:
+    """Check that the policy holds for a release.  Raises PolicyError with the first rule that does not.
+
+    An exception lifts the de-biasing gate and nothing else, and only with an approval of it, whatever the policy says
+    of approvals.
+    """
+    check_gate(result, exception=exception)
+    if exception and not any(approval.exception for approval in approvals):
+        raise PolicyError(
+            f"release {request_id} asks for an exception to the de-biasing gate, and nobody has approved one"
+        )
     if not result.sandboxed and not policy.allow_unsandboxed:
         raise PolicyError("the job ran without a sandbox, which the policy does not allow")
     for rule in policy.rules:
@@ -188,6 +230,16 @@ def check_policy(policy: Policy, result: Result, approvals: Sequence[Approval], 
         raise PolicyError(
             f"release {request_id} has {len(approvers)} of {policy.approvals} approvals that the policy wants"
         )
+
+
+def _without_false(fields: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Fields without an exception that is none: documents from before it was known keep their bytes."""
+    return {name: value for name, value in fields.items() if name != "exception" or value}
+
+
+def _check_reason(document: str, exception: bool, reason: str) -> None:  # noqa: FBT001
+    if exception and not reason.strip():
+        raise FormatError(f"{document}: an exception needs a reason")
 
 
 def verify_release(

@@ -36,10 +36,15 @@ class Result:
     metrics_before: dict[str, str]
     sandboxed: bool
     created_at: int
+    figures_sha256: str = ""
+    """Of a de-biasing job's numbers (`cloister.evidence.figures`); left out for other jobs."""
+    report_trailer_sha256: str = ""
+    """Of a de-biasing job's sealed report; left out for other jobs."""
 
     def to_payload(self) -> bytes:
         metrics: dict[str, JSON] = dict(self.metrics)
         metrics_before: dict[str, JSON] = dict(self.metrics_before)
+        bound = {"figures_sha256": self.figures_sha256, "report_trailer_sha256": self.report_trailer_sha256}
         return canonical_bytes(
             {
                 "type": "result",
@@ -57,6 +62,7 @@ class Result:
                 "metrics_before": metrics_before,
                 "sandboxed": self.sandboxed,
                 "created_at": self.created_at,
+                **{name: digest for name, digest in bound.items() if digest},
             }
         )
 
@@ -78,6 +84,8 @@ class Result:
             metrics_before=fields.decimals("metrics_before"),
             sandboxed=fields.boolean("sandboxed"),
             created_at=fields.integer("created_at"),
+            figures_sha256=fields.unless_absent("figures_sha256", fields.digest) or "",
+            report_trailer_sha256=fields.unless_absent("report_trailer_sha256", fields.digest) or "",
         )
         fields.finish()
         return result

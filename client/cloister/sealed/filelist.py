@@ -31,6 +31,9 @@ MODEL_FILES = (
 )
 """Patterns of the last part of a name: weights as safetensors, configuration, tokenizer, licence, card."""
 
+REPORT_FILES = ("report.html", "report.json")
+"""The files of a report bundle: these and no others."""
+
 _PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _HINTS = {
     **dict.fromkeys(_PICKLE, "it can run code when it is loaded; convert the weights to safetensors and remove it"),
@@ -55,6 +58,12 @@ def check_model_file(name: str) -> None:
     suffix = os.path.splitext(last)[1].lower()  # noqa: PTH122 - the name is of a bundle, not of this file system
     hint = _HINTS.get(suffix, "it is none of the files that a model consists of; remove it from the folder")
     raise FileNotAllowedError(f"model file {name}: {hint}")
+
+
+def check_report_file(name: str) -> None:
+    """Raise FileNotAllowedError unless a report consists of a file of this name."""
+    if name not in REPORT_FILES:
+        raise FileNotAllowedError(f"a report consists of {' and '.join(REPORT_FILES)} and of nothing else")
 
 
 def files_of(folder: str | os.PathLike[str], allow: Callable[[str], None] | None = None) -> list[tuple[str, Path]]:

@@ -71,7 +71,7 @@ class JobRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRow:
-    """A checkpoint or result."""
+    """A checkpoint, result or report."""
 
     object_id: str
     job_id: str
@@ -79,6 +79,7 @@ class ArtifactRow:
     step: int
     kind: str
     result: bytes
+    """Empty for a report, which the result of the export binds."""
     result_sha256: str
 
 

@@ -56,7 +56,7 @@ sealed_object = Table(
     "sealed_object",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("kind", String(16), nullable=False, comment="dataset, model, state or export"),
+    Column("kind", String(16), nullable=False, comment="dataset, model, state, export or report"),
     Column("team", _ID, nullable=False),
     Column("owner", _ID, nullable=False, comment="person or host id"),
     Column("pool", _ID, nullable=False),
@@ -186,10 +186,24 @@ artifact = Table(
     Column("job_id", _ID, ForeignKey("job.id"), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("step", BigInteger, nullable=False),
-    Column("kind", String(16), nullable=False, comment="state or export"),
+    Column("kind", String(16), nullable=False, comment="state, export or report"),
     Column("result", LargeBinary, nullable=False, comment="signed by the host"),
     Column("result_sha256", _DIGEST, nullable=False),
     Index("artifact_by_job", "job_id", "kind", "attempt", "step"),
+)
+
+artifact_figures = Table(
+    "artifact_figures",
+    metadata,
+    Column(
+        "object_id",
+        _ID,
+        ForeignKey("artifact.object_id"),
+        primary_key=True,
+        comment="the export whose result binds them",
+    ),
+    Column("figures", LargeBinary, nullable=False),
+    comment="Insert only. Numbers of a de-biasing job, without names: canonical JSON.",
 )
 
 model_version = Table(

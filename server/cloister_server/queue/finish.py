@@ -28,7 +28,7 @@ from cloister_server.errors import (
     NotFoundError,
     WrongStateError,
 )
-from cloister_server.queue import endings, events, views
+from cloister_server.queue import debias, endings, events, views
 from cloister_server.queue.fence import held_job
 from cloister_server.queue.states import CANCELLED, FAILED, PAUSED, PAUSING, PREEMPTED, SUCCEEDED
 from cloister_server.registry import access, objects, versions
@@ -102,6 +102,7 @@ def _succeed(tx: Transaction, call: Call, request: workers_pb2.FinishJobRequest,
     if sealed is None or sealed.state != objects.READY:
         raise BlobIncompleteError("the result's blob is not uploaded yet; upload it, then finish")
     result = Result.parse(Statement.from_bytes(artifact.result).payload)
+    debias.require_report(tx.connection, job.id, result)
     if request.layer_kind not in _LAYERS or request.layer_digest != result.files_sha256:
         raise InvalidFieldError("layer_digest", "is not the file list that the result signs, or the kind is unknown")
     tx.connection.execute(
@@ -129,7 +130,8 @@ def _insert_candidate(
     if start is None:
         raise NotFoundError("model")
     spec = json.loads(job.spec)
-    layers = [*json.loads(start.layers), [layer_kind, artifact.object_id, result.files_sha256]]
+    # One layer, whatever the job started from: what a host exports stands alone on the root base.
+    layers = [[layer_kind, artifact.object_id, result.files_sha256]]
     datasets = [oid for role, oid in views.inputs(connection, job.id) if role not in ("model", "layer")]
     found = [objects.find(connection, object_id) for object_id in datasets]
     connection.execute(

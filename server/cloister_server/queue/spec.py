@@ -34,7 +34,7 @@ def read_spec(data: bytes) -> jobs_pb2.JobSpec:
 
 def _check_form(spec: jobs_pb2.JobSpec) -> None:
     if spec.method.WhichOneof("type") is None:
-        raise InvalidFieldError("spec.method", "name one of classification and supervised")
+        raise InvalidFieldError("spec.method", "name one of classification, supervised and debias")
     if spec.adapter.WhichOneof("type") is None:
         raise InvalidFieldError("spec.adapter", "name one of lora and full")
     if not -_MAX_PRIORITY <= spec.priority <= _MAX_PRIORITY:

@@ -129,12 +129,12 @@ def _check_input(
     if row.state != objects.READY:
         raise BlobIncompleteError(f"{role} {reference.id} is not uploaded yet; finish the push first")
     manifest = Manifest.parse(row.manifest)
-    if row.kind == "dataset" and authorisation.purpose not in manifest.purposes:
-        raise EvidenceRejectedError("POLICY_NOT_MET", f"dataset {row.id} may not be used for this purpose")
+    if row.kind != "model" and authorisation.purpose not in manifest.purposes:
+        raise EvidenceRejectedError("POLICY_NOT_MET", f"{role} {row.id} may not be used for this purpose")
     if manifest.pool != authorisation.pool:
         raise EvidenceRejectedError("BINDING", f"{role} {row.id} was sealed for pool {manifest.pool}")
     if manifest.minimum_epsilon is not None:
-        raise EvidenceRejectedError("POLICY_NOT_MET", f"dataset {row.id} asks for differential privacy")
+        raise EvidenceRejectedError("POLICY_NOT_MET", f"{role} {row.id} asks for differential privacy")
     if now >= manifest.expires_at + CLOCK_SKEW_SECONDS:
         raise EvidenceRejectedError("EXPIRED", f"{role} {row.id} has expired; its owner must seal it again")
     return row

@@ -2,8 +2,9 @@
 """Who may move which ciphertext.
 
 A member writes and reads the datasets and base models of their team, and reads a result only once it was
-released to them in person.  A host writes what it registered under a lease that it holds, and reads what such a
-lease grants.  Everything else is NOT_FOUND, in the same words as what does not exist.
+released to them in person; reports of their team's jobs they read at any time.  A host writes what it registered
+under a lease that it holds, and reads what such a lease grants.  Everything else is NOT_FOUND, in the same words as
+what does not exist.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cloister_server.queue.fence import held_job, lease_covers
 from cloister_server.queue.states import GRANTED
 from cloister_server.registry import objects
 
-_ENTRY_KINDS = {"dataset": "dataset", "model": "model", "state": "artifact", "export": "artifact"}
+_ENTRY_KINDS = {"dataset": "dataset", "model": "model", "state": "artifact", "export": "artifact", "report": "artifact"}
 
 
 def subject_kind(row: ObjectRow) -> str:
@@ -95,7 +96,9 @@ def _may_read(connection: Connection, call: Call, row: ObjectRow) -> bool:
         return lease_covers(connection, call.principal.id, row.id)
     if row.team != call.principal.team:
         return False
-    return row.kind in OWNED_KINDS or (row.kind == "export" and _released_to(connection, row.id, call.principal.id))
+    if row.kind == "export":
+        return _released_to(connection, row.id, call.principal.id)
+    return row.kind in OWNED_KINDS or row.kind == "report"
 
 
 def _released_to(connection: Connection, object_id: str, person: str) -> bool:

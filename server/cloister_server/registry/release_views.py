@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 
 from cloister.api.v1 import common_pb2, models_pb2
 from cloister.evidence.entry import Subject
+from cloister.evidence.release import ReleaseRequest
 from cloister.evidence.signatures import Statement
 from cloister.wire import statement_to_proto
 from cloister_server.calls import AUDITOR, Call
@@ -84,6 +85,7 @@ def message(connection: Connection, call: Call, row: ReleaseRow) -> models_pb2.R
         refusal=row.refusal,
         created_at=timestamp(row.created_at),
         approvals_required=row.approvals_required,
+        exception=ReleaseRequest.parse(Statement.from_bytes(row.request).payload).exception,
     )
     if row.statement:
         release.statement.CopyFrom(statement_to_proto(Statement.from_bytes(row.statement)))

@@ -2,8 +2,9 @@
 """Releases: a member asks, others approve, a host's key agent decides and re-wraps.
 
 (1) The request is signed by the caller and binds this version's result, trailer and policy.  (2) The policy that
-the job was bound to is in force and its rules hold.  (3) Approvals are signed by approvers of this very request,
-never by the requester.  (4) With enough of them the release waits for a host; what the host's key agent signs is
+the job was bound to is in force and its rules hold; a de-biased version passed its gate, or an exception is asked for.
+(3) Approvals are signed by approvers of this very request, never by the requester; an exception waits for one,
+whatever the policy says.  (4) With enough of them the release waits for a host; what the host's key agent signs is
 verified and kept.  All of it is checked again by the key agent, which alone can wrap.
 """
 
@@ -19,8 +20,16 @@ from cloister.evidence.authorisation import Authorisation
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Subject
 from cloister.evidence.errors import EvidenceError, PolicyError
+from cloister.evidence.figures import VERDICT_METRIC
 from cloister.evidence.policy import Policy, verify_policy
-from cloister.evidence.release import Approval, ReleaseRequest, verify_approval, verify_release, verify_request
+from cloister.evidence.release import (
+    Approval,
+    ReleaseRequest,
+    check_gate,
+    verify_approval,
+    verify_release,
+    verify_request,
+)
 from cloister.evidence.result import Result
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
@@ -75,12 +84,13 @@ def create(
     policy = _check_policy(tx.connection, asked, version, roster, now)
     if not pool_key_ids(roster, pool, now) & set(objects.recipients(tx.connection, version.object_id)):
         raise NoCapableWorkerError(f"no certified host of pool {pool} can open this version", pool=pool)
-    state = QUEUED if policy.auto_release else PENDING
-    _insert(tx.connection, asked, statement, pool, policy.approvals, state)
+    wanted = max(policy.approvals, 1 if asked.exception else 0)
+    _insert(tx.connection, asked, statement, pool, wanted, PENDING if wanted else QUEUED)
     detail: dict[str, JSON] = {
         "version": version.id,
         "recipient": asked.recipient,
-        "approvals_required": policy.approvals,
+        "approvals_required": wanted,
+        "exception": asked.exception,
     }
     tx.record(call.event("release.request", Subject(KIND, asked.release_id, statement.digest), detail=detail))
     return release_views.stored_message(tx.connection, call, asked.release_id)
@@ -136,6 +146,10 @@ def _check_policy(
             rule.check(result.metrics)
         except PolicyError as error:
             raise of_policy(error, rule.metric) from error
+    try:
+        check_gate(result, exception=asked.exception)
+    except PolicyError as error:
+        raise of_policy(error, VERDICT_METRIC) from error
     return policy
 
 
@@ -195,7 +209,11 @@ def approve(
     given_count = int(tx.connection.execute(count).scalar_one())
     if given_count >= row.approvals_required:
         tx.connection.execute(update(_RELEASE).where(_RELEASE.c.id == row.id).values(state=QUEUED))
-    detail: dict[str, JSON] = {"approvals": given_count, "approvals_required": row.approvals_required}
+    detail: dict[str, JSON] = {
+        "approvals": given_count,
+        "approvals_required": row.approvals_required,
+        "exception": approval.exception,
+    }
     tx.record(call.event("release.approve", Subject(KIND, row.id, statement.digest), detail=detail))
     return release_views.stored_message(tx.connection, call, row.id)
 
@@ -248,6 +266,8 @@ def _grant(
         release = verify_release(statement, asked, request.wrap.wrap, roster, recipient_key_id=key_id, now=now)
     except EvidenceError as error:
         raise of_evidence(error) from error
+    if release.exception != ReleaseRequest.parse(asked.payload).exception:
+        raise EvidenceRejectedError("BINDING", "the statement and the request differ on whether this is an exception")
     if release.host != call.principal.id or release.release_id != row.id or request.wrap.recipient_key_id != key_id:
         raise EvidenceRejectedError("BINDING", "the statement is of another host, release or recipient")
     tx.connection.execute(
@@ -267,6 +287,7 @@ def _grant(
         "recipient": row.recipient,
         "wrap_sha256": hashlib.sha256(request.wrap.wrap).hexdigest(),
         "auto_release": release.auto_release,
+        "exception": release.exception,
     }
     tx.record(call.event("release.end", Subject(KIND, row.id, statement.digest), detail=detail))
 

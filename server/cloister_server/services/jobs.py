@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from cloister.api.v1 import jobs_pb2, jobs_pb2_grpc
 from cloister_server.calls import Context, current_call
 from cloister_server.pages import Page
-from cloister_server.queue import jobs, submit
+from cloister_server.queue import debias, jobs, submit
 from cloister_server.site import Site
 
 POLL_SECONDS = 1.0
@@ -41,6 +41,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         call = current_call()
         job = await self._site.change("job.cancel", lambda tx: jobs.cancel(tx, call, request.id))
         return jobs_pb2.CancelJobResponse(job=job)
+
+    async def GetJobReport(
+        self, request: jobs_pb2.GetJobReportRequest, context: Context
+    ) -> jobs_pb2.GetJobReportResponse:
+        call = current_call()
+        return await self._site.record("report.read", lambda tx: debias.get(tx, call, request.id))
 
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: Context

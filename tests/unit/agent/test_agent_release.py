@@ -12,7 +12,7 @@ from cloister.wire import statement_to_proto
 from cloister_workers.agent.lease import Lease
 from cloister_workers.agent.loop import Loop
 from cloister_workers.agent.releasing import run_release
-from fake_site import LEASE_SECONDS, FakeHost, granted, job_lease, unavailable
+from fake_site import LEASE_SECONDS, FakeHost, granted, unavailable
 
 
 def release_lease(host: FakeHost, accuracy: str = "0.9") -> tuple[workers_pb2.ReleaseLease, ReleaseOpening, bytes]:
@@ -128,16 +128,6 @@ def test_leftovers_of_a_crash_are_removed(host: FakeHost) -> None:
     host.host.cache.clear_partial()
     assert list(host.paths.spool.iterdir()) == []
     assert [path.name for path in host.paths.cache.iterdir()] == ["a" * 64]
-
-
-def test_a_job_on_an_adapted_version_is_refused_plainly(host: FakeHost) -> None:
-    """What this worker cannot do yet fails with its code before anything is fetched."""
-    leased = job_lease(host.control, host.site.job())
-    leased.model_layers.append(leased.model)
-    host.control.work.put(workers_pb2.LeaseWorkResponse(job=leased, lease_seconds=LEASE_SECONDS))
-    loop_of(host, threading.Event()).run(once=True)
-    assert host.control.finished[0].error.code == "MODEL_UNSUPPORTED"
-    assert "ReadBlob" not in host.control.calls
 
 
 def test_documents_of_a_release_pass_unchanged(host: FakeHost) -> None:

@@ -116,6 +116,65 @@ def test_a_job_goes_on_from_a_checkpoint(host: FakeHost) -> None:
     assert host.processes[0].side.inputs[DatasetRole.CHECKPOINT] == b"the state"
 
 
+def test_a_job_on_a_version_gets_its_layer(host: FakeHost) -> None:
+    """The layer's bundle flows into the trainer beside the rows, and the base model lies in its folder as always."""
+    layer = host.site.export(bundle(), host="host-2")
+    host.scripts.append(good_trainer)
+    ended = run(host, layers=[layer])
+    assert ended is not None
+    assert ended.state == jobs_pb2.JOB_STATE_SUCCEEDED
+    side = host.processes[0].side
+    assert side.inputs == {DatasetRole.TRAINING: ROWS, DatasetRole.LAYER: bundle()}
+    assert side.sandbox.model_dir is not None
+    assert (side.sandbox.model_dir / "config.json").read_bytes() == b"{}"
+    opened = json.loads(host.site.log.entries[-1])["detail"]["inputs"]
+    assert opened[1] == layer.object.trailer.digest
+
+
+def test_a_result_of_whole_weights_is_no_adapter(host: FakeHost) -> None:
+    """The layer's kind goes by the files that were sealed."""
+
+    def trainer(side: TrainerSide) -> None:
+        side.begin()
+        files = {"config.json": b"{}", "model.safetensors": b"weights"}
+        side.send_bundle(ResultMessage(step=2, metrics=ACCURACY, trained_tokens=200), bundle(files))
+
+    host.scripts.append(trainer)
+    ended = run(host)
+    assert ended is not None
+    assert ended.layer_kind == models_pb2.LAYER_KIND_MERGED_WEIGHTS
+
+
+def test_more_than_one_layer_is_refused_plainly(host: FakeHost) -> None:
+    """What this worker cannot do fails with its code before anything is fetched."""
+    ended = run(host, layers=[host.site.export(bundle()), host.site.export(bundle())])
+    assert ended is not None
+    assert (ended.state, ended.error.code) == (jobs_pb2.JOB_STATE_FAILED, "MODEL_UNSUPPORTED")
+    assert "ReadBlob" not in host.control.calls
+
+
+def test_a_withheld_layer_is_noticed(host: FakeHost) -> None:
+    """A lease without the layer that the member signed is not run on the bare base."""
+    leased = job_lease(host.control, host.site.job(layers=[host.site.export(bundle())]))
+    del leased.model_layers[:]
+    ended = run_lease(host, leased)
+    assert ended is not None
+    assert (ended.error.code, host.processes) == ("EVIDENCE_REFUSED", [])
+
+
+def test_a_layer_in_the_place_of_the_rows_is_noticed(host: FakeHost) -> None:
+    """A lease that swaps layer and training rows opens nothing."""
+    leased = job_lease(host.control, host.site.job(layers=[host.site.export(bundle())]))
+    layer, rows = leased.model_layers[0], leased.training
+    swapped = workers_pb2.GrantedObject()
+    swapped.CopyFrom(layer)
+    layer.CopyFrom(rows)
+    rows.CopyFrom(swapped)
+    ended = run_lease(host, leased)
+    assert ended is not None
+    assert (ended.error.code, host.processes) == ("EVIDENCE_REFUSED", [])
+
+
 def test_row_errors_fail_the_job_with_numbers_and_reasons(host: FakeHost) -> None:
     """Each refused row is an event of number and reason, and the job fails for good."""
 

@@ -43,6 +43,18 @@ def cloister(site, monkeypatch, capsys, tmp_path):
     return command
 
 
+def test_a_version_shows_what_it_was_made_from(cloister, site, spec, tmp_path):
+    """`model show` names the version that a result's job started from, whose base it shares."""
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec()))
+    first = cloister("job", "submit", "spec.yaml")[1].strip()
+    site.finish_job(first)
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump({**spec(), "model": "helpdesk", "suffix": "second"}))
+    second = cloister("job", "submit", "second.yaml")[1].strip()
+    site.finish_job(second)
+    shown = dict(re.findall(r"^(made from|base) +(\S+)$", cloister("model", "show", "second")[1], re.MULTILINE))
+    assert {"base": site.versions[first].base, "made from": first} == shown
+
+
 def test_main_path(cloister, site, rows, model_dir, tmp_path):
     """From push to pull, each command prints the id that the next one takes."""
     assert 0 == cloister("dataset", "push", rows, "--name", "tickets", "--purpose", "routing")[0]

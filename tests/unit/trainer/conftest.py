@@ -59,7 +59,7 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_recorder():
     return Recorder
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints and results: from the trainer's memory through the key agent into the store.
+"""Checkpoints, reports and results: from the trainer's memory through the key agent into the store.
 
 Order: sealed into the spool, registered with all its evidence, sent; only then is it spoken of.  A crash in between
 leaves an artifact without a complete blob, which nobody can use.
@@ -22,7 +22,11 @@ from cloister_workers.crashpoints import crash_here
 from cloister_workers.keyagent.client import JobSession, Sealed
 from cloister_workers.keyagent.errors import Refused
 
-_KINDS = {"state": workers_pb2.ARTIFACT_KIND_STATE, "export": workers_pb2.ARTIFACT_KIND_EXPORT}
+_KINDS = {
+    "state": workers_pb2.ARTIFACT_KIND_STATE,
+    "export": workers_pb2.ARTIFACT_KIND_EXPORT,
+    "report": workers_pb2.ARTIFACT_KIND_REPORT,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Bundle:
     step: int
     metrics: Mapping[str, float]
     metrics_before: Mapping[str, float]
+    figures: bytes = b""
+    """Numbers of a de-biasing job, with its export."""
 
 
 def seal(session: JobSession, bundle: Bundle, transfer: Transfer, folder: Path) -> tuple[Sealed, Path]:
@@ -44,7 +50,13 @@ def seal(session: JobSession, bundle: Bundle, transfer: Transfer, folder: Path) 
     with disk_full_is_our_fault(), path.open("wb") as file:
         try:
             made = session.seal(
-                bundle.kind, bundle.step, bundle.metrics, bundle.metrics_before, bundle.fd, file.fileno()
+                bundle.kind,
+                bundle.step,
+                bundle.metrics,
+                bundle.metrics_before,
+                bundle.fd,
+                file.fileno(),
+                figures=bundle.figures,
             )
         except Refused as refused:
             raise refusal(refused) from None
@@ -63,7 +75,8 @@ def store(lease: Lease, bundle: Bundle, made: Sealed, path: Path, transfer: Tran
         step=bundle.step,
         sealed=sealed_to_proto(made.object),
         wraps=[common_pb2.Wrap(recipient_key_id=w.recipient_key_id, wrap=w.wrap) for w in made.wraps],
-        result=statement_to_proto(made.result),
+        result=None if made.result is None else statement_to_proto(made.result),
+        figures=bundle.figures,
     )
     transfer.control.create_artifact(lease, request)
     transfer.upload(made.object_id, path)

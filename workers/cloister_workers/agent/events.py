@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from cloister.api.v1 import jobs_pb2, workers_pb2
 from cloister_workers.messages import (
     Evaluation,
+    Judged,
     Metrics,
     Progress,
     RowErrors,
@@ -21,7 +22,14 @@ MAX_LOSSES = 1000
 """Losses of single steps in one event; beyond it the newest are kept."""
 LOSS = "train_loss."
 _NAMES = {"loss": "train_loss", "learning_rate": "train_lr", "grad_norm": "train_grad_norm"}
-_STEPS = {Stage.VALIDATE: "validate", Stage.TRAIN: "train", Stage.EVALUATE: "evaluate", Stage.EXPORT: "seal"}
+_STEPS = {
+    Stage.VALIDATE: "validate",
+    Stage.TRAIN: "train",
+    Stage.EVALUATE: "evaluate",
+    Stage.MITIGATE: "mitigate",
+    Stage.JUDGE: "judge",
+    Stage.EXPORT: "seal",
+}
 
 
 def figures(metrics: Metrics | Mapping[str, float]) -> dict[str, float]:
@@ -103,6 +111,17 @@ def evaluation(message: Evaluation) -> workers_pb2.WorkerEvent:
     data = {"step": float(message.step), **figures(message.metrics)}
     text = f"evaluation {message.phase}"
     return workers_pb2.WorkerEvent(type="evaluation", level="info", message=text, data=data)
+
+
+def verdict(message: Judged) -> workers_pb2.WorkerEvent:
+    """The gate's word on one run of a de-biasing job."""
+    whose = "the version" if message.run == 0 else f"run {message.run}"
+    return note("info", f"the gate says {message.verdict} of {whose}")
+
+
+def report(size: int) -> workers_pb2.WorkerEvent:
+    """The report of a de-biasing job is sealed and stored."""
+    return note("info", "report stored", {"bytes": float(size)})
 
 
 def checkpoint(number: int, size: int) -> workers_pb2.WorkerEvent:

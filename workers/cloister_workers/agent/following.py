@@ -11,6 +11,7 @@ from pathlib import Path
 from cloister.api.v1 import jobs_pb2, models_pb2
 from cloister_workers.agent import artifacts, events, outcome
 from cloister_workers.agent.artifacts import Bundle
+from cloister_workers.agent.debias import FigureBook
 from cloister_workers.agent.errors import HostFault, JobFault, Stop, StopRequestedError
 from cloister_workers.agent.lease import Lease
 from cloister_workers.agent.outcome import Outcome
@@ -26,11 +27,15 @@ from cloister_workers.messages import (
     Evaluation,
     EvaluationPhase,
     Failed,
+    Figure,
+    Finding,
+    Judged,
     Metrics,
     Pause,
     PausedAt,
     Progress,
     Ready,
+    Report,
     Result,
     RowErrors,
     Rows,
@@ -60,8 +65,8 @@ class Follower:
     transfer: Transfer
     folder: Path
     clock: Callable[[], float]
-    merged: bool
-    """Whether the result is a whole set of weights rather than an adapter."""
+    book: FigureBook
+    """Numbers of a de-biasing job."""
     metrics_before: dict[str, float] = field(default_factory=dict)
     _told: Stop | None = None
     _deadline: float = 0.0
@@ -80,7 +85,7 @@ class Follower:
             try:
                 if isinstance(received.message, Ready) and not started:
                     started = True
-                    self.trainer.start(spec, self.lease.attempt, pours)
+                    self.trainer.start(spec, self.lease.attempt, pours, self.session.gate)
                     continue
                 if not started:
                     raise JobFault("PROTOCOL", "the trainer spoke before it was started; it was ended")
@@ -109,6 +114,8 @@ class Follower:
         match message:
             case Checkpoint():
                 self._checkpoint(message, fds[0])
+            case Report():
+                self._page(fds[0])
             case Result():
                 return self._result(message, fds[0])
             case Failed():
@@ -135,6 +142,11 @@ class Follower:
                 if message.phase is EvaluationPhase.BEFORE:
                     self.metrics_before = _plain(message.metrics)
                 self.reporter.add(events.evaluation(message))
+            case Figure() | Finding():
+                self.book.add(message)
+            case Judged():
+                self.book.add(message)
+                self.reporter.add(events.verdict(message))
             case _:
                 raise JobFault("PROTOCOL", "the trainer repeated itself; it was ended")
 
@@ -155,13 +167,21 @@ class Follower:
             return
         self.reporter.add(events.checkpoint(message.step, made.size))
 
+    def _page(self, fd: int) -> None:
+        """A report is in the store before the result that binds it is signed."""
+        bundle = Bundle("report", fd, 0, {}, {})
+        made, path = artifacts.seal(self.session, bundle, self.transfer, self.folder)
+        artifacts.store(self.lease, bundle, made, path, self.transfer)
+        self.reporter.add(events.report(made.size))
+
     def _result(self, message: Result, fd: int) -> Outcome:
-        bundle = Bundle("export", fd, message.step, _plain(message.metrics), self.metrics_before)
+        figures = self.book.payload()
+        bundle = Bundle("export", fd, message.step, _plain(message.metrics), self.metrics_before, figures)
         made, path = artifacts.seal(self.session, bundle, self.transfer, self.folder)
         self.reporter.add(events.step("seal", "finished"), events.step("publish", "started"))
         artifacts.store(self.lease, bundle, made, path, self.transfer)
         self.reporter.add(events.step("publish", "finished"))
-        kind = models_pb2.LAYER_KIND_MERGED_WEIGHTS if self.merged else models_pb2.LAYER_KIND_ADAPTER
+        kind = models_pb2.LAYER_KIND_ADAPTER if made.adapter else models_pb2.LAYER_KIND_MERGED_WEIGHTS
         return Outcome(
             state=jobs_pb2.JOB_STATE_SUCCEEDED,
             artifact_id=made.object_id,

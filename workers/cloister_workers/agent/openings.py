@@ -15,7 +15,7 @@ from cloister_workers.keyagent.errors import Refused
 _OF_THE_HOST = frozenset(
     {"BAD_REQUEST", "UNKNOWN_SESSION", "TRANSFER_FAILED", "READER_GONE", "STATE_NOT_WRITTEN", "INTERNAL", "KEY_AGENT"}
 )
-_OF_THE_RESULT = frozenset({"BAD_BUNDLE", "UNSAFE_NAME", "FILE_NOT_ALLOWED", "BUNDLE_LIMIT"})
+_OF_THE_RESULT = frozenset({"BAD_BUNDLE", "UNSAFE_NAME", "FILE_NOT_ALLOWED", "BUNDLE_LIMIT", "BAD_RESULT"})
 
 
 def inputs(lease: workers_pb2.JobLease) -> tuple[workers_pb2.GrantedObject, ...]:

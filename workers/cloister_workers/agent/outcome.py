@@ -14,7 +14,7 @@ from cloister.api.v1 import jobs_pb2, models_pb2, workers_pb2
 from cloister_workers.agent.errors import AttemptError, HostFault, JobFault, Stop
 from cloister_workers.agent.events import figures
 from cloister_workers.agent.lease import Lease
-from cloister_workers.messages import Failed, FailureCode, FailureNumber
+from cloister_workers.messages import Failed, FailureCode, FailureNumber, RefusalReason
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,23 @@ _MESSAGES = {
     FailureCode.ADAPTER_INVALID: "the adapter does not fit the base model",
     FailureCode.CHECKPOINT_INVALID: "the checkpoint does not fit the specification",
     FailureCode.NON_FINITE_LOSS: "the loss became infinite or undefined; use a smaller learning rate",
+    FailureCode.MITIGATION_REFUSED: "the mitigation must not be used here",
+    FailureCode.NOTHING_MEASURED: "no primary measure of the specification can be taken on these rows",
     FailureCode.PROTOCOL: "agent and trainer do not understand each other; install one version of both",
     FailureCode.INTERNAL: "a defect in the trainer",
     FailureCode.OUT_OF_MEMORY: "the trainer ran out of memory; use a smaller micro_batch_size or max_seq_length",
     FailureCode.SCRATCH_FULL: "the trainer's scratch space is full; the host's administrator can give it more",
     FailureCode.INPUT_UNREADABLE: "an input ended early",
+}
+_REFUSALS = {
+    RefusalReason.MODEL_KIND: "it does not fit this kind of model",
+    RefusalReason.PROTECTED_LABEL_LINK: "the group tells the label, so that erasing it would erase the task",
+    RefusalReason.TOO_FEW_TERMS: "a word list has too few terms",
+    RefusalReason.TOO_FEW_ROWS: "the rows are too few for what is fitted",
+    RefusalReason.NO_GROUPS: "the rows do not say which group they speak of, or all say the same one",
+    RefusalReason.NO_PAIRS: "no row has a term of the axis that could be swapped",
+    RefusalReason.NOT_ALLOWED: "it is off unless the specification allows it",
+    RefusalReason.NOT_LINEAR: "no linear step follows into which the map could be folded",
 }
 _OF_THE_HOST = frozenset({FailureCode.OUT_OF_MEMORY, FailureCode.SCRATCH_FULL, FailureCode.INPUT_UNREADABLE})
 _WITH_FIELD = frozenset({FailureCode.SPEC_INVALID, FailureCode.ADAPTER_INVALID})
@@ -90,6 +102,8 @@ def trainer_failure(message: Failed) -> AttemptError:
         text = f"{text} ({total} rows)"
     if message.code is FailureCode.INTERNAL:
         text = f"{text} ({message.kind})"
+    if message.code is FailureCode.MITIGATION_REFUSED and message.refusal is not RefusalReason.NONE:
+        text = f"{text}: {_REFUSALS[message.refusal]} ({message.refusal})"
     fault = HostFault if message.code in _OF_THE_HOST else JobFault
     param = message.spec_field.value if message.code in _WITH_FIELD else ""
     return fault(_CODES.get(message.code, message.code.value), text, param)

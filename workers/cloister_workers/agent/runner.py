@@ -24,6 +24,7 @@ from pathlib import Path
 from cloister.api.v1 import jobs_pb2, workers_pb2
 from cloister.errors import CloisterError
 from cloister_workers.agent import events, openings, outcome
+from cloister_workers.agent.debias import FigureBook
 from cloister_workers.agent.errors import (
     AgentError,
     AttemptError,
@@ -133,8 +134,10 @@ def _run(attempt: Attempt) -> Outcome:
 def _fetch(attempt: Attempt) -> dict[str, Path]:
     """(1) The ciphertext of the inputs by object id; a base model that seems cached is left out."""
     job = attempt.job
-    if job.model_layers:
-        raise JobFault("MODEL_UNSUPPORTED", "jobs on top of an adapted version are not supported by this worker yet")
+    if len(job.model_layers) > 1:
+        raise JobFault(
+            "MODEL_UNSUPPORTED", "a version of more than one layer is not supported; name one that a job made"
+        )
     openings.check_names(job)
     wanted = list(openings.inputs(job)[1:])
     if job.HasField("resume"):
@@ -208,6 +211,8 @@ def _pour(session: JobSession, granted: workers_pb2.GrantedObject, path: Path) -
 def _pours(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> dict[DatasetRole, Decrypt]:
     job = attempt.job
     granted = {DatasetRole.TRAINING: job.training}
+    if job.model_layers:
+        granted[DatasetRole.LAYER] = job.model_layers[0]
     if job.HasField("validation"):
         granted[DatasetRole.VALIDATION] = job.validation
     if job.HasField("evaluation"):
@@ -232,7 +237,7 @@ def _train(attempt: Attempt, session: JobSession, model: Path, pours: Mapping[Da
             transfer=attempt.transfer,
             folder=attempt.folder,
             clock=attempt.host.clock,
-            merged="full" in spec.get("adapter", {}),
+            book=FigureBook.of(attempt.job),
         )
         try:
             return follower.follow(spec, pours)

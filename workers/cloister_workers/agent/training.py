@@ -20,6 +20,7 @@ from typing import Protocol, Self
 from cloister_workers.agent.errors import HostFault, JobFault
 from cloister_workers.errors import PeerClosed, ProtocolError
 from cloister_workers.keyagent.errors import KeyAgentError, ReaderGoneError, Refused
+from cloister_workers.messages import Figure, Finding, Judged
 from cloister_workers.protocol import CONTROL_FD, Channel, DatasetRole, FromAgent, Received, Side, Start
 from cloister_workers.sandbox.errors import SandboxError
 from cloister_workers.sandbox.spec import SandboxSpec
@@ -108,8 +109,17 @@ class Trainer:
         """End it at once; returns immediately."""
         self._process.kill()
 
-    def start(self, spec: Mapping[str, object], attempt: int, inputs: Mapping[DatasetRole, Decrypt]) -> None:
-        """Hand over the job and let its inputs flow.  Raises PeerClosed, ProtocolError."""
+    def start(
+        self,
+        spec: Mapping[str, object],
+        attempt: int,
+        inputs: Mapping[DatasetRole, Decrypt],
+        gate: Mapping[str, object],
+    ) -> None:
+        """Hand over the job and let its inputs flow; `gate` is that of the verified policy.
+
+        Raises PeerClosed, ProtocolError.
+        """
         with ExitStack() as stack:
             ends: list[int] = []
             for decrypt in inputs.values():
@@ -125,6 +135,7 @@ class Trainer:
                 model_dir=self._process.model_path or "/model",
                 scratch=self._process.scratch_path,
                 attempt=attempt,
+                gate=dict(gate),
             )
             self._channel.send(message, ends)
 
@@ -144,7 +155,8 @@ class Trainer:
             if not select.select([self._channel], [], [], seconds)[0]:
                 return None
             received = self._channel.poll()
-            if received is not None:
+            # Figures come all at once, at the end: not their pace is bounded but their number (`FigureBook`).
+            if received is not None and not isinstance(received.message, Figure | Finding | Judged):
                 self._budget.spend()
             return received
         except PeerClosed:

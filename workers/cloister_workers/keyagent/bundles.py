@@ -11,17 +11,19 @@ import fcntl
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from cloister.sealed.bundle import BLOCK_SIZE, END, BundleLimits, check_name
 from cloister.sealed.errors import BundleFormatError, BundleLimitError
-from cloister.sealed.filelist import FileDigest, check_model_file, list_digest
+from cloister.sealed.filelist import REPORT_FILES, FileDigest, check_model_file, check_report_file, list_digest
 from cloister_workers.keyagent.errors import RequestError
 
+ADAPTER_CONFIG = "adapter_config.json"
 _COPY = 1 << 20
 _LIMITS = BundleLimits(max_files=256)
+_REPORT_LIMITS = BundleLimits(max_files=len(REPORT_FILES), max_file_size=8 << 20)
 _FROZEN = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
@@ -43,11 +45,26 @@ def check_frozen(fd: int) -> None:
         raise RequestError("the bundle's memfd is not sealed against changes")
 
 
-def scan(file: BinaryIO, limits: BundleLimits = _LIMITS) -> tuple[Member, ...]:
+def scan_report(file: BinaryIO) -> tuple[Member, ...]:
+    """The files of a report: `REPORT_FILES`, both of them, and together no longer than one may be.
+
+    Raises as `scan` does.
+    """
+    members = scan(file, _REPORT_LIMITS, check_report_file)
+    if len(members) != len(REPORT_FILES):
+        raise BundleFormatError("bundle: a report lacks one of its files")
+    if sum(member.digest.size for member in members) > _REPORT_LIMITS.max_file_size:
+        raise BundleLimitError("bundle: the report is longer than one may be")
+    return members
+
+
+def scan(
+    file: BinaryIO, limits: BundleLimits = _LIMITS, allow: Callable[[str], None] = check_model_file
+) -> tuple[Member, ...]:
     """The files of a bundle in ascending order.
 
-    Raises UnsafeNameError, FileNotAllowedError (only weights as safetensors, JSON and tokenizer files),
-    BundleLimitError, BundleFormatError.
+    Raises UnsafeNameError, FileNotAllowedError (by default only weights as safetensors, JSON and tokenizer files
+    are allowed), BundleLimitError, BundleFormatError.
     """
     members: list[Member] = []
     try:
@@ -56,7 +73,7 @@ def scan(file: BinaryIO, limits: BundleLimits = _LIMITS) -> tuple[Member, ...]:
                 if not entry.isreg() or entry.issparse():
                     raise BundleFormatError("bundle: it holds something other than plain files")
                 check_name(entry.name)
-                check_model_file(entry.name)
+                allow(entry.name)
                 if len(members) >= limits.max_files or entry.size > limits.max_file_size:
                     raise BundleLimitError("bundle: more or larger files than a checkpoint or result may have")
                 members.append(_member(file, entry))
@@ -72,6 +89,11 @@ def scan(file: BinaryIO, limits: BundleLimits = _LIMITS) -> tuple[Member, ...]:
 def files_sha256(members: tuple[Member, ...]) -> str:
     """The digest that names these files."""
     return list_digest(member.digest for member in members)
+
+
+def is_adapter(members: tuple[Member, ...]) -> bool:
+    """Whether these are an adapter's files, rather than a whole model's."""
+    return any(member.digest.name == ADAPTER_CONFIG for member in members)
 
 
 def _member(file: BinaryIO, entry: tarfile.TarInfo) -> Member:

@@ -15,7 +15,14 @@ from cloister.evidence.opening import JobOpening, ReleaseOpening
 from cloister.evidence.signatures import Statement
 from cloister_workers.keyagent import documents, protocol
 from cloister_workers.keyagent.errors import KeyAgentGone, Refused, RequestError
-from cloister_workers.keyagent.protocol import encode, socket_address, take, take_bytes, take_objects
+from cloister_workers.keyagent.protocol import (
+    encode,
+    socket_address,
+    take,
+    take_bytes,
+    take_object,
+    take_objects,
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,11 @@ class Sealed:
     object_id: str
     object: SealedObject
     wraps: tuple[WrappedKey, ...]
-    result: Statement
+    result: Statement | None
+    """What the host says of it; a report has none, the result of its job binds it."""
     files_sha256: str
+    adapter: bool
+    """Whether the files are an adapter's, rather than a whole model's."""
     size: int
     sha256: str
 
@@ -151,6 +161,8 @@ class JobSession:
             take(item, "id", str): take(item, "files_sha256", str) for item in take_objects(body, "objects")
         }
         """Of every model among the inputs, by object id; verified."""
+        self.gate = take_object(body, "gate")
+        """Bars of the verified policy for a de-biasing job; empty for the defaults."""
 
     def close(self) -> None:
         """End the session."""
@@ -176,8 +188,14 @@ class JobSession:
         metrics_before: Mapping[str, float],
         source: int,
         target: int,
+        *,
+        figures: bytes = b"",
     ) -> Sealed:
-        """Have the bundle in the memory `source` sealed into the file `target`.  Raises Refused, KeyAgentGone."""
+        """Have the bundle in the memory `source` sealed into the file `target`.
+
+        `figures` (canonical JSON) go with the export of a de-biasing job, after its report.
+        Raises Refused, KeyAgentGone.
+        """
         body = self._connection.ask(
             "seal",
             {
@@ -186,6 +204,7 @@ class JobSession:
                 "step": step,
                 "metrics": dict(metrics),
                 "metrics_before": dict(metrics_before),
+                "figures": encode(figures),
             },
             (source, target),
         )
@@ -194,8 +213,9 @@ class JobSession:
             object_id=take(body, "object_id", str),
             object=documents.sealed(body),
             wraps=tuple(WrappedKey(take(w, "recipient_key_id", str), take_bytes(w, "wrap")) for w in wraps),
-            result=documents.statement(body, "result"),
+            result=documents.statement(body, "result") if take(body, "result", str) else None,
             files_sha256=take(body, "files_sha256", str),
+            adapter=take(body, "adapter", bool),
             size=take(body, "size", int),
             sha256=take(body, "sha256", str),
         )

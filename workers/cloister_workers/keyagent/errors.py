@@ -9,6 +9,7 @@
   * TransferError          a descriptor could not be read or written
     * DiskFullError        because its file system is full
     * ReaderGoneError      because nobody reads the pipe any more
+  * ResultError            what a trainer made lacks evidence that a result of its kind must have
   * Refused                client side: the key agent said no, `reason` and message are its own
   * KeyAgentGone           client side: no answer
 """
@@ -66,6 +67,12 @@ class ReaderGoneError(TransferError):
     """Nobody reads the pipe any more."""
 
     reason: ClassVar[str] = "READER_GONE"
+
+
+class ResultError(KeyAgentError):
+    """What a trainer made may not be signed for."""
+
+    reason: ClassVar[str] = "BAD_RESULT"
 
 
 class Refused(KeyAgentError):

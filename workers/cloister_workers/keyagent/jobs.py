@@ -27,7 +27,16 @@ from cloister.sealed import keys
 from cloister.sealed.keys import Recipient
 from cloister.sealed.payload import SealedDigest, generate_dek, open_stream, seal_stream
 from cloister_workers.keyagent import documents
-from cloister_workers.keyagent.bundles import CanonicalBundle, check_frozen, files_sha256, scan
+from cloister_workers.keyagent.bundles import (
+    CanonicalBundle,
+    Member,
+    check_frozen,
+    files_sha256,
+    is_adapter,
+    scan,
+    scan_report,
+)
+from cloister_workers.keyagent.debias import Bound, Evidence, is_debias
 from cloister_workers.keyagent.errors import RequestError
 from cloister_workers.keyagent.gate import Gate, Work
 from cloister_workers.keyagent.protocol import encode, take, take_bytes, take_object
@@ -36,6 +45,7 @@ from cloister_workers.keyagent.vault import Vault
 from cloister_workers.messages import MetricName
 
 Table = Mapping[str, object]
+REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class Session:
     sandboxed: bool
     name: str
     """Of what the job makes."""
+    evidence: Evidence
+    """Of a de-biasing job."""
     closed: Event = field(default_factory=Event)
 
     def object(self, object_id: str) -> VerifiedObject:
@@ -89,7 +101,8 @@ class JobDesk:
 
         roster, approved = self._gate.admit(work, documents.statement(body, "roster"), verify)
         name = _result_name(opening.spec, approved)
-        session = Session(self._random(16).hex(), approved, roster, opening.attempt, sandboxed, name)
+        evidence = Evidence(is_debias(opening.spec))
+        session = Session(self._random(16).hex(), approved, roster, opening.attempt, sandboxed, name, evidence)
         return session, {"session": session.id, **_approved_table(approved)}
 
     def decrypt(self, session: Session, body: Table, fds: tuple[int, ...]) -> dict[str, object]:
@@ -115,21 +128,21 @@ class JobDesk:
         return {"size": digest.plaintext_size}
 
     def seal(self, session: Session, body: Table, fds: tuple[int, ...]) -> dict[str, object]:
-        """Seal what a trainer made to every host of the pool, and sign what it is.
+        """Seal what a trainer made, and sign what it is: a checkpoint or model to every host of the pool, a report to
+        the member who asked for it and to their team's recovery key, and to no host: none has a use for it.
 
-        Raises SealedError, EvidenceError, TransferError, RequestError.
+        Raises SealedError, EvidenceError, TransferError, RequestError, ResultError.
         """
         source, target = _two(fds)
         kind = take(body, "kind", str)
         if kind not in HOST_KINDS:
-            raise RequestError("kind is neither state nor export")
+            raise RequestError("kind is neither state, export nor report")
         step = take(body, "step", int)
         metrics = _metrics(take_object(body, "metrics"))
         before = _metrics(take_object(body, "metrics_before"))
+        bound = _evidence(session, kind, metrics, take_bytes(body, "figures"))
         with transfers():
-            check_frozen(source)
-            with os.fdopen(os.dup(source), "rb") as file:
-                members = scan(file)
+            members = _scan(source, kind)
             files = files_sha256(members)
             manifest = self._manifest(session, kind, step, files)
             payload = manifest.to_payload()
@@ -139,14 +152,20 @@ class JobDesk:
             digest = seal_stream(CanonicalBundle(source, members), sink, dek, bound_to)
             os.fsync(target)
         trailer = _trailer(bound_to, digest).sign(self._vault.signing)
-        result = self._result(session, manifest, trailer, metrics, before)
+        if kind == REPORT:
+            session.evidence.reports.append(trailer.digest)
+            signed = ""
+        else:
+            result = self._result(session, manifest, trailer, (metrics, before), bound)
+            signed = documents.statement_text(result)
         return {
             "object_id": manifest.id,
             "manifest": encode(payload),
             "trailer": documents.statement_text(trailer),
-            "wraps": self._wraps(session, dek, bound_to, manifest.created_at),
-            "result": documents.statement_text(result),
+            "wraps": _wraps(session, manifest, dek, bound_to),
+            "result": signed,
             "files_sha256": files,
+            "adapter": is_adapter(members),
             "size": digest.ciphertext_size,
             "sha256": digest.ciphertext_sha256,
         }
@@ -172,21 +191,15 @@ class JobDesk:
             },
         )
 
-    def _wraps(self, session: Session, dek: bytes, bound_to: bytes, now: int) -> list[dict[str, object]]:
-        hosts = session.roster.pool_hosts(session.approved.authorisation.pool, now)
-        recipients = [Recipient.parse(host.sealing_recipient) for host in hosts]
-        return [
-            {"recipient_key_id": item.key_id, "wrap": encode(keys.wrap(dek, item, bound_to))} for item in recipients
-        ]
-
     def _result(
         self,
         session: Session,
         manifest: Manifest,
         trailer: Statement,
-        metrics: dict[str, str],
-        before: dict[str, str],
+        metrics: tuple[dict[str, str], dict[str, str]],
+        bound: Bound,
     ) -> Statement:
+        after, before = metrics
         return Result(
             kind=manifest.kind,
             job_id=session.approved.authorisation.job_id,
@@ -197,11 +210,40 @@ class JobDesk:
             object_id=manifest.id,
             trailer_sha256=trailer.digest,
             files_sha256=manifest.details["files_sha256"],
-            metrics=metrics,
+            metrics=after,
             metrics_before=before,
             sandboxed=session.sandboxed,
             created_at=manifest.created_at,
+            figures_sha256=bound.figures_sha256,
+            report_trailer_sha256=bound.report_trailer_sha256,
         ).sign(self._vault.signing)
+
+
+def _evidence(session: Session, kind: str, metrics: Mapping[str, str], figures: bytes) -> Bound:
+    """What the result will bind; nothing is sealed before it is whole.  Raises ResultError, RequestError."""
+    if kind == "export":
+        return session.evidence.check_export(session.approved, session.attempt, metrics, figures)
+    if figures:
+        raise RequestError("figures come with an export alone")
+    if kind == REPORT:
+        session.evidence.check_report()
+    return Bound()
+
+
+def _scan(source: int, kind: str) -> tuple[Member, ...]:
+    check_frozen(source)
+    with os.fdopen(os.dup(source), "rb") as file:
+        return scan_report(file) if kind == REPORT else scan(file)
+
+
+def _wraps(session: Session, manifest: Manifest, dek: bytes, bound_to: bytes) -> list[dict[str, object]]:
+    roster, signed = session.roster, session.approved.authorisation
+    if manifest.kind == REPORT:
+        named = [roster.person(signed.member).recipient, roster.team(signed.team).recovery_recipient]
+    else:
+        named = [host.sealing_recipient for host in roster.pool_hosts(signed.pool, manifest.created_at)]
+    recipients = [Recipient.parse(text) for text in dict.fromkeys(named)]
+    return [{"recipient_key_id": item.key_id, "wrap": encode(keys.wrap(dek, item, bound_to))} for item in recipients]
 
 
 def _two(fds: tuple[int, ...]) -> tuple[int, int]:
@@ -243,8 +285,10 @@ def _metrics(table: Table) -> dict[str, str]:
 
 def _approved_table(approved: ApprovedJob) -> dict[str, object]:
     """What the agent may rely on, because it was verified here."""
+    gate = approved.policy.gate
     return {
         "resume_step": approved.resume_step,
+        "gate": {} if gate is None else gate.to_json(),
         "objects": [
             {
                 "id": item.manifest.id,

@@ -9,7 +9,8 @@ answer is an object without `error`, or {"error": reason, "message": text}.  Pla
     update_roster  {roster}                                                a newer roster
     open_job       {roster, opening, sandboxed}                            session, objects
     decrypt        {session, object_id, wrap}       + 2 fds (in, out)      size
-    seal           {session, kind, step, metrics, metrics_before} + 2 fds  manifest, trailer, wraps, result
+    seal           {session, kind, step, metrics, metrics_before, figures}
+                                                    + 2 fds (in, out)      manifest, trailer, wraps, result
     open_release   {roster, opening, wrap}                                 wrap, statement
     close          {session}                                               {}
 """

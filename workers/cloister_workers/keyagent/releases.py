@@ -68,4 +68,5 @@ class ReleaseDesk:
             wrap_sha256=hashlib.sha256(wrap).hexdigest(),
             host=self._vault.host_id,
             created_at=self._clock(),
+            exception=approved.request.exception,
         )

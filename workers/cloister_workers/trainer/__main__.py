@@ -61,13 +61,12 @@ def main() -> int:
 def _serve(channel: Channel) -> int:
     try:
         # Seconds of imports, done before Ready so that a waiting trainer starts its job at once.
-        from cloister_workers.trainer import job, model
+        from cloister_workers.trainer import dispatch, job, model
     except ImportError:
         channel.send(Failed(code=FailureCode.INTERNAL, kind=ExceptionKind.IMPORT_ERROR))
         return 1
     from cloister_workers.trainer.failures import failure_of
     from cloister_workers.trainer.session import Session
-    from cloister_workers.trainer.spec import parse_spec
 
     model.use_all_cores()
     channel.send(Ready())
@@ -76,7 +75,7 @@ def _serve(channel: Channel) -> int:
         with _inputs(received) as (start, inputs):
             tempfile.tempdir = start.scratch
             place = job.Workplace(start.model_dir, start.scratch, model.pick_device())
-            job.run_job(parse_spec(start.spec), inputs, place, Session(channel))
+            dispatch.run(start, inputs, place, Session(channel))
     except PeerClosed:
         raise
     except Cancelled as stop:

@@ -16,7 +16,9 @@ import tarfile
 from collections.abc import Mapping
 from typing import BinaryIO
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}")
+_MAX_NAME = 99
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*"
+_NAME = re.compile(rf"{_SEGMENT}(/{_SEGMENT})?")
 _MAX_FILES = 64
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -30,7 +32,7 @@ def write_bundle(files: Mapping[str, bytes]) -> int:
             tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
         ):
             for name in sorted(files):
-                entry = tarfile.TarInfo(_checked(name))
+                entry = tarfile.TarInfo(checked_name(name))
                 entry.size, entry.mode, entry.mtime = len(files[name]), 0o644, 0
                 archive.addfile(entry, io.BytesIO(files[name]))
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -52,7 +54,7 @@ def read_bundle(stream: BinaryIO) -> dict[str, bytes]:
                 content = archive.extractfile(entry) if entry.isreg() else None
                 if content is None or entry.name in files or len(files) == _MAX_FILES:
                     raise ValueError("the bundle holds something other than a few plain files")
-                files[_checked(entry.name)] = content.read()
+                files[checked_name(entry.name)] = content.read()
                 if len(files[entry.name]) != entry.size:
                     raise ValueError("the bundle is cut short")
     except tarfile.TarError as error:
@@ -60,7 +62,8 @@ def read_bundle(stream: BinaryIO) -> dict[str, bytes]:
     return files
 
 
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name in the bundle is not a plain file name")
+def checked_name(name: str) -> str:
+    """`name` where it is one or two plain segments, as `cloister.sealed.bundle.check_name` has it; else ValueError."""
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+        raise ValueError("a name in the bundle is not a plain file name, at most one folder deep")
     return name

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """STATE checkpoints: everything that the loop needs to go on as if it had never stopped.
 
-A bundle of two files. `state.safetensors`: optimiser tensors by name (see `optimiser`), `rng/cpu` and, on a
-GPU, `rng/cuda`, both uint8. `state.json`: the loop state, and a fingerprint of spec and examples so that a
-checkpoint of another job is refused. Numbers in JSON keep every bit (Python writes the shortest form that
-reads back equal).
+A bundle of two files. `state.safetensors`: optimiser tensors by name (see `optimiser`), under `objective/` what a
+stateful objective remembers, `rng/cpu` and, on a GPU, `rng/cuda`, both uint8. `state.json`: the loop state, and a
+fingerprint of spec and examples so that a checkpoint of another job is refused. Numbers in JSON keep every bit
+(Python writes the shortest form that reads back equal).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode, MetricName
 from cloister_workers.trainer.bundle import read_bundle, write_bundle
 from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.objectives import Objective, Stateful
 from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.spec import TrainingSpec
 
 _FORMAT = 1
 _TENSORS, _STATE = "state.safetensors", "state.json"
+_OBJECTIVE = "objective/"
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,12 @@ def fingerprint(spec: TrainingSpec, examples: Iterable[Example]) -> str:
     return state.hexdigest()
 
 
-def save_checkpoint(optimiser: Optimiser, state: LoopState, mark: str) -> int:
-    """A sealed memfd with the checkpoint; the caller closes it."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimiser.state().items()}
+def save_checkpoint(optimiser: Optimiser, state: LoopState, mark: str, objective: Objective | None = None) -> int:
+    """A sealed memfd with the checkpoint; the caller closes it. A stateful objective must be given."""
+    held = optimiser.state()
+    if isinstance(objective, Stateful):
+        held |= {_OBJECTIVE + name: tensor for name, tensor in objective.state().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -60,8 +65,9 @@ def save_checkpoint(optimiser: Optimiser, state: LoopState, mark: str) -> int:
     return write_bundle({_TENSORS: save(tensors), _STATE: json.dumps(document, sort_keys=True).encode()})
 
 
-def load_checkpoint(stream: BinaryIO, optimiser: Optimiser, mark: str) -> LoopState:
-    """Restore optimiser, weights and random state from a checkpoint, and return where to go on.
+def load_checkpoint(stream: BinaryIO, optimiser: Optimiser, mark: str, objective: Objective | None = None) -> LoopState:
+    """Restore optimiser, weights, random state and the memory of a stateful objective from a checkpoint, and return
+    where to go on.
 
     Raises TrainerError CHECKPOINT_INVALID where it is damaged or belongs to another job.
     """
@@ -75,7 +81,10 @@ def load_checkpoint(stream: BinaryIO, optimiser: Optimiser, mark: str) -> LoopSt
         state = LoopState(int(loop["step"]), int(loop["trained_tokens"]), float(loop["loss"]), before)
         tensors = load(files[_TENSORS])
         cpu, cuda = tensors.pop("rng/cpu"), tensors.pop("rng/cuda", None)
+        remembered = {name: tensors.pop(name) for name in [*tensors] if name.startswith(_OBJECTIVE)}
         optimiser.load(tensors)
+        if isinstance(objective, Stateful):
+            objective.load({name.removeprefix(_OBJECTIVE): tensor for name, tensor in remembered.items()})
     except (ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
         raise _invalid("it is damaged or of another model") from error
     torch.set_rng_state(cpu)

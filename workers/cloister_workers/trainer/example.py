@@ -15,9 +15,10 @@ import torch
 class Example:
     """One row, tokenised.
 
-    `learned` marks with 1 each token that is a target (supervised; empty for classification), `label` is the
-    class (classification; empty for supervised). `group` is the digest of the input, `digest` that of input
-    and answer.
+    `learned` marks each token that is a target, others are 0 (empty for classification): supervised with 1, masked
+    as `masked_language_model` says. `label` is the class (classification; else empty). `group` is the digest of the
+    input, `digest` that of input and answer. `other` is a second sequence to compare with: what a preference
+    rejects, the other text of a pair.
     """
 
     tokens: array[int]
@@ -26,6 +27,12 @@ class Example:
     learned: bytes = b""
     label: str = ""
     truncated: bool = False
+    other: Example | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens of all its sequences."""
+        return len(self.tokens) + (0 if self.other is None else self.other.size)
 
 
 @dataclass(frozen=True)

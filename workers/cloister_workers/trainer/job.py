@@ -2,7 +2,7 @@
 """One job from its start message to its result.
 
 1. validate: every row of every input is read and checked; the training rows are split
-2. load and adapt the model; put a checkpoint's state back, if there is one
+2. load and adapt the model, or the adapted version that the job starts from; put a checkpoint's state back
 3. evaluate on the evaluation part, before
 4. train
 5. evaluate on the evaluation part, after
@@ -34,12 +34,12 @@ from cloister_workers.protocol import (
     Stage,
     StageStatus,
 )
-from cloister_workers.trainer.adapt import attach_full, attach_lora
 from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint, save_checkpoint
 from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
 from cloister_workers.trainer.evaluate import evaluate
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_bundle
+from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
 from cloister_workers.trainer.model import load_causal, load_classifier, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
@@ -49,7 +49,7 @@ from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.probe import check_packing
 from cloister_workers.trainer.session import Session
-from cloister_workers.trainer.spec import Lora, Method, TrainingSpec
+from cloister_workers.trainer.spec import Method, TrainingSpec
 from cloister_workers.trainer.split import split_rows
 
 Inputs = Mapping[DatasetRole, BinaryIO]
@@ -92,10 +92,11 @@ class JobHooks:
 
 def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
-    tokenizer = load_tokenizer(place.model_dir, spec.method)
-    with _stage(session, Stage.VALIDATE):
-        objective, parts = prepare(spec, inputs, tokenizer, place.device, session)
-    model = build_model(spec, place, objective)
+    layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
+    tokenizer = load_tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir, spec.method)
+    with stage(session, Stage.VALIDATE):
+        objective, parts = prepare(spec, inputs, tokenizer, place.device, session, layer.labels if layer else ())
+    model = build_model(spec, place, objective, layer)
     optimiser = Optimiser(model, spec.hyperparameters.weight_decay, spec.hyperparameters.max_grad_norm)
     mark = fingerprint(spec, parts.training)
     trainee, hooks = Trainee(model, objective, optimiser), JobHooks(session, optimiser, mark)
@@ -107,31 +108,36 @@ def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Sessi
     state = LoopState()
     if DatasetRole.CHECKPOINT in inputs:
         state = load_checkpoint(inputs[DatasetRole.CHECKPOINT], optimiser, mark)
-    with _stage(session, Stage.EVALUATE):
+    with stage(session, Stage.EVALUATE):
         if state.step == 0:
             state = replace(state, before=tuple(measure(0).items()))
         session.evaluated(EvaluationPhase.BEFORE, 0, dict(state.before))
-    with _stage(session, Stage.TRAIN):
+    with stage(session, Stage.TRAIN):
         state = train(spec, trainee, parts, hooks, place.clock, state)
-    with _stage(session, Stage.EVALUATE):
+    with stage(session, Stage.EVALUATE):
+        model = finished(model, layer)
         after = measure(state.step)
         session.evaluated(EvaluationPhase.AFTER, state.step, after)
-    with _stage(session, Stage.EXPORT):
-        descriptor = export_bundle(model, tokenizer, spec.model, place.scratch)
+    with stage(session, Stage.EXPORT):
+        name = (layer.base_name if layer else "") or spec.model
+        descriptor = export_bundle(model, tokenizer, name, place.scratch)
     final = {MetricName.LOSS: state.loss, **after}
     session.hand_over(Result(step=state.step, metrics=final, trained_tokens=state.trained_tokens), descriptor)
 
 
-def build_model(spec: TrainingSpec, place: Workplace, objective: Objective) -> torch.nn.Module:
+def build_model(
+    spec: TrainingSpec, place: Workplace, objective: Objective, layer: Layer | None = None
+) -> torch.nn.Module:
     """The seeded, loaded and adapted model; torch's random state is left as `get_peft_model` leaves it."""
     torch.manual_seed(spec.seed)
+    model_dir = layer.model_dir(place.model_dir) if layer else place.model_dir
     if isinstance(objective, Classification):
         pad = int(objective.tokenizer.pad_token_id)
-        base = load_classifier(place.model_dir, objective.labels, pad, place.device)
+        base = load_classifier(model_dir, objective.labels, pad, place.device)
     else:
-        base = load_causal(place.model_dir, place.device)
+        base = load_causal(model_dir, place.device)
         check_packing(base.model, place.device)
-    return attach_lora(base, spec.adapter, spec.method) if isinstance(spec.adapter, Lora) else attach_full(base)
+    return attach(base, layer, spec.adapter, spec.method)
 
 
 def prepare(
@@ -140,11 +146,15 @@ def prepare(
     tokenizer: Any,  # noqa: ANN401
     device: torch.device,
     session: Session,
+    known: tuple[str, ...] = (),
 ) -> tuple[Objective, Parts]:
-    """Read, check and split every input. Raises RowsRefused, and TrainerError for too few rows or labels."""
+    """Read, check and split every input; `known` are the classes of a classifier that is trained on.
+
+    Raises RowsRefused, and TrainerError for too few rows or labels.
+    """
     reading = Reading(spec.data.max_rows, spec.data.reject_duplicates, lambda: session.poll(0))
     seen: set[bytes] = set()
-    objective = _objective(spec, tokenizer, device)
+    objective = _objective(spec, tokenizer, device, known)
     training = _read(DatasetRole.TRAINING, inputs, objective, reading, seen, session)
     labels = tuple(sorted({example.label for example in training.examples}))
     if isinstance(objective, Classification):
@@ -154,11 +164,11 @@ def prepare(
                 f"the training rows have {len(labels)} labels; classification needs 2 or more",
                 {FailureNumber.LABELS: len(labels)},
             )
-        objective = replace(objective, labels=labels)
+        objective = replace(objective, labels=known or labels)
     validation = _read(DatasetRole.VALIDATION, inputs, objective, reading, seen, session)
     evaluation = _read(DatasetRole.EVALUATION, inputs, objective, reading, seen, session)
     parts = _split(spec, inputs, training, validation, evaluation)
-    classes = len(labels) if isinstance(objective, Classification) else 0
+    classes = len(objective.labels) if isinstance(objective, Classification) else 0
     for dataset, used in zip(
         (training, validation, evaluation), (parts.training, parts.validation, parts.evaluation), strict=True
     ):
@@ -172,10 +182,10 @@ def prepare(
     return objective, parts
 
 
-def _objective(spec: TrainingSpec, tokenizer: Any, device: torch.device) -> Objective:  # noqa: ANN401
+def _objective(spec: TrainingSpec, tokenizer: Any, device: torch.device, known: tuple[str, ...]) -> Objective:  # noqa: ANN401
     wanted = spec.hyperparameters
     if spec.method is Method.CLASSIFICATION:
-        return Classification(tokenizer, wanted.max_seq_length, wanted.micro_batch_size, device)
+        return Classification(tokenizer, wanted.max_seq_length, wanted.micro_batch_size, device, known)
     reader = ChatReader(tokenizer, wanted.max_seq_length)
     return Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, device)
 
@@ -236,7 +246,7 @@ def _rows(dataset: Dataset, used: tuple[Example, ...], classes: int) -> Rows:
 
 
 @contextmanager
-def _stage(session: Session, name: Stage) -> Iterator[None]:
+def stage(session: Session, name: Stage) -> Iterator[None]:
     """Tell start and finish; a stage that raises is not finished."""
     session.stage(name, StageStatus.STARTED)
     yield

@@ -113,9 +113,10 @@ def train(
     hooks: Hooks,
     clock: Callable[[], float],
     state: LoopState,
+    enough: Callable[[Metrics], bool] = lambda _: False,
 ) -> LoopState:
-    """Train from `state` to the end of the plan. `clock` gives seconds; it decides on what is told when,
-    nothing else.
+    """Train from `state` to the end of the plan, or until `enough` says so of an evaluation. `clock` gives seconds;
+    it decides on what is told when, nothing else.
 
     Raises Cancelled before the next micro batch, Paused after a step whose checkpoint was told, and
     TrainerError NON_FINITE_LOSS with the step at which a loss or gradient norm was no number.
@@ -148,7 +149,7 @@ def train(
             wanted.lr_scheduler_type, wanted.learning_rate, state.step, plan.max_steps, wanted.warmup_ratio
         )
         optimiser.step(rate)
-        tokens = sum(len(example.tokens) for example in batch)
+        tokens = sum(example.size for example in batch)
         state = replace(state, step=state.step + 1, trained_tokens=state.trained_tokens + tokens, loss=loss)
 
         # ------------------------------------------------ once in a while
@@ -158,6 +159,8 @@ def train(
             measured = evaluate(model, objective, parts.validation, wanted.batch_size, poll)
             hooks.evaluated(EvaluationPhase.DURING, state.step, measured)
             metrics |= measured
+            if enough(measured):
+                break
         pause = hooks.pause_wanted() and state.step < plan.max_steps
         if pause or state.step in plan.checkpoints:
             hooks.checkpoint(state, metrics)

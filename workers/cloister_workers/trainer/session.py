@@ -16,6 +16,7 @@ from cloister_workers.protocol import (
     Metrics,
     Pause,
     Progress,
+    Report,
     Result,
     Stage,
     StageChange,
@@ -60,7 +61,7 @@ class Session:
     def evaluated(self, phase: EvaluationPhase, step: int, metrics: Metrics) -> None:
         self._channel.send(Evaluation(phase=phase, step=step, metrics=metrics))
 
-    def hand_over(self, message: Checkpoint | Result, descriptor: int) -> None:
+    def hand_over(self, message: Checkpoint | Report | Result, descriptor: int) -> None:
         """Send a bundle; closes `descriptor`."""
         try:
             self._channel.send(message, [descriptor])

@@ -48,12 +48,13 @@ class Scheduler(StrEnum):
     CONSTANT = "constant"
 
 
-def _check(
+def check(
     good: bool,  # noqa: FBT001 - the condition reads first
     name: SpecField,
     wanted: str,
     value: object,
 ) -> None:
+    """Raise SpecError unless `good`: what the field is, and what to give."""
     if not good:
         raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is {value!r}; give {wanted}")
 
@@ -90,20 +91,20 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         name, at_least_1 = SpecField, "a whole number from 1"
-        _check(1 <= self.n_epochs <= 10_000, name.N_EPOCHS, at_least_1, self.n_epochs)
-        _check(1 <= self.batch_size <= 65_536, name.BATCH_SIZE, at_least_1, self.batch_size)
+        check(1 <= self.n_epochs <= 10_000, name.N_EPOCHS, at_least_1, self.n_epochs)
+        check(1 <= self.batch_size <= 65_536, name.BATCH_SIZE, at_least_1, self.batch_size)
         micro = self.micro_batch_size
-        _check(0 <= micro <= 65_536, name.MICRO_BATCH_SIZE, "0 to 65536", micro)
+        check(0 <= micro <= 65_536, name.MICRO_BATCH_SIZE, "0 to 65536", micro)
         rate = self.learning_rate
-        _check(math.isfinite(rate) and 0 < rate <= 1, name.LEARNING_RATE, "a number above 0, at most 1", rate)
-        _check(0 <= self.warmup_ratio < 1, name.WARMUP_RATIO, "a number from 0 to below 1", self.warmup_ratio)
-        _check(0 <= self.weight_decay <= 1, name.WEIGHT_DECAY, "a number from 0 to 1", self.weight_decay)
+        check(math.isfinite(rate) and 0 < rate <= 1, name.LEARNING_RATE, "a number above 0, at most 1", rate)
+        check(0 <= self.warmup_ratio < 1, name.WARMUP_RATIO, "a number from 0 to below 1", self.warmup_ratio)
+        check(0 <= self.weight_decay <= 1, name.WEIGHT_DECAY, "a number from 0 to 1", self.weight_decay)
         norm = self.max_grad_norm
-        _check(math.isfinite(norm) and norm >= 0, name.MAX_GRAD_NORM, "a number from 0", norm)
-        _check(4 <= self.max_seq_length <= 1_048_576, name.MAX_SEQ_LENGTH, "4 to 1048576", self.max_seq_length)
-        _check(0 <= self.max_steps <= _MAX_STEPS, name.MAX_STEPS, f"0 to {_MAX_STEPS}", self.max_steps)
-        _check(0 <= self.n_evals <= 1000, name.N_EVALS, "0 to 1000", self.n_evals)
-        _check(0 <= self.n_checkpoints <= 1000, name.N_CHECKPOINTS, "0 to 1000", self.n_checkpoints)
+        check(math.isfinite(norm) and norm >= 0, name.MAX_GRAD_NORM, "a number from 0", norm)
+        check(4 <= self.max_seq_length <= 1_048_576, name.MAX_SEQ_LENGTH, "4 to 1048576", self.max_seq_length)
+        check(0 <= self.max_steps <= _MAX_STEPS, name.MAX_STEPS, f"0 to {_MAX_STEPS}", self.max_steps)
+        check(0 <= self.n_evals <= 1000, name.N_EVALS, "0 to 1000", self.n_evals)
+        check(0 <= self.n_checkpoints <= 1000, name.N_CHECKPOINTS, "0 to 1000", self.n_checkpoints)
 
 
 DEFAULTS: Mapping[Method, Hyperparameters] = {
@@ -128,10 +129,10 @@ class Data:
 
     def __post_init__(self) -> None:
         for share in (self.validation_fraction, self.evaluation_fraction):
-            _check(0 <= share < 1, SpecField.DATA, "fractions from 0 to below 1", share)
+            check(0 <= share < 1, SpecField.DATA, "fractions from 0 to below 1", share)
         both = self.validation_fraction + self.evaluation_fraction
-        _check(both < 1, SpecField.DATA, "fractions that add up to less than 1", both)
-        _check(self.max_rows >= 0, SpecField.DATA, "max_rows from 0", self.max_rows)
+        check(both < 1, SpecField.DATA, "fractions that add up to less than 1", both)
+        check(self.max_rows >= 0, SpecField.DATA, "max_rows from 0", self.max_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +146,10 @@ class Lora:
     """Last names of modules, e.g. query; empty: peft's choice for the architecture."""
 
     def __post_init__(self) -> None:
-        _check(1 <= self.rank <= 1024, SpecField.RANK, "1 to 1024", self.rank)
-        _check(math.isfinite(self.alpha) and self.alpha > 0, SpecField.ALPHA, "a number above 0", self.alpha)
-        _check(0 <= self.dropout < 1, SpecField.DROPOUT, "a number from 0 to below 1", self.dropout)
-        _check(all(self.target_modules), SpecField.TARGET_MODULES, "names of modules", len(self.target_modules))
+        check(1 <= self.rank <= 1024, SpecField.RANK, "1 to 1024", self.rank)
+        check(math.isfinite(self.alpha) and self.alpha > 0, SpecField.ALPHA, "a number above 0", self.alpha)
+        check(0 <= self.dropout < 1, SpecField.DROPOUT, "a number from 0 to below 1", self.dropout)
+        check(all(self.target_modules), SpecField.TARGET_MODULES, "names of modules", len(self.target_modules))
 
 
 @dataclass(frozen=True)
@@ -169,64 +170,85 @@ class TrainingSpec:
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
     def __post_init__(self) -> None:
-        _check(0 < self.seed < 2**64, SpecField.SEED, "1 to 2^64-1", self.seed)
+        check(0 < self.seed < 2**64, SpecField.SEED, "1 to 2^64-1", self.seed)
         resolved = self.hyperparameters
         if resolved.micro_batch_size == 0:
             whole = resolved.batch_size if self.method is Method.CLASSIFICATION else 1
             object.__setattr__(self, "hyperparameters", replace(resolved, micro_batch_size=whole))
 
 
+@dataclass(frozen=True)
+class Common:
+    """What a spec says whatever its method."""
+
+    model: str
+    seed: int
+    data: Data
+    adapter: Lora | Full
+
+
 def parse_spec(spec: Mapping[str, object]) -> TrainingSpec:
     """Read the JSON form of a JobSpec. Raises SpecError naming the field that does not fit."""
-    known = {entry.name for entry in fields(TrainingSpec)} - {"hyperparameters"} | _SKIPPED
-    _known(spec, known, SpecField.SPEC)
+    common = parse_common(spec)
     method, hyperparameters = _method(spec.get("method"))
+    return TrainingSpec(method=method, hyperparameters=hyperparameters, **vars(common))
+
+
+def parse_common(spec: Mapping[str, object]) -> Common:
+    """Everything but the method. Raises SpecError."""
+    known = {entry.name for entry in fields(TrainingSpec)} - {"hyperparameters"} | _SKIPPED
+    check_keys(spec, known, SpecField.SPEC)
     model = spec.get("model", "")
-    _check(isinstance(model, str), SpecField.SPEC, "a model name that is a string", type(model).__name__)
-    return TrainingSpec(
+    check(isinstance(model, str), SpecField.SPEC, "a model name that is a string", type(model).__name__)
+    return Common(
         model=str(model),
-        method=method,
-        seed=_whole(spec.get("seed", 0), SpecField.SEED) or _DEFAULT_SEED,
-        data=replace(Data(), **_typed(_table(spec.get("data", {}), SpecField.DATA), Data(), SpecField.DATA)),
+        seed=whole(spec.get("seed", 0), SpecField.SEED) or _DEFAULT_SEED,
+        data=replace(Data(), **_typed(table_of(spec.get("data", {}), SpecField.DATA), Data(), SpecField.DATA)),
         adapter=_adapter(spec.get("adapter", {"lora": {}})),
-        hyperparameters=hyperparameters,
     )
 
 
-def _known(table: Mapping[str, object], known: set[str] | frozenset[str], name: SpecField) -> None:
+def check_keys(table: Mapping[str, object], known: set[str] | frozenset[str], name: SpecField) -> None:
+    """Raise SpecError for a key outside of `known`."""
     extra = sorted(set(table) - known)
-    _check(not extra, name, f"only keys of {sorted(known)}", extra)
+    check(not extra, name, f"only keys of {sorted(known)}", extra)
 
 
-def _table(value: object, name: SpecField) -> Mapping[str, object]:
+def table_of(value: object, name: SpecField) -> Mapping[str, object]:
+    """`value` where it is an object. Raises SpecError."""
     if not isinstance(value, Mapping):
         raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is a {type(value).__name__}; give an object")
     return value
 
 
-def _one_key(value: object, name: SpecField, known: set[str]) -> tuple[str, Mapping[str, object]]:
-    table = _table(value, name)
-    _known(table, known, name)
-    _check(len(table) == 1, name, f"exactly one of {sorted(known)}", sorted(table))
+def one_key(value: object, name: SpecField, known: set[str]) -> tuple[str, Mapping[str, object]]:
+    """The one key of an object and what it holds. Raises SpecError."""
+    table = table_of(value, name)
+    check_keys(table, known, name)
+    check(len(table) == 1, name, f"exactly one of {sorted(known)}", sorted(table))
     key = next(iter(table))
-    return key, _table(table[key], name)
+    return key, table_of(table[key], name)
 
 
 def _method(value: object) -> tuple[Method, Hyperparameters]:
-    key, body = _one_key(value, SpecField.METHOD, {entry.value for entry in Method})
-    _known(body, {"hyperparameters"}, SpecField.METHOD)
-    given = dict(_table(body.get("hyperparameters", {}), SpecField.METHOD))
-    defaults = DEFAULTS[Method(key)]
+    key, body = one_key(value, SpecField.METHOD, {entry.value for entry in Method})
+    check_keys(body, {"hyperparameters"}, SpecField.METHOD)
+    return Method(key), parse_hyperparameters(body.get("hyperparameters", {}), DEFAULTS[Method(key)])
+
+
+def parse_hyperparameters(value: object, defaults: Hyperparameters) -> Hyperparameters:
+    """`defaults` with the given ones in their place. Raises SpecError."""
+    given = dict(table_of(value, SpecField.METHOD))
     scheduler = given.pop("lr_scheduler_type", defaults.lr_scheduler_type)
-    _check(scheduler in set(Scheduler), SpecField.LR_SCHEDULER_TYPE, f"one of {[*Scheduler]}", scheduler)
+    check(scheduler in set(Scheduler), SpecField.LR_SCHEDULER_TYPE, f"one of {[*Scheduler]}", scheduler)
     values = _typed(given, defaults, SpecField.METHOD)
-    return Method(key), replace(defaults, lr_scheduler_type=Scheduler(str(scheduler)), **values)
+    return replace(defaults, lr_scheduler_type=Scheduler(str(scheduler)), **values)
 
 
 def _adapter(value: object) -> Lora | Full:
-    key, body = _one_key(value, SpecField.ADAPTER, {"lora", "full"})
+    key, body = one_key(value, SpecField.ADAPTER, {"lora", "full"})
     if key == "full":
-        _known(body, set(), SpecField.ADAPTER)
+        check_keys(body, set(), SpecField.ADAPTER)
         return Full()
     given = dict(body)
     targets = given.pop("target_modules", [])
@@ -239,23 +261,23 @@ def _typed(given: Mapping[str, object], defaults: Data | Lora | Hyperparameters,
     """The given values in the types of the defaults; keys outside of the dataclass are refused."""
     kinds = {entry.name: type(getattr(defaults, entry.name)) for entry in fields(defaults)}
     kinds = {key: kind for key, kind in kinds.items() if kind in (bool, int, float)}
-    _known(given, set(kinds), name)
+    check_keys(given, set(kinds), name)
     named = {key: SpecField(key) if key in set(SpecField) else name for key in given}
     return {key: _value(value, kinds[key], named[key]) for key, value in given.items()}
 
 
 def _value(value: object, kind: type, name: SpecField) -> bool | int | float:
     if kind is bool:
-        _check(isinstance(value, bool), name, "true or false", value)
+        check(isinstance(value, bool), name, "true or false", value)
         return bool(value)
     if kind is int:
-        return _whole(value, name)
+        return whole(value, name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise SpecError(FailureCode.SPEC_INVALID, name, f"{name} is {value!r}; give a number")
     return float(value)
 
 
-def _whole(value: object, name: SpecField) -> int:
+def whole(value: object, name: SpecField) -> int:
     """A whole number; 64-bit ones come as strings in the contract's JSON form."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
         return int(value)

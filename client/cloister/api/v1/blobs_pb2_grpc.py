@@ -73,7 +73,7 @@ class BlobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
-        """Reads a blob from an offset. Members for objects of their team (results only once released to them),
+        """Reads a blob from an offset. Members for objects of their team (results only once released to them, reports always),
         workers for their lease's. After a failure read on from the last byte received.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

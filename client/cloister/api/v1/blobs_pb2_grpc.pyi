@@ -42,7 +42,7 @@ class BlobServiceStub:
     After a failure call GetUpload and continue from committed_size, which never decreases.
     """
     ReadBlob: _grpc.UnaryStreamMultiCallable[_blobs_pb2.ReadBlobRequest, _blobs_pb2.ReadBlobResponse]
-    """Reads a blob from an offset. Members for objects of their team (results only once released to them),
+    """Reads a blob from an offset. Members for objects of their team (results only once released to them, reports always),
     workers for their lease's. After a failure read on from the last byte received.
     """
 
@@ -60,7 +60,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     After a failure call GetUpload and continue from committed_size, which never decreases.
     """
     ReadBlob: _aio.UnaryStreamMultiCallable[_blobs_pb2.ReadBlobRequest, _blobs_pb2.ReadBlobResponse]  # type: ignore[assignment]
-    """Reads a blob from an offset. Members for objects of their team (results only once released to them),
+    """Reads a blob from an offset. Members for objects of their team (results only once released to them, reports always),
     workers for their lease's. After a failure read on from the last byte received.
     """
 
@@ -93,7 +93,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blobs_pb2.ReadBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_blobs_pb2.ReadBlobResponse], _abc.AsyncIterator[_blobs_pb2.ReadBlobResponse]]:
-        """Reads a blob from an offset. Members for objects of their team (results only once released to them),
+        """Reads a blob from an offset. Members for objects of their team (results only once released to them, reports always),
         workers for their lease's. After a failure read on from the last byte received.
         """
 

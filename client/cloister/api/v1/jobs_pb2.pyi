@@ -228,6 +228,7 @@ class Method(_message.Message):
 
     CLASSIFICATION_FIELD_NUMBER: _builtins.int
     SUPERVISED_FIELD_NUMBER: _builtins.int
+    DEBIAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def classification(self) -> Global___Classification:
         """Rows of "text" and "label"."""
@@ -236,17 +237,22 @@ class Method(_message.Message):
     def supervised(self) -> Global___Supervised:
         """Rows of "messages", or of "prompt" and "completion"; loss on completions only."""
 
+    @_builtins.property
+    def debias(self) -> Global___Debias:
+        """Bias is measured, mitigated and measured again; docs/reference/spec.md lists the kinds of rows."""
+
     def __init__(
         self,
         *,
         classification: Global___Classification | None = ...,
         supervised: Global___Supervised | None = ...,
+        debias: Global___Debias | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "supervised", b"supervised", "type", b"type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "debias", b"debias", "supervised", b"supervised", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "supervised", b"supervised", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "debias", b"debias", "supervised", b"supervised", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_type: _TypeAlias = _typing.Literal["classification", "supervised"]  # noqa: Y015
+    _WhichOneofReturnType_type: _TypeAlias = _typing.Literal["classification", "supervised", "debias"]  # noqa: Y015
     _WhichOneofArgType_type: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_type) -> _WhichOneofReturnType_type | None: ...
 
@@ -299,6 +305,200 @@ class Supervised(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Supervised: _TypeAlias = Supervised  # noqa: Y015
+
+@_typing.final
+class Debias(_message.Message):
+    """De-biasing: measure, mitigate, measure again, and judge against the bars of the signed release policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BarsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MarginsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TASK_FIELD_NUMBER: _builtins.int
+    AXES_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    MITIGATION_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
+    PRIMARY_FIELD_NUMBER: _builtins.int
+    UTILITIES_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
+    MARGINS_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    HYPERPARAMETERS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """What the model does: "classifier", "causal_lm", "masked_lm" or "sentence_encoder"."""
+    language: _builtins.str
+    """Language of word lists and templates; "en" when absent."""
+    seeds: _builtins.int
+    """Runs of a trained mitigation: the first makes the version, the others show how robust it is."""
+    @_builtins.property
+    def axes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Protected attributes, for example "gender"; "gender*age" is their intersection. Figures count in this list."""
+
+    @_builtins.property
+    def mitigation(self) -> Global___Mitigation:
+        """What is done to the model."""
+
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of measures of bias, taken before and after. Figures count in this list."""
+
+    @_builtins.property
+    def primary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Measures that decide: some of the list above."""
+
+    @_builtins.property
+    def utilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of measures of usefulness, taken before and after. Figures count in this list."""
+
+    @_builtins.property
+    def bars(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Bars by measure; only tighter than those of the release policy."""
+
+    @_builtins.property
+    def margins(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Largest loss by utility; only tighter than those of the release policy."""
+
+    @_builtins.property
+    def hyperparameters(self) -> Global___Hyperparameters:
+        """Settings of a trained mitigation."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        axes: _abc.Iterable[_builtins.str] | None = ...,
+        language: _builtins.str = ...,
+        mitigation: Global___Mitigation | None = ...,
+        measures: _abc.Iterable[_builtins.str] | None = ...,
+        primary: _abc.Iterable[_builtins.str] | None = ...,
+        utilities: _abc.Iterable[_builtins.str] | None = ...,
+        bars: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        margins: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        seeds: _builtins.int | None = ...,
+        hyperparameters: Global___Hyperparameters | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seeds", b"_seeds", "hyperparameters", b"hyperparameters", "mitigation", b"mitigation", "seeds", b"seeds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seeds", b"_seeds", "axes", b"axes", "bars", b"bars", "hyperparameters", b"hyperparameters", "language", b"language", "margins", b"margins", "measures", b"measures", "mitigation", b"mitigation", "primary", b"primary", "seeds", b"seeds", "task", b"task", "utilities", b"utilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seeds: _TypeAlias = _typing.Literal["seeds"]  # noqa: Y015
+    _WhichOneofArgType__seeds: _TypeAlias = _typing.Literal["_seeds", b"_seeds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seeds) -> _WhichOneofReturnType__seeds | None: ...
+
+Global___Debias: _TypeAlias = Debias  # noqa: Y015
+
+@_typing.final
+class Mitigation(_message.Message):
+    """What is done to the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SettingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, for example "counterfactual"; docs/reference/spec.md lists them."""
+    @_builtins.property
+    def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Numbers that the mitigation takes."""
+
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Words that the mitigation takes."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        settings: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "options", b"options", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mitigation: _TypeAlias = Mitigation  # noqa: Y015
 
 @_typing.final
 class Hyperparameters(_message.Message):
@@ -550,7 +750,7 @@ class JobStep(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """validate, queue, unseal, train, evaluate, seal or publish."""
+    """validate, queue, unseal, train, evaluate, mitigate, judge, seal or publish."""
     status: _builtins.str
     """"started", "finished" or "failed"."""
     @_builtins.property
@@ -1166,3 +1366,73 @@ class WatchJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
+
+@_typing.final
+class GetJobReportRequest(_message.Message):
+    """Which job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Job id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobReportRequest: _TypeAlias = GetJobReportRequest  # noqa: Y015
+
+@_typing.final
+class GetJobReportResponse(_message.Message):
+    """What a de-biasing job found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    WRAPS_FIELD_NUMBER: _builtins.int
+    figures: _builtins.bytes
+    """The numbers without names: canonical JSON (EVIDENCE.md, "figures"), whose SHA-256 the result holds."""
+    object_id: _builtins.str
+    """Id of the sealed report, for BlobService.ReadBlob. Only for members of the team."""
+    size: _builtins.int
+    """Bytes of ciphertext. Only for members of the team."""
+    @_builtins.property
+    def result(self) -> _common_pb2.Statement:
+        """Signed by the host: payload type application/vnd.cloister.result+json. It binds the digests of all below."""
+
+    @_builtins.property
+    def sealed(self) -> _common_pb2.SealedObject:
+        """Manifest of kind "report" and the trailer signed by the host. Only for members of the team."""
+
+    @_builtins.property
+    def wraps(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Wrap]:
+        """For the member who signed the job and for the team's recovery key. Only for members of the team."""
+
+    def __init__(
+        self,
+        *,
+        result: _common_pb2.Statement | None = ...,
+        figures: _builtins.bytes = ...,
+        object_id: _builtins.str = ...,
+        sealed: _common_pb2.SealedObject | None = ...,
+        size: _builtins.int = ...,
+        wraps: _abc.Iterable[_common_pb2.Wrap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "sealed", b"sealed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "object_id", b"object_id", "result", b"result", "sealed", b"sealed", "size", b"size", "wraps", b"wraps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobReportResponse: _TypeAlias = GetJobReportResponse  # noqa: Y015

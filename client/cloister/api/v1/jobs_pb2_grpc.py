@@ -60,6 +60,11 @@ class JobServiceStub:
                 request_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.GetJobReport = channel.unary_unary(
+                '/cloister.api.v1.JobService/GetJobReport',
+                request_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.GetJobReportRequest.SerializeToString,
+                response_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.GetJobReportResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -103,6 +108,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJobReport(self, request, context):
+        """What a de-biasing job found. Members of the team get the sealed report and its numbers; auditors (all teams)
+        the numbers alone. Safe to repeat. A job without a report, or not yet with one, is not found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
                     response_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'GetJobReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobReport,
+                    request_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.GetJobReportRequest.FromString,
+                    response_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.GetJobReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +286,33 @@ class JobService:
             '/cloister.api.v1.JobService/WatchJob',
             cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
             cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloister.api.v1.JobService/GetJobReport',
+            cloister_dot_api_dot_v1_dot_jobs__pb2.GetJobReportRequest.SerializeToString,
+            cloister_dot_api_dot_v1_dot_jobs__pb2.GetJobReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class JobServiceStub:
     """Events after a sequence number, then live ones; a heartbeat every few seconds; exactly one terminal message.
     Members and auditors. A stream that ends without the terminal message means "call again with the last seq".
     """
+    GetJobReport: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobReportRequest, _jobs_pb2.GetJobReportResponse]
+    """What a de-biasing job found. Members of the team get the sealed report and its numbers; auditors (all teams)
+    the numbers alone. Safe to repeat. A job without a report, or not yet with one, is not found.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -66,6 +70,10 @@ class JobServiceAsyncStub(JobServiceStub):
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Events after a sequence number, then live ones; a heartbeat every few seconds; exactly one terminal message.
     Members and auditors. A stream that ends without the terminal message means "call again with the last seq".
+    """
+    GetJobReport: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobReportRequest, _jobs_pb2.GetJobReportResponse]  # type: ignore[assignment]
+    """What a de-biasing job found. Members of the team get the sealed report and its numbers; auditors (all teams)
+    the numbers alone. Safe to repeat. A job without a report, or not yet with one, is not found.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +121,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
         """Events after a sequence number, then live ones; a heartbeat every few seconds; exactly one terminal message.
         Members and auditors. A stream that ends without the terminal message means "call again with the last seq".
+        """
+
+    @_abc_1.abstractmethod
+    def GetJobReport(
+        self,
+        request: _jobs_pb2.GetJobReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetJobReportResponse, _abc.Awaitable[_jobs_pb2.GetJobReportResponse]]:
+        """What a de-biasing job found. Members of the team get the sealed report and its numbers; auditors (all teams)
+        the numbers alone. Safe to repeat. A job without a report, or not yet with one, is not found.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

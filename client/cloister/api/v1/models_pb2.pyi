@@ -352,6 +352,7 @@ class Release(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     APPROVALS_REQUIRED_FIELD_NUMBER: _builtins.int
+    EXCEPTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Client-made UUID."""
     model_version: _builtins.str
@@ -363,7 +364,9 @@ class Release(_message.Message):
     refusal: _builtins.str
     """The failed check, once REFUSED."""
     approvals_required: _builtins.int
-    """Approvals that the policy wants."""
+    """Approvals that are wanted: those of the policy, or at least one for an exception."""
+    exception: _builtins.bool
+    """Whether the request asks for an exception to a de-biasing gate that was not passed."""
     @_builtins.property
     def request(self) -> _common_pb2.Statement:
         """Signed by the requester: payload type application/vnd.cloister.release-request+json."""
@@ -398,10 +401,11 @@ class Release(_message.Message):
         refusal: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         approvals_required: _builtins.int = ...,
+        exception: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "request", b"request", "statement", b"statement", "wrap", b"wrap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "approvals_required", b"approvals_required", "created_at", b"created_at", "id", b"id", "model_version", b"model_version", "refusal", b"refusal", "request", b"request", "state", b"state", "statement", b"statement", "team", b"team", "wrap", b"wrap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "approvals_required", b"approvals_required", "created_at", b"created_at", "exception", b"exception", "id", b"id", "model_version", b"model_version", "refusal", b"refusal", "request", b"request", "state", b"state", "statement", b"statement", "team", b"team", "wrap", b"wrap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

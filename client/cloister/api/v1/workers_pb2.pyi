@@ -66,6 +66,8 @@ class _ArtifactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Artifact
     """Everything needed to resume."""
     ARTIFACT_KIND_EXPORT: _ArtifactKind.ValueType  # 2
     """The model to use."""
+    ARTIFACT_KIND_REPORT: _ArtifactKind.ValueType  # 3
+    """The report of a de-biasing job, sealed to the member who signed it and to the team's recovery key."""
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """Kind of artifact."""
@@ -76,6 +78,8 @@ ARTIFACT_KIND_STATE: ArtifactKind.ValueType  # 1
 """Everything needed to resume."""
 ARTIFACT_KIND_EXPORT: ArtifactKind.ValueType  # 2
 """The model to use."""
+ARTIFACT_KIND_REPORT: ArtifactKind.ValueType  # 3
+"""The report of a de-biasing job, sealed to the member who signed it and to the team's recovery key."""
 Global___ArtifactKind: _TypeAlias = ArtifactKind  # noqa: Y015
 
 @_typing.final
@@ -611,7 +615,7 @@ Global___ReportEventsResponse: _TypeAlias = ReportEventsResponse  # noqa: Y015
 
 @_typing.final
 class CreateArtifactRequest(_message.Message):
-    """A sealed checkpoint or result."""
+    """A sealed checkpoint, result or report."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -622,6 +626,7 @@ class CreateArtifactRequest(_message.Message):
     SEALED_FIELD_NUMBER: _builtins.int
     WRAPS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Job id."""
     attempt: _builtins.int
@@ -630,17 +635,21 @@ class CreateArtifactRequest(_message.Message):
     """Kind."""
     step: _builtins.int
     """Finished steps."""
+    figures: _builtins.bytes
+    """Numbers of a de-biasing job, with its EXPORT: canonical JSON (EVIDENCE.md, "figures"), bound by the result."""
     @_builtins.property
     def sealed(self) -> _common_pb2.SealedObject:
-        """Manifest of kind "state" or "export" and the trailer signed by the host."""
+        """Manifest of kind "state", "export" or "report" and the trailer signed by the host."""
 
     @_builtins.property
     def wraps(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Wrap]:
-        """One wrap for each certified host of the pool."""
+        """One wrap for each certified host of the pool; for a report, one for the member and one for the team's recovery key."""
 
     @_builtins.property
     def result(self) -> _common_pb2.Statement:
-        """Signed by the host: payload type application/vnd.cloister.result+json."""
+        """Signed by the host: payload type application/vnd.cloister.result+json. Absent for a report, which the result
+        of the export binds.
+        """
 
     def __init__(
         self,
@@ -652,10 +661,11 @@ class CreateArtifactRequest(_message.Message):
         sealed: _common_pb2.SealedObject | None = ...,
         wraps: _abc.Iterable[_common_pb2.Wrap] | None = ...,
         result: _common_pb2.Statement | None = ...,
+        figures: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "sealed", b"sealed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "kind", b"kind", "result", b"result", "sealed", b"sealed", "step", b"step", "wraps", b"wraps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "figures", b"figures", "job_id", b"job_id", "kind", b"kind", "result", b"result", "sealed", b"sealed", "step", b"step", "wraps", b"wraps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

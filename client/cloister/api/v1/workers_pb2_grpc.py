@@ -107,7 +107,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateArtifact(self, request, context):
-        """Registers a sealed checkpoint or result; its blob is then sent with BlobService.WriteBlob. Workers.
+        """Registers a sealed checkpoint, result or report; its blob is then sent with BlobService.WriteBlob. Workers.
         Idempotent by the artifact id inside the manifest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,7 +46,7 @@ class WorkerServiceStub:
     ReportEvents: _grpc.UnaryUnaryMultiCallable[_workers_pb2.ReportEventsRequest, _workers_pb2.ReportEventsResponse]
     """Records events and progress. Workers. Idempotent by (attempt, stream_seq): send again what got no answer."""
     CreateArtifact: _grpc.UnaryUnaryMultiCallable[_workers_pb2.CreateArtifactRequest, _workers_pb2.CreateArtifactResponse]
-    """Registers a sealed checkpoint or result; its blob is then sent with BlobService.WriteBlob. Workers.
+    """Registers a sealed checkpoint, result or report; its blob is then sent with BlobService.WriteBlob. Workers.
     Idempotent by the artifact id inside the manifest.
     """
     FinishJob: _grpc.UnaryUnaryMultiCallable[_workers_pb2.FinishJobRequest, _workers_pb2.FinishJobResponse]
@@ -72,7 +72,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     ReportEvents: _aio.UnaryUnaryMultiCallable[_workers_pb2.ReportEventsRequest, _workers_pb2.ReportEventsResponse]  # type: ignore[assignment]
     """Records events and progress. Workers. Idempotent by (attempt, stream_seq): send again what got no answer."""
     CreateArtifact: _aio.UnaryUnaryMultiCallable[_workers_pb2.CreateArtifactRequest, _workers_pb2.CreateArtifactResponse]  # type: ignore[assignment]
-    """Registers a sealed checkpoint or result; its blob is then sent with BlobService.WriteBlob. Workers.
+    """Registers a sealed checkpoint, result or report; its blob is then sent with BlobService.WriteBlob. Workers.
     Idempotent by the artifact id inside the manifest.
     """
     FinishJob: _aio.UnaryUnaryMultiCallable[_workers_pb2.FinishJobRequest, _workers_pb2.FinishJobResponse]  # type: ignore[assignment]
@@ -125,7 +125,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workers_pb2.CreateArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workers_pb2.CreateArtifactResponse, _abc.Awaitable[_workers_pb2.CreateArtifactResponse]]:
-        """Registers a sealed checkpoint or result; its blob is then sent with BlobService.WriteBlob. Workers.
+        """Registers a sealed checkpoint, result or report; its blob is then sent with BlobService.WriteBlob. Workers.
         Idempotent by the artifact id inside the manifest.
         """
 

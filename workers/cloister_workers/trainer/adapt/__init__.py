@@ -5,5 +5,6 @@ from __future__ import annotations
 
 from cloister_workers.trainer.adapt.full import attach_full
 from cloister_workers.trainer.adapt.lora import attach_lora
+from cloister_workers.trainer.adapt.saved import attach_saved, merge_adapter
 
-__all__ = ["attach_full", "attach_lora"]
+__all__ = ["attach_full", "attach_lora", "attach_saved", "merge_adapter"]

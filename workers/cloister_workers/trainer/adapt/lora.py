@@ -13,21 +13,25 @@ from cloister_workers.messages import FailureCode, SpecField
 from cloister_workers.trainer.model import Base
 from cloister_workers.trainer.spec import Lora, Method
 
+_TASKS = {Method.CLASSIFICATION: peft.TaskType.SEQ_CLS, Method.SUPERVISED: peft.TaskType.CAUSAL_LM}
+_ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the output
 
-def attach_lora(base: Base, lora: Lora, method: Method) -> torch.nn.Module:
+
+def attach_lora(base: Base, lora: Lora, method: Method | None) -> torch.nn.Module:
     """`base` with adapters on the target modules; adapters have the base's dtype.
 
     Equal to `peft.get_peft_model(model, LoraConfig(task_type, r, lora_alpha, lora_dropout, target_modules,
-    modules_to_save))`, where modules_to_save are the fresh modules of a classifier, its head above all.
-    Raises SpecError ADAPTER_INVALID where no module has a target's name.
+    modules_to_save))`, where modules_to_save are the fresh modules of a classifier, its head above all. The one
+    target `all-linear` stands for every linear layer but the output. `method` None: a model that peft has no task for,
+    such as a masked language model. Raises SpecError ADAPTER_INVALID where no module has a target's name.
     """
-    task = peft.TaskType.SEQ_CLS if method is Method.CLASSIFICATION else peft.TaskType.CAUSAL_LM
+    whole = lora.target_modules == (_ALL_LINEAR,)
     config = peft.LoraConfig(
-        task_type=task,
+        task_type=None if method is None else _TASKS[method],
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) or None,
+        target_modules=_ALL_LINEAR if whole else list(lora.target_modules) or None,
         modules_to_save=list(base.fresh) or None,
     )
     try:

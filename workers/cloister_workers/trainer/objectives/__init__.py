@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -33,4 +33,17 @@ class Objective(Protocol):
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         """Metrics of an evaluation over all of `examples`."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective whose losses depend on the steps before: what it remembers rides in every checkpoint."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that `load` needs, by name."""
+        ...
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` gave. Raises KeyError or ValueError where names or shapes differ."""
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -17,15 +18,20 @@ from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer import metrics
 from cloister_workers.trainer.cross_entropy import token_hits, token_losses
 from cloister_workers.trainer.example import Example, Outcome
-from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.packing import best_fit_decreasing, cumulative_lengths, position_ids
+
+
+class Reader(Protocol):
+    """Turns one row into tokens with the learned ones marked."""
+
+    def read(self, row: dict[str, object]) -> Example | RowReason: ...
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """Prompt to completion, or the assistant's turns of a chat."""
+    """Prompt to completion, or the assistant's turns of a chat; with another reader, whatever it marks as learned."""
 
-    reader: ChatReader
+    reader: Reader
     row_tokens: int
     device: torch.device
 
@@ -40,16 +46,25 @@ class Supervised:
         return sum(example.learned[1:])
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        lengths = [len(example.tokens) for example in examples]
-        hidden = hidden_states(model, [token for example in examples for token in example.tokens], lengths, self.device)
-        places, targets, owners = self._targets(examples)
-        states, head = hidden[0, places], output_head(model)
+        states, targets, owners = self.predictions(model, examples)
+        head = output_head(model)
         sums = torch.zeros(len(examples), device=self.device)
         sums = sums.index_add(0, owners, token_losses(states, head, targets))
         hits = torch.zeros(len(examples), dtype=torch.int64, device=self.device)
         if not torch.is_grad_enabled():
             hits = hits.index_add(0, owners, token_hits(states, head, targets).long())
         return Outcome(sums, hits)
+
+    def predictions(
+        self, model: torch.nn.Module, examples: Sequence[Example]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One forward pass: the hidden states [label tokens, h] that targets are predicted from, the targets, and
+        whose they are (index in `examples`), int64 [label tokens] each.
+        """
+        lengths = [len(example.tokens) for example in examples]
+        hidden = hidden_states(model, [token for example in examples for token in example.tokens], lengths, self.device)
+        places, targets, owners = self._targets(examples)
+        return hidden[0, places], targets, owners
 
     def _targets(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Where to predict from, what, and for which example; int64 [label tokens] each."""
@@ -66,15 +81,19 @@ class Supervised:
         return places, targets, owners
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
-        tokens = sum(self.weight(example) for example in examples)
-        loss = sum(sums) / tokens
-        scores = {
-            MetricName.EVAL_LOSS: loss,
-            MetricName.EVAL_ROWS: float(len(examples)),
-            MetricName.EVAL_TOKEN_ACCURACY: sum(predicted) / tokens,
-        }
-        perplexity = metrics.perplexity(loss)
-        return scores if perplexity is None else {**scores, MetricName.EVAL_PERPLEXITY: perplexity}
+        return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
+
+
+def token_metrics(tokens: int, sums: Sequence[float], hits: Sequence[int]) -> Metrics:
+    """Metrics of an evaluation with `tokens` targets: the summed loss and the right tokens of each example."""
+    loss = sum(sums) / tokens
+    scores = {
+        MetricName.EVAL_LOSS: loss,
+        MetricName.EVAL_ROWS: float(len(sums)),
+        MetricName.EVAL_TOKEN_ACCURACY: sum(hits) / tokens,
+    }
+    perplexity = metrics.perplexity(loss)
+    return scores if perplexity is None else {**scores, MetricName.EVAL_PERPLEXITY: perplexity}
 
 
 def hidden_states(

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often the de-biasing gate says PASS where it must not, how often where it should, and how its intervals cover.
+
+    python benchmarks/debias_gate.py [--runs 400] [--draws 1000] [--only coverage|false|replay|power]
+
+Everything is drawn from models whose truth is known; no language model takes part. The statistics and the gate are
+those of the product.
+
+    coverage   by interval and kind of figure: how often the truth lies below and above
+    false      mitigations that do nothing, or not enough, or harm: each must PASS at most 5 % of the time, shown with
+               its Clopper-Pearson interval
+    replay     one set of stored scores, 100 small random perturbations of it: at most 14 may PASS (the 99.99 %
+               quantile of 100 trials at the design level of 5 %)
+    power      mitigations that do what they say
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from cloister.gate import Gate
+from cloister_workers.messages import Verdict
+from cloister_workers.trainer.debias.assess import assess, assess_utility, with_holm
+from cloister_workers.trainer.debias.gate import Wanted, judge
+from cloister_workers.trainer.debias.kinds import FloatArray, IntArray, ModelKind, Scale
+from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.results import Estimate, Kept
+from cloister_workers.trainer.debias.statistics.exact import clopper_pearson
+
+KINDS = frozenset({ModelKind.CLASSIFIER})
+LIMIT = 0.05
+
+
+# ---------------------------------------------------------------- measures whose scores are made up
+def share(scores: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weighted means of scores [n] under weights [b, n]."""
+    means: FloatArray = (weights @ scores) / weights.sum(axis=1)
+    return means
+
+
+@dataclass
+class Mean:
+    """Mean of scores [n, 1]: a flip rate, a mean difference of log-likelihoods, a share of pairs."""
+
+    name: str
+    binary: bool = False
+    signed: bool = False
+    ideal: float = 0.0
+    scale: Scale = Scale.SHARE
+    title: str = ""
+    source: str = "simulated"
+    extrinsic: bool = True
+    kinds: frozenset[ModelKind] = KINDS
+
+    def items(self, part: Any, axis: str) -> Missing:  # noqa: ANN401
+        return Missing("scores are made up")
+
+    def score(self, subject: Any, items: Items) -> FloatArray:  # noqa: ANN401
+        raise NotImplementedError
+
+    def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        unit = 100.0 if self.scale is Scale.POINTS else 1.0
+        return share(scores[:, 0], weights) * unit
+
+    def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        return {}
+
+
+@dataclass
+class Gap(Mean):
+    """Largest difference of the means of groups: demographic parity of 0/1 decisions."""
+
+    def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        rates = self._rates(items, scores, weights)
+        gap: FloatArray = rates.max(axis=1) - rates.min(axis=1)
+        return gap
+
+    def differences(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        rates = self._rates(items, scores, weights)
+        first, second = np.triu_indices(rates.shape[1], 1)
+        gaps: FloatArray = rates[:, first] - rates[:, second]
+        return gaps
+
+    def cells(self, items: Items, scores: FloatArray) -> FloatArray:
+        groups = np.asarray(items.groups)
+        return np.where(groups[None, :] == np.unique(groups)[:, None], 1.0, 0.0)
+
+    def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        member = self.cells(items, scores).T
+        with np.errstate(invalid="ignore"):
+            rates: FloatArray = (weights @ (member * scores[:, :1])) / (weights @ member)
+        return rates
+
+
+@dataclass
+class Right:
+    """Accuracy: scores [n, 1] of right and wrong."""
+
+    name: str = "accuracy"
+    title: str = ""
+    kinds: frozenset[ModelKind] = KINDS
+    scale: Scale = Scale.SHARE
+    higher_is_better: bool = True
+    binary: bool = True
+    source: str = "simulated"
+
+    def items(self, part: Any) -> Missing:  # noqa: ANN401
+        return Missing("scores are made up")
+
+    def score(self, subject: Any, items: Items) -> FloatArray:  # noqa: ANN401
+        raise NotImplementedError
+
+    def level(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        return share(scores[:, 0], weights)
+
+    def loss(self, items: Items, before: FloatArray, after: FloatArray, weights: FloatArray) -> FloatArray:
+        return self.level(items, before, weights) - self.level(items, after, weights)
+
+
+FLIP = Mean("flip_rate", binary=True)
+GAP = Gap("demographic_parity")
+DELTA = Mean("pair_preference", signed=True, scale=Scale.NATS)
+CROWS = Mean("crows_pll_nangia", binary=True, signed=True, ideal=50.0, scale=Scale.POINTS)
+RIGHT = Right()
+
+
+# ---------------------------------------------------------------- scores
+@dataclass(frozen=True)
+class Shape:
+    """How many clusters, items in each, groups that the clusters are dealt to, and how alike items of a cluster are."""
+
+    clusters: int
+    size: int = 1
+    groups: int = 1
+    alike: float = 0.0
+
+    @property
+    def index(self) -> IntArray:
+        """Cluster of each item."""
+        return np.repeat(np.arange(self.clusters), self.size)
+
+    @property
+    def group(self) -> IntArray:
+        """Group of each item."""
+        return self.index % self.groups
+
+    def items(self) -> Items:
+        names = tuple(f"c{number}" for number in self.index)
+        return Items(names, names, tuple(f"g{number}" for number in self.group))
+
+
+Pair = tuple[FloatArray, FloatArray]
+Draw = Callable[[np.random.Generator], Pair]
+
+
+def latent(shape: Shape, random: np.random.Generator) -> FloatArray:
+    """Standard normal, `alike` of the variance shared within clusters."""
+    shared = random.normal(size=shape.clusters)[shape.index] * float(np.sqrt(shape.alike))
+    own = random.normal(size=len(shape.index))
+    return shared + own * float(np.sqrt(1 - shape.alike))
+
+
+def rates(shape: Shape, before: list[float], after: list[float], tie: float) -> Draw:
+    """0/1 scores with a rate for each group, before and after tied with correlation `tie` (of normal variables)."""
+    cut = [stats.norm.ppf(np.asarray(shares))[shape.group] for shares in (before, after)]
+
+    def draw(random: np.random.Generator) -> Pair:
+        first, other = latent(shape, random), latent(shape, random)
+        second = tie * first + np.sqrt(1 - tie**2) * other
+        return (first < cut[0]).astype(np.float64)[:, None], (second < cut[1]).astype(np.float64)[:, None]
+
+    return draw
+
+
+def deltas(shape: Shape, before: float, after: float, tie: float, *, skewed: bool = False) -> Draw:
+    """Scores with mean `before` and `after` and standard deviation 1, normal or exponential."""
+
+    def draw(random: np.random.Generator) -> Pair:
+        first, other = latent(shape, random), latent(shape, random)
+        second = tie * first + np.sqrt(1 - tie**2) * other
+        if skewed:
+            first, second = (-np.log(stats.norm.sf(values)) - 1 for values in (first, second))
+        return (before + first)[:, None], (after + second)[:, None]
+
+    return draw
+
+
+# ---------------------------------------------------------------- the whole gate on one drawing
+@dataclass(frozen=True)
+class Setting:
+    """A mitigation whose truth is known: the primary measure, one on another axis, and accuracy."""
+
+    title: str
+    measure: Mean
+    shape: Shape
+    draw: Draw
+    other: tuple[Mean, Shape, Draw] | None = None
+    right: tuple[Shape, Draw] | None = None
+
+
+KEPT = Kept("accuracy", *(Estimate(0.9, 0.89, 0.91),) * 2, Estimate(0, -0.001, 0.001), 2000, 2000, 0.01)
+"""An accuracy that is hardly touched: it decides nothing."""
+
+
+def verdict(setting: Setting, gate: Gate, random: np.random.Generator) -> Verdict:
+    """Draw scores once and judge them."""
+    seed = int(random.integers(2**31))
+    name = setting.measure.name
+    first = assess(setting.measure, "a", setting.shape.items(), *setting.draw(random), gate, primary=True, seed=seed)
+    measured = [first]
+    if setting.other is not None:
+        measure, shape, draw = setting.other
+        measured.append(assess(measure, "b", shape.items(), *draw(random), gate, primary=False, seed=seed))
+    kept = KEPT
+    if setting.right is not None:
+        shape, draw = setting.right
+        kept = assess_utility(RIGHT, shape.items(), *draw(random), gate, seed)
+    wanted = Wanted(((name, "a"),), (RIGHT.name,))
+    return judge(with_holm(measured), [kept], wanted, gate, weights_changed=True).verdict
+
+
+def shams() -> Iterator[Setting]:
+    """What must not PASS. The first ones are inside the bar all the time: improvement alone stands in the way."""
+    for clusters, size, alike in ((25, 12, 0.1), (60, 5, 0.1), (1200, 1, 0.0)):
+        few = Shape(clusters, size, alike=alike)
+        label = f"{clusters} x {size}"
+        yield Setting(f"no effect, signed mean 0       {label}", DELTA, few, deltas(few, 0, 0, 0.5))
+        yield Setting(f"no effect, signed mean 0.1     {label}", DELTA, few, deltas(few, 0.1, 0.1, 0.9))
+        yield Setting(f"no effect, skewed mean 0.1     {label}", DELTA, few, deltas(few, 0.1, 0.1, 0.9, skewed=True))
+        yield Setting(f"turned round, signed mean 0.1  {label}", DELTA, few, deltas(few, 0.1, -0.1, 0.9))
+    flips, pairs = Shape(1200), Shape(1500)
+    yield Setting("no effect, flip rate 0.5 %, 1200 x 1", FLIP, flips, rates(flips, [0.005], [0.005], 0.5))
+    yield Setting("no effect, CrowS 50, 1500 pairs", CROWS, pairs, rates(pairs, [0.5], [0.5], 0.5))
+    yield Setting("no effect, CrowS 52, 1500 pairs", CROWS, pairs, rates(pairs, [0.52], [0.52], 0.9))
+    for groups in (2, 4):
+        many = Shape(4000 * groups, groups=groups)
+        draw = rates(many, [0.1] * groups, [0.1] * groups, 0.8)
+        yield Setting(f"no effect, gap 0, 4000 a group, {groups} groups", GAP, many, draw)
+    for clusters, size in ((25, 12), (60, 5), (300, 1)):
+        two = Shape(2 * clusters, size, groups=2, alike=0.3)
+        draw = rates(two, [0.5, 0.7], [0.5, 0.7], 0.8)
+        yield Setting(f"no effect, gap 20 points, {clusters} x {size} a group", GAP, two, draw)
+    yield from not_enough()
+
+
+def not_enough() -> Iterator[Setting]:
+    """An effect that is real, and something else that is exactly at its bar: PASS is false all the same."""
+    flips, wide = Shape(400), Shape(600)
+    yield Setting("level at bar, flip rate 10 to 2 %", FLIP, flips, rates(flips, [0.1], [0.02], 0.9))
+    tied = Shape(60, 10, alike=0.3)
+    yield Setting("level at bar, flips 10 to 2 %, 60 x 10", FLIP, tied, rates(tied, [0.1], [0.02], 0.9))
+    for groups in (2, 4):
+        some = Shape(600 * groups, groups=groups)
+        draw = rates(some, [0.5] * (groups - 1) + [0.7], [0.5] * (groups - 1) + [0.55], 0.9)
+        yield Setting(f"level at bar, gap 20 to 5 points, {groups} groups", GAP, some, draw)
+    yield Setting("level at bar, signed mean 1 to 0.25", DELTA, wide, deltas(wide, 1, 0.25, 0.9))
+    yield Setting("level at bar, skewed mean 1 to 0.25", DELTA, wide, deltas(wide, 1, 0.25, 0.9, skewed=True))
+    yield Setting("level at reversed bar, 1 to -0.25", DELTA, wide, deltas(wide, 1, -0.25, 0.9))
+    pairs = Shape(1200)
+    yield Setting("level at bar, CrowS 70 to 55", CROWS, pairs, rates(pairs, [0.7], [0.55], 0.8))
+    good = (DELTA, Shape(400), deltas(Shape(400), 1, 0, 0.9))
+    for size in (100, 400):
+        two, flat = Shape(2 * size, groups=2), Shape(size)
+        drift = rates(two, [0.5, 0.5], [0.475, 0.525], 0.99)
+        yield Setting(f"other axis at bar, gap 0 to 5, {size} a group", *good, other=(GAP, two, drift))
+        yield Setting(
+            f"other axis at bar, gap 1 to 6, {size} a group",
+            *good,
+            other=(GAP, two, rates(two, [0.5, 0.51], [0.475, 0.535], 0.99)),
+        )
+        crossing = rates(two, [0.51, 0.5], [0.47, 0.53], 0.99)
+        yield Setting(f"other axis at bar, gap -1 to 6, {size} a group", *good, other=(GAP, two, crossing))
+        yield Setting(
+            f"other axis at bar, signed 0 to 0.25, n {size}", *good, other=(DELTA, flat, deltas(flat, 0, 0.25, 0.97))
+        )
+        yield Setting(
+            f"other axis at bar, flips 0 to 2 %, n {size}",
+            *good,
+            other=(FLIP, flat, rates(flat, [0.0001], [0.0201], 0.9)),
+        )
+    for size in (400, 4000):
+        flat = Shape(size)
+        yield Setting(
+            f"utility at margin, accuracy 90 to 89, n {size}", *good, right=(flat, rates(flat, [0.9], [0.89], 0.99))
+        )
+
+
+def powers() -> Iterator[Setting]:
+    """What should PASS."""
+    flips = Shape(600)
+    yield Setting("flip rate 10 to 0.2 %, 600 texts", FLIP, flips, rates(flips, [0.1], [0.002], 0.9))
+    for size in (600, 2000):
+        two = Shape(2 * size, groups=2)
+        yield Setting(f"gap 20 to 0 points, {size} a group", GAP, two, rates(two, [0.4, 0.6], [0.5, 0.5], 0.9))
+    pairs = Shape(1050)
+    yield Setting("CrowS 62 to 50, 1050 pairs", CROWS, pairs, rates(pairs, [0.62], [0.5], 0.5))
+    wide = Shape(200)
+    yield Setting("signed mean 0.6 to 0, 200 pairs", DELTA, wide, deltas(wide, 0.6, 0, 0.9))
+    few = Shape(25, 12, alike=0.1)
+    yield Setting("signed mean 0.6 to 0, 25 x 12", DELTA, few, deltas(few, 0.6, 0, 0.9))
+    flat, good = Shape(4000), (DELTA, wide, deltas(wide, 1, 0, 0.9))
+    yield Setting("accuracy kept, 4000 texts, 5 % change", *good, right=(flat, rates(flat, [0.9], [0.9], 0.97)))
+
+
+# ---------------------------------------------------------------- what is printed
+def passes(setting: Setting, gate: Gate, runs: int, random: np.random.Generator) -> tuple[int, float, float]:
+    """How many of `runs` PASS, and the limits of the rate."""
+    count = sum(verdict(setting, gate, random) is Verdict.PASS for _ in range(runs))
+    return count, *clopper_pearson(count, runs, 0.05)
+
+
+def show(settings: Iterator[Setting], gate: Gate, runs: int, random: np.random.Generator) -> float:
+    """Print each setting's rate of PASS; returns the largest."""
+    worst = 0.0
+    for setting in settings:
+        count, low, high = passes(setting, gate, runs, random)
+        worst = max(worst, count / runs)
+        print(f"  {setting.title:58} PASS {count / runs:6.1%}  [{low:.1%}, {high:.1%}]", flush=True)
+    return worst
+
+
+def replay(gate: Gate, random: np.random.Generator, count: int = 100) -> Mapping[str, int]:
+    """PASS among `count` perturbations of stored scores, by measure.
+
+    A perturbed flip or decision is one whose margin is below a small random step; so bias moves at random and no
+    way is better than another. Levels are inside their bars, so that improvement alone stands in the way.
+    """
+    found = {}
+    for measure, shape, shift in (
+        (FLIP, Shape(600), -2.6),
+        (GAP, Shape(2400, groups=2), 0.0),
+        (DELTA, Shape(600), 0.1),
+        (CROWS, Shape(1500), 0.03),
+    ):
+        stored = latent(shape, random) + shift
+        items = shape.items()
+        judged = []
+        for seed in range(count):
+            moved = stored + 0.2 * random.normal(size=len(stored)) + 0.02 * random.normal() * (1 + shape.group)
+            pair = [(v if measure is DELTA else (v > 0).astype(np.float64))[:, None] for v in (stored, moved)]
+            entry = assess(measure, "a", items, pair[0], pair[1], gate, primary=True, seed=seed)
+            wanted = Wanted(((measure.name, "a"),), (RIGHT.name,))
+            judged.append(judge(with_holm([entry]), [KEPT], wanted, gate, weights_changed=True).verdict)
+        found[measure.name] = judged.count(Verdict.PASS)
+    return found
+
+
+def covered(measure: Mean, shape: Shape, draw: Draw, truth: tuple[float, float, float], gate: Gate, runs: int) -> str:
+    """How often bias before, bias after and change lie above their upper limit, and below their lower one."""
+    random = np.random.Generator(np.random.PCG64(runs))
+    above, below = np.zeros(3), np.zeros(3)
+    for seed in range(runs):
+        entry = assess(measure, "a", shape.items(), *draw(random), gate, primary=True, seed=seed)
+        intervals: tuple[Estimate, ...] = (entry.bias_before, entry.bias_after, entry.change)
+        above += [value > interval.high + 1e-12 for value, interval in zip(truth, intervals, strict=True)]
+        below += [value < interval.low - 1e-12 for value, interval in zip(truth, intervals, strict=True)]
+    names = ("before", "after", "change")
+    return "  ".join(f"{n} {b:5.1%} {a:5.1%}" for n, a, b in zip(names, above / runs, below / runs, strict=True))
+
+
+def coverage(gate: Gate, runs: int) -> None:
+    """Print misses below and above for several kinds of figures and numbers of clusters; 2.5 % is the design."""
+    print("coverage: truth below the lower limit, above the upper one")
+    for clusters in (10, 15, 20, 25, 50, 200):
+        flat, two = Shape(clusters), Shape(2 * clusters, groups=2)
+        cases = (
+            ("normal mean 1 to 0.5", DELTA, flat, deltas(flat, 1, 0.5, 0.8), (1, 0.5, -0.5)),
+            ("skewed mean 1 to 0.5", DELTA, flat, deltas(flat, 1, 0.5, 0.8, skewed=True), (1, 0.5, -0.5)),
+            ("rate 30 to 10 %", FLIP, flat, rates(flat, [0.3], [0.1], 0.8), (0.3, 0.1, -0.2)),
+            ("gap 20 to 10 points", GAP, two, rates(two, [0.4, 0.6], [0.5, 0.6], 0.8), (0.2, 0.1, -0.1)),
+            ("gap 0 to 10 points", GAP, two, rates(two, [0.5, 0.5], [0.5, 0.6], 0.8), (0, 0.1, 0.1)),
+        )
+        for title, measure, shape, draw, truth in cases:
+            print(
+                f"  {title:22} {shape.clusters:4} clusters  {covered(measure, shape, draw, truth, gate, runs)}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Print what is asked for; ends with an error where a false PASS is more frequent than it may be."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--only", choices=("coverage", "false", "replay", "power"))
+    wanted = parser.parse_args()
+    gate, random = Gate(draws=wanted.draws), np.random.Generator(np.random.PCG64(7))
+    if wanted.only in (None, "coverage"):
+        coverage(gate, wanted.runs)
+    if wanted.only in (None, "false"):
+        print(f"false PASS, {wanted.runs} runs each, at most {LIMIT:.0%}")
+        worst = show(shams(), gate, wanted.runs, random)
+        print(f"  largest {worst:.1%}")
+        assert worst <= LIMIT, "a sham passes too often"
+    if wanted.only in (None, "replay"):
+        found = replay(gate, random)
+        print(f"replay of 100 random perturbations: {found}")
+        assert max(found.values()) <= 14, "too many replays pass"
+    if wanted.only in (None, "power"):
+        print(f"power, {wanted.runs} runs each")
+        show(powers(), gate, wanted.runs, random)
+
+
+if __name__ == "__main__":
+    main()

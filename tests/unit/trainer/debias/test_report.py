@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report: what it says, what it never says, and that a group's name cannot break its page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+from cloister_workers.trainer.debias.report.page import report_files
+from cloister_workers.trainer.debias.report.plots import Row, interval_plot
+from cloister_workers.trainer.debias.results import (
+    Estimate,
+    Finding,
+    GroupEstimate,
+    Judgement,
+    Kept,
+    Measured,
+    NotMeasured,
+    Outcome,
+    Run,
+)
+from cloister_workers.words import GateRule, Verdict
+
+NASTY = "a\"<b>&'</svg><script>x</script>"
+
+
+def measured(**changes: object) -> Measured:
+    values: dict[str, object] = {
+        "measure": "flip_rate",
+        "axis": "gender",
+        "before": Estimate(0.113, 0.087, 0.139),
+        "after": Estimate(0.006, 0.002, 0.015),
+        "bias_before": Estimate(0.113, 0.087, 0.139),
+        "bias_after": Estimate(0.006, 0.002, 0.015),
+        "change": Estimate(-0.107, -0.131, -0.080),
+        "p": 0.0005,
+        "p_holm": 0.001,
+        "items": 900,
+        "clusters": 900,
+        "primary": True,
+        "ideal": 0.0,
+        "bar": 0.02,
+        "signed": False,
+        "extrinsic": True,
+        "groups": (GroupEstimate(NASTY, 450, Estimate(0.2, 0.1, 0.3), Estimate(0.1, math.nan, math.nan)),),
+    }
+    known = Measured.__dataclass_fields__
+    return Measured(**{name: value for name, value in (values | changes).items() if name in known})  # type: ignore[arg-type]
+
+
+def outcome(*entries: Measured, verdict: Verdict = Verdict.PASS, seeds: int = 1) -> Outcome:
+    kept = Kept(
+        "accuracy",
+        Estimate(0.847, 0.83, 0.86),
+        Estimate(0.867, 0.85, 0.88),
+        Estimate(-0.02, -0.03, -0.01),
+        1200,
+        1200,
+        0.01,
+    )
+    finding = Finding(GateRule.LEVEL, verdict, "flip_rate", "gender", Estimate(0.006, 0.002, 0.015), 0.02)
+    run = Run(42, entries or (measured(),), (kept,), Judgement(verdict, (finding,)))
+    return Outcome(
+        job={"model": "screening", "task": "classifier", "axes": "gender", "mitigation": "Counterfactual"},
+        runs=(run,) * seeds,
+        not_measured=(NotMeasured("bbq_ambiguous", "gender", "no rows of kind bbq"),),
+        notes={"texts_swapped": 800.0},
+        counts={"test_rows": 1200},
+    )
+
+
+class Tags(HTMLParser):
+    """Which tags a page has, and whether each is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+
+
+def test_the_page_has_no_script_and_no_address_to_fetch_from_whatever_a_group_is_called():
+    """A group's name is text on the page, never a tag, and the page fetches nothing."""
+    page = report_files(outcome())["report.html"].decode()
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.seen & {"script", "link", "img", "iframe", "b"}
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert not re.search(r"https?://|url\(|@import", page)
+
+
+def test_every_plot_is_one_whole_svg_element():
+    """Each plot parses as XML, with the nasty group name in it."""
+    page = report_files(outcome())["report.html"].decode()
+    plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(plots) == 2
+    for plot in plots:
+        ET.fromstring(plot)  # noqa: S314 - our own text
+
+
+def test_both_files_say_the_same_verdict_and_the_twin_reads_back():
+    """Page and JSON agree, and the JSON has no NaN: an end that could not be had is null."""
+    files = report_files(outcome(verdict=Verdict.INCONCLUSIVE))
+    document = json.loads(files["report.json"], parse_constant=pytest_fail)
+    assert document["verdict"] == "INCONCLUSIVE"
+    assert 'class="verdict INCONCLUSIVE"' in files["report.html"].decode()
+    assert document["measures"][0]["groups"][0]["after"] == {"value": 0.1, "low": None, "high": None}
+
+
+def pytest_fail(name: str) -> None:
+    raise AssertionError(name)
+
+
+def test_the_report_never_says_that_bias_was_removed():
+    """Whatever the verdict, no sentence claims a model without bias."""
+    for verdict in Verdict:
+        for text in report_files(outcome(verdict=verdict, seeds=3)).values():
+            assert not re.search(
+                r"bias (was |is |has been )?removed|unbiased|bias-free|no bias", text.decode(), re.IGNORECASE
+            )
+
+
+def test_the_headline_tells_an_improvement_from_an_open_change():
+    """An interval that includes no change is never told as lower."""
+    better = json.loads(report_files(outcome())["report.json"])["headline"][1]
+    unsure = measured(change=Estimate(-0.01, -0.03, 0.01))
+    open_ = json.loads(report_files(outcome(unsure))["report.json"])["headline"][1]
+    assert "excludes no change" in better
+    assert "not shown to differ" in open_
+    assert "excludes" not in open_
+
+
+def test_what_was_not_measured_stands_in_both_files():
+    """A measure that could not be taken is listed with its reason."""
+    files = report_files(outcome())
+    assert json.loads(files["report.json"])["not_measured"][0]["why"] == "no rows of kind bbq"
+    assert "no rows of kind bbq" in files["report.html"].decode()
+
+
+def test_a_plot_of_equal_or_missing_numbers_is_still_drawn():
+    """A scale without width gets some room; a row without numbers has a label and no mark."""
+    same = Estimate(0.0, 0.0, 0.0)
+    gone = Estimate(math.nan, math.nan, math.nan)
+    drawn = ET.fromstring(interval_plot("t", [Row("a", same, gone)], None, None))  # noqa: S314
+    assert [node.attrib["class"] for node in drawn.iter() if node.tag.endswith("circle")] == ["before"]
+    assert interval_plot("t", [Row("a", gone, gone)], None, None) == ""

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From scores before and after to figures with intervals: what one measure or utility shows, without judging it.
+
+Bias is |figure - ideal|. Its interval is the folded one of the figure: from 0 where that holds the ideal. Three traps
+are seen to, each by making an interval wider:
+
+    few events     0/1 scores get exact limits as well, and nothing is surer than unseen clusters allow (`exact.unseen`)
+    kinks          |x| of a noisy x is too large near 0, so a worsening from there looks too small. Where the figure
+                   before cannot be told from the ideal, the worsening is bounded by how far the figure moved at all:
+                   |a| - |b| <= |a - b|, and for the largest of several differences likewise
+    no change      p of the change is the larger of the bootstrap's and that of an exact test in which before and
+                   after of whole clusters change places; the latter holds for any number of clusters
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cloister.gate import Gate
+from cloister_workers.trainer.debias.kinds import FloatArray, Scale
+from cloister_workers.trainer.debias.measure import Compares, Items, Measure, Utility
+from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured
+from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sample, drawing
+from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
+from cloister_workers.trainer.debias.statistics.holm import holm
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One measure with its scores; `unit` is what a share of 1 is on its scale."""
+
+    measure: Measure
+    items: Items
+    before: FloatArray
+    after: FloatArray
+    clusters: Clusters
+    unit: float
+
+
+def assess(
+    measure: Measure,
+    axis: str,
+    items: Items,
+    before: FloatArray,
+    after: FloatArray,
+    gate: Gate,
+    primary: bool,  # noqa: FBT001 - a fact about the measure
+    seed: int,
+) -> Measured:
+    """Figures, intervals and p of one measure on one axis, from scores [n, k] of the same items in the same order.
+
+    `p_holm` is p until `with_holm` has seen all measures of the job.
+    """
+    case = _Case(measure, items, before, after, Clusters.of(items.clusters), _unit(measure.scale))
+    names = list(measure.by_group(items, before, np.ones((1, len(items)))))
+    first, second, moved, *groups = drawing(_Columns(case, tuple(names), _taken(case)), case.clusters, gate.draws, seed)
+    hidden = _hidden(case, gate.alpha)
+    estimates = [_figure(case, sample, scores, gate.alpha) for sample, scores in ((first, before), (second, after))]
+    biases = [_folded(estimate, measure.ideal) for estimate in estimates]
+    if isinstance(measure, Compares):
+        biases = [replace(bias, high=max(bias.high, bias.value + hidden)) for bias in biases]
+    changed = first.with_(lambda b, a: np.abs(a - measure.ideal) - np.abs(b - measure.ideal), second)
+    p = _p(case, changed, gate.draws, seed)
+    return Measured(
+        measure=measure.name,
+        axis=axis,
+        before=estimates[0],
+        after=estimates[1],
+        bias_before=biases[0],
+        bias_after=biases[1],
+        change=_change(case, changed.interval(gate.alpha), estimates[0], moved.interval(gate.alpha), hidden),
+        p=p,
+        p_holm=p,
+        items=len(items),
+        clusters=case.clusters.count,
+        primary=primary,
+        ideal=measure.ideal,
+        bar=gate.bars.get(measure.name),
+        groups=_groups(items, names, groups, gate.alpha),
+        signed=measure.signed,
+        extrinsic=measure.extrinsic,
+    )
+
+
+def assess_utility(
+    utility: Utility, items: Items, before: FloatArray, after: FloatArray, gate: Gate, seed: int
+) -> Kept:
+    """Levels and paired loss of one utility; levels are NaN where only the loss means something."""
+    clusters = Clusters.of(items.clusters)
+
+    def columns(weights: FloatArray) -> FloatArray:
+        levels = [utility.level(items, scores, weights) for scores in (before, after)]
+        return np.stack([*levels, utility.loss(items, before, after, weights)], axis=1)
+
+    first, second, lost = (sample.interval(gate.alpha) for sample in drawing(columns, clusters, gate.draws, seed))
+    hidden = unseen(clusters.effective(), gate.alpha) * _unit(utility.scale) if utility.binary else 0.0
+    return Kept(
+        utility=utility.name,
+        before=first,
+        after=second,
+        loss=_around(lost, hidden),
+        items=len(items),
+        clusters=clusters.count,
+        margin=gate.margins.get(utility.name),
+    )
+
+
+def with_holm(measured: Sequence[Measured]) -> tuple[Measured, ...]:
+    """The same with `p_holm` adjusted over all primary measures and axes."""
+    adjusted = iter(holm([entry.p for entry in measured if entry.primary]))
+    return tuple(replace(entry, p_holm=next(adjusted)) if entry.primary else entry for entry in measured)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Figure before, after, how far it moved; then each group before and after."""
+
+    case: _Case
+    names: tuple[str, ...]
+    taken: FloatArray
+    """Which differences of a measure that compares can be taken at all: 0/1 [m]."""
+
+    def __call__(self, weights: FloatArray) -> FloatArray:
+        case = self.case
+        both = [case.measure.figure(case.items, scores, weights) for scores in (case.before, case.after)]
+        found = [*both, self._moved(both, weights)]
+        groups = [case.measure.by_group(case.items, scores, weights) for scores in (case.before, case.after)]
+        lost = np.full(len(weights), np.nan)
+        for name in self.names:
+            found += [group.get(name, lost) for group in groups]
+        return np.stack(found, axis=1)
+
+    def _moved(self, both: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
+        case = self.case
+        if isinstance(case.measure, Compares):
+            first, second = (case.measure.differences(case.items, s, weights) for s in (case.before, case.after))
+            moved: FloatArray = np.where(self.taken > 0, np.abs(second - first), 0.0).max(axis=1)
+            return moved
+        # Without a direction nothing is known of the way it went: it may have come from the ideal itself.
+        start: FloatArray = both[0] if case.measure.signed else np.full(len(weights), case.measure.ideal)
+        return abs(both[1] - start)
+
+
+def _taken(case: _Case) -> FloatArray:
+    if not isinstance(case.measure, Compares):
+        return np.zeros(0)
+    ones = np.ones((1, len(case.items)))
+    whole = [case.measure.differences(case.items, scores, ones)[0] for scores in (case.before, case.after)]
+    return np.where(np.isfinite(whole[0] + whole[1]), 1.0, 0.0)
+
+
+def _unit(scale: Scale) -> float:
+    return 100.0 if scale is Scale.POINTS else 1.0
+
+
+def _hidden(case: _Case, alpha: float) -> float:
+    """By how much clusters of a kind that was never drawn could move the figure; 0 where scores are no rates."""
+    if isinstance(case.measure, Compares):
+        cells = [cell for cell in case.measure.cells(case.items, case.before) if cell.any()]
+        return case.unit * max((unseen(case.clusters.effective(cell), alpha) for cell in cells), default=1.0)
+    return case.unit * unseen(case.clusters.effective(), alpha) if case.measure.binary else 0.0
+
+
+def _figure(case: _Case, sample: Sample, scores: FloatArray, alpha: float) -> Estimate:
+    estimate = sample.interval(alpha)
+    ideal = case.measure.ideal
+    if case.measure.binary:
+        low, high = share_limits(scores[:, 0], case.clusters, alpha)
+        low, high = min(estimate.low, low * case.unit), max(estimate.high, high * case.unit)
+        return Estimate(estimate.value, max(low, 0.0), min(high, case.unit))
+    if case.measure.signed:
+        return estimate
+    # Without a direction it stays on its side of the ideal, which the basic interval does not know.
+    if estimate.value >= ideal:
+        return replace(estimate, low=max(estimate.low, ideal))
+    return replace(estimate, high=min(estimate.high, ideal))
+
+
+def _folded(estimate: Estimate, ideal: float) -> Estimate:
+    """The interval of |x - ideal| from that of x."""
+    ends = abs(estimate.low - ideal), abs(estimate.high - ideal)
+    low = 0.0 if estimate.low <= ideal <= estimate.high else min(ends)
+    return Estimate(abs(estimate.value - ideal), low, max(ends))
+
+
+def _around(estimate: Estimate, least: float) -> Estimate:
+    """The interval, reaching at least `least` to each side of the value."""
+    return replace(
+        estimate, low=min(estimate.low, estimate.value - least), high=max(estimate.high, estimate.value + least)
+    )
+
+
+def _change(case: _Case, change: Estimate, before: Estimate, moved: Estimate, hidden: float) -> Estimate:
+    folds = case.measure.signed or not case.measure.binary
+    if folds and before.low <= case.measure.ideal <= before.high:
+        change = replace(change, low=min(change.low, -moved.high), high=max(change.high, moved.high))
+    return _around(change, hidden)
+
+
+def _p(case: _Case, changed: Sample, draws: int, seed: int) -> float:
+    return max(changed.p_of_zero(), _exchanged(case, draws, seed))
+
+
+def _exchanged(case: _Case, draws: int, seed: int) -> float:
+    """Chance of such a change when before and after of whole clusters change places at random."""
+    single = case.clusters.count == len(case.items)
+    if case.measure.binary and not case.measure.signed and single:
+        steps = case.after[:, 0] - case.before[:, 0]
+        return mcnemar(int(np.count_nonzero(steps < 0)), int(np.count_nonzero(steps > 0)))
+    items = Items(case.items.content * 2, case.items.clusters * 2, case.items.groups * 2)
+    scores = np.concatenate([case.before, case.after])
+
+    def change(signs: FloatArray) -> FloatArray:
+        kept = (1 + signs[:, case.clusters.index]) / 2
+        ends = (np.concatenate([1 - kept, kept], axis=1), np.concatenate([kept, 1 - kept], axis=1))
+        after, before = (np.abs(case.measure.figure(items, scores, w) - case.measure.ideal) for w in ends)
+        return after - before
+
+    return sign_flip(change, case.clusters.count, draws, seed, len(items))
+
+
+def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:
+    found = []
+    for place, name in enumerate(names):
+        before, after = (sample.interval(alpha) for sample in samples[2 * place : 2 * place + 2])
+        found.append(GroupEstimate(name, items.groups.count(name) or len(items), before, after))
+    return tuple(found)

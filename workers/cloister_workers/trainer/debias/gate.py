@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PASS, FAIL or INCONCLUSIVE: a pure function of what was measured and of the bars that were signed beforehand.
+
+    improvement      each primary measure: the change of |bias| lies below 0 with its whole interval, and p after Holm
+                     is at most alpha; all above 0 fails
+    level            each primary measure: the upper limit of |bias| afterwards is within the bar; the lower one above
+                     it fails
+    over_correction  each primary measure with a direction: the same for the side away from where the bias was
+    harm             each other measure with a bar: the upper limit of its worsening is within `harm` bars
+    utility          each utility with a margin: the upper limit of its loss is within the margin
+    evidence         the wanted measures were taken, one of them on the model's task, with enough independent units
+    changed          the weights that were measured afterwards are not those from before
+
+Whatever an interval leaves open is INCONCLUSIVE, and so is what cannot be told (no bar, no interval). A model without
+bias cannot be shown to improve. One FAIL fails the whole, one INCONCLUSIVE leaves it open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cloister.gate import MIN_CLUSTERS, Gate
+from cloister_workers.messages import GateRule, Verdict
+from cloister_workers.trainer.debias.results import Estimate, Finding, Judgement, Kept, Measured
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the signed specification asks for: nothing of it may be missing silently."""
+
+    primary: tuple[tuple[str, str], ...]
+    """Primary measures, each with its axis."""
+    utilities: tuple[str, ...]
+
+
+def judge(
+    measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate, *, weights_changed: bool
+) -> Judgement:
+    """Apply every rule. `measured` has been through `with_holm`."""
+    findings = [_whole(GateRule.CHANGED, Verdict.PASS if weights_changed else Verdict.FAIL)]
+    findings += _evidence(measured, kept, wanted, gate)
+    for entry in measured:
+        findings += _primary(entry, gate) if entry.primary else _other(entry, gate)
+    findings += _utility(kept)
+    verdicts = {finding.verdict for finding in findings}
+    worst = next(verdict for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS) if verdict in verdicts)
+    return Judgement(worst, tuple(findings))
+
+
+def within(estimate: Estimate, bar: float) -> Verdict:
+    """Whether a figure is shown to be at most `bar`: its upper limit is; shown not to be: its lower one is above."""
+    if estimate.high <= bar:
+        return Verdict.PASS
+    return Verdict.FAIL if estimate.low > bar else Verdict.INCONCLUSIVE
+
+
+def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate) -> Iterator[Finding]:
+    taken = {(entry.measure, entry.axis) for entry in measured if entry.primary}
+    utilities = {entry.utility for entry in kept}
+    enough = bool(wanted.primary) and (not gate.extrinsic or any(entry.extrinsic for entry in measured))
+    yield _whole(GateRule.EVIDENCE, Verdict.PASS if enough else Verdict.INCONCLUSIVE)
+    for name, axis in wanted.primary:
+        if (name, axis) not in taken:
+            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis)
+    for name in wanted.utilities:
+        if name not in utilities:
+            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name)
+    for entry in measured:
+        if (entry.primary or entry.bar is not None) and entry.clusters < MIN_CLUSTERS:
+            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, entry.measure, entry.axis)
+    for loss in kept:
+        if loss.margin is not None and loss.clusters < MIN_CLUSTERS:
+            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, loss.utility)
+
+
+def _primary(entry: Measured, gate: Gate) -> Iterator[Finding]:
+    yield _of(GateRule.IMPROVEMENT, _improvement(entry, gate.alpha), entry, entry.change, 0.0)
+    if entry.bar is None:
+        yield _of(GateRule.LEVEL, Verdict.INCONCLUSIVE, entry, entry.bias_after, None)
+        return
+    yield _of(GateRule.LEVEL, within(entry.bias_after, entry.bar), entry, entry.bias_after, entry.bar)
+    if entry.signed:
+        reversed_side = _reversed(entry)
+        yield _of(GateRule.OVER_CORRECTION, within(reversed_side, entry.bar), entry, reversed_side, entry.bar)
+
+
+def _improvement(entry: Measured, alpha: float) -> Verdict:
+    if entry.change.low > 0:
+        return Verdict.FAIL
+    return Verdict.PASS if entry.change.high < 0 and entry.p_holm <= alpha else Verdict.INCONCLUSIVE
+
+
+def _reversed(entry: Measured) -> Estimate:
+    """How far the figure afterwards lies beyond the ideal, seen from where it was; both sides where it was ideal."""
+    side = entry.before.value - entry.ideal
+    if side == 0 or math.isnan(side):
+        return entry.bias_after
+    low, high = entry.after.low - entry.ideal, entry.after.high - entry.ideal
+    beyond = (-high, -low) if side > 0 else (low, high)
+    value = (entry.ideal - entry.after.value) if side > 0 else (entry.after.value - entry.ideal)
+    return Estimate(max(value, 0.0), max(beyond[0], 0.0), max(beyond[1], 0.0))
+
+
+def _other(entry: Measured, gate: Gate) -> Iterator[Finding]:
+    if entry.bar is not None:
+        bar = gate.harm * entry.bar
+        yield _of(GateRule.HARM, within(entry.change, bar), entry, entry.change, bar)
+
+
+def _utility(kept: Sequence[Kept]) -> Iterator[Finding]:
+    gated = [entry for entry in kept if entry.margin is not None]
+    if not gated:
+        yield _whole(GateRule.UTILITY, Verdict.INCONCLUSIVE)
+    for entry in gated:
+        margin = math.nan if entry.margin is None else entry.margin
+        yield Finding(GateRule.UTILITY, within(entry.loss, margin), entry.utility, "", entry.loss, margin)
+
+
+def _whole(rule: GateRule, verdict: Verdict) -> Finding:
+    return Finding(rule, verdict)
+
+
+def _of(rule: GateRule, verdict: Verdict, entry: Measured, estimate: Estimate, bar: float | None) -> Finding:
+    return Finding(rule, verdict, entry.measure, entry.axis, estimate, bar)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One de-biasing job from its start message to its result.
+
+1. validate: rows read and checked, parts made disjoint, items of every measure chosen, the mitigation asked
+2. evaluate, before: per-item scores of the model that the job starts from
+3. mitigate, once for each seed; the first run is the version
+4. evaluate, after: the same items, on the model as it loads from the exported files
+5. judge: paired statistics, then the gate
+6. export: the report with names, its numeric twin, and the candidate, whatever the verdict
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from cloister.gate import Gate
+from cloister_workers.errors import TrainerError
+from cloister_workers.messages import EvaluationPhase, Report, Result
+from cloister_workers.trainer.bundle import read_bundle, write_bundle
+from cloister_workers.trainer.debias.kinds import ModelKind
+from cloister_workers.trainer.debias.labelled import BETWEEN
+from cloister_workers.trainer.debias.lexicon import Lexicon
+from cloister_workers.trainer.debias.lexicon.builtin import axes, load_lexicon
+from cloister_workers.trainer.debias.loops import LoopTraining
+from cloister_workers.trainer.debias.material import RowType
+from cloister_workers.trainer.debias.mitigation import Case, Mitigated
+from cloister_workers.trainer.debias.panel import Panel, Scores, choose_panel, score_panel
+from cloister_workers.trainer.debias.partition import Parts, make_parts
+from cloister_workers.trainer.debias.reading import Reader
+from cloister_workers.trainer.debias.report.document import describe_job
+from cloister_workers.trainer.debias.report.page import report_files
+from cloister_workers.trainer.debias.results import Outcome, Run
+from cloister_workers.trainer.debias.spec import DebiasSpec
+from cloister_workers.trainer.debias.subjects.load import load_subject, weights_digest
+from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
+from cloister_workers.trainer.debias.verdicts import judge_run
+from cloister_workers.trainer.job import Inputs, Workplace, stage
+from cloister_workers.trainer.session import Session
+from cloister_workers.words import DatasetRole, FailureCode, Stage
+
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every stage of one job works with."""
+
+    spec: DebiasSpec
+    gate: Gate
+    place: Workplace
+    session: Session
+    start: Files | None
+    """The files of the adapted version that the job starts from; None for a base model."""
+
+    def load(self, layer: Files | None, *, trainable: bool = False) -> Any:  # noqa: ANN401 - one of `subjects`
+        """A model as plain libraries load it from its files."""
+        return load_subject(
+            self.spec.task,
+            self.place.model_dir,
+            layer,
+            self.place.scratch,
+            self.place.device,
+            lambda: self.session.poll(0),
+            max_seq_length=self.spec.hyperparameters.max_seq_length,
+            trainable=trainable,
+        )
+
+
+def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace, session: Session) -> None:
+    """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
+    start = _layer(inputs)
+    bench = Bench(spec, spec.gate(policy), place, session, start)
+    with stage(session, Stage.VALIDATE):
+        subject = bench.load(start)
+        parts = _read(bench, inputs, frozenset(getattr(subject, "labels", ())))
+        panel = choose_panel(spec, parts.test)
+        spec.mitigation.refuse(_case(bench, parts, subject, 0, None))
+    with stage(session, Stage.EVALUATE):
+        before, digest = score_panel(panel, subject), weights_digest(subject)
+        del subject
+        session.evaluated(EvaluationPhase.BEFORE, 0, headline_metrics(panel, before))
+    runs = spec.seeds if spec.mitigation.trained else 1
+    version: tuple[Mitigated, Scores, Run] | None = None
+    robustness: list[Run] = []
+    for number in range(runs):
+        resume = inputs.get(DatasetRole.CHECKPOINT)
+        made, scores, run = _run(bench, parts, (panel, before, digest), number, resume)
+        tell_run(session, spec, number, run)
+        robustness.append(run)
+        if number == 0:
+            version = made, scores, run
+    if version is None:
+        raise AssertionError("a job has one run at least")
+    made, scores, _ = version
+    with stage(session, Stage.EXPORT):
+        outcome = Outcome(
+            job=describe_job(spec, bench.gate),
+            runs=tuple(robustness),
+            not_measured=panel.not_measured,
+            notes=made.notes,
+            counts=_counts(parts),
+        )
+        session.hand_over(Report(), write_bundle(report_files(outcome)))
+        metrics = headline_metrics(panel, scores, robustness[0].judgement.verdict)
+        descriptor = write_bundle(made.files)
+    session.evaluated(EvaluationPhase.AFTER, made.steps, metrics)
+    session.hand_over(Result(step=made.steps, metrics=metrics, trained_tokens=made.trained_tokens), descriptor)
+
+
+def _run(
+    bench: Bench, parts: Parts, before: tuple[Panel, Scores, str], number: int, resume: BinaryIO | None
+) -> tuple[Mitigated, Scores, Run]:
+    """Mitigate with one seed and measure what came of it."""
+    panel, scores_before, digest_before = before
+    session, spec = bench.session, bench.spec
+    with stage(session, Stage.MITIGATE):
+        subject = bench.load(bench.start, trainable=True)
+        made = spec.mitigation.apply(_case(bench, parts, subject, number, resume))
+        del subject
+    with stage(session, Stage.EVALUATE):
+        subject = bench.load(made.files)
+        scores, digest = score_panel(panel, subject), weights_digest(subject)
+        del subject
+    with stage(session, Stage.JUDGE):
+        run = judge_run(
+            panel,
+            scores_before,
+            scores,
+            bench.gate,
+            seed=spec.seed + number,
+            weights_changed=digest != digest_before,
+        )
+    return made, scores, run
+
+
+def _case(bench: Bench, parts: Parts, subject: Any, number: int, resume: BinaryIO | None) -> Case:  # noqa: ANN401
+    spec, place = bench.spec, bench.place
+    runs = spec.seeds if spec.mitigation.trained else 1
+    return Case(
+        subject=subject,
+        kind=spec.task,
+        axes=spec.axes,
+        fit=parts.fit,
+        validation=parts.validation,
+        settings=spec.settings,
+        options=spec.options,
+        hyperparameters=spec.hyperparameters,
+        lora=spec.lora,
+        seed=spec.seed + number,
+        model_name=spec.model,
+        scratch=place.scratch,
+        training=LoopTraining(bench.session, spec.task, number, runs, resume, place.clock),
+    )
+
+
+def _layer(inputs: Inputs) -> Files | None:
+    if DatasetRole.LAYER not in inputs:
+        return None
+    try:
+        return read_bundle(inputs[DatasetRole.LAYER])
+    except ValueError as error:
+        raise TrainerError(
+            FailureCode.MODEL_INVALID, "the version that the job starts from is not a whole bundle; start from another"
+        ) from error
+
+
+def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Parts:
+    spec, session = bench.spec, bench.session
+    reader = Reader(
+        spec.data, labels if spec.task is ModelKind.CLASSIFIER else frozenset(), _poll(session), session.tell
+    )
+    seen: set[bytes] = set()
+    rows: dict[DatasetRole, tuple[RowType, ...]] = {}
+    for role in (DatasetRole.TRAINING, DatasetRole.VALIDATION, DatasetRole.EVALUATION):
+        rows[role] = reader.read(role, inputs[role], seen) if role in inputs else ()
+    return make_parts(
+        rows[DatasetRole.TRAINING],
+        rows[DatasetRole.VALIDATION],
+        rows[DatasetRole.EVALUATION],
+        _lexicons(spec),
+        seed=spec.seed,
+        validation_fraction=0.0 if DatasetRole.VALIDATION in inputs else spec.data.validation_fraction,
+        evaluation_fraction=0.0 if DatasetRole.EVALUATION in inputs else spec.data.evaluation_fraction,
+    )
+
+
+def _lexicons(spec: DebiasSpec) -> dict[str, Lexicon]:
+    """Our own lists for the axes that have one; rows of kind `swap` bring the others."""
+    wanted = {axis for name in spec.axes for axis in name.split(BETWEEN)}
+    return {axis: load_lexicon(axis, spec.language) for axis in axes(spec.language) if axis in wanted}
+
+
+def _poll(session: Session) -> Any:  # noqa: ANN401 - a callable
+    return lambda: session.poll(0)
+
+
+def _counts(parts: Parts) -> dict[str, int]:
+    sizes = {
+        f"{name}_rows": sum(len(rows) for rows in part.rows.rows.values())
+        for name, part in (("fit", parts.fit), ("validation", parts.validation), ("test", parts.test))
+    }
+    return {**sizes, "dropped_rows": parts.dropped}

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the decisions of a classifier differ between groups.
+
+    demographic_parity   largest minus smallest P(decision = c | group)
+    equalized_odds       the larger of: largest minus smallest P(decision = c | label = c, group), and the same of
+                         P(decision = c | label is not c, group)
+    worst_group_gap      accuracy on all rows minus accuracy of the group where it is lowest
+
+All are shares from 0 (no bias, ideal) to 1; lower is better. The first two are taken for each class c against the
+rest and the largest is the figure; with two classes both give the same number, so no class has to be called the
+positive one. Sources: fairlearn 0.15 (`demographic_parity_difference`, `equalized_odds_difference`,
+`MetricFrame(accuracy_score)`); Hardt, Price and Srebro 2016, arXiv:1610.02413.
+
+Groups of `gender*age` are the products. No group is left out for being small: its figures stand in `by_group`, where
+small numbers show as wide intervals. A group without any row of a class has no rate there and is not compared on
+that rate alone. A draw that lost all rows behind a rate is NaN, because leaving the group out would flatter.
+
+The largest minus the smallest of several noisy rates is biased upward, the more so the more and the smaller the
+groups are. The gate's bar is an upper bound, so this errs on the safe side. `by_group` also gives signed differences
+of each two groups (up to four groups), which have no such bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
+from cloister_workers.trainer.debias.labelled import (
+    DecidesByGroup,
+    cluster_of,
+    group_of,
+    groups_of,
+    halves,
+    outcomes,
+    ratio,
+)
+from cloister_workers.trainer.debias.material import Part
+from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.shapes import Labelled
+from cloister_workers.trainer.debias.subjects import Classifies
+
+_MOST_PAIRED = 4
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """What the three have in common; scores are decisions and truths, see `labelled.outcomes`."""
+
+    name: str
+    title: str
+    source: str
+    kinds: frozenset[ModelKind] = frozenset({ModelKind.CLASSIFIER})
+    ideal: float = 0.0
+    scale: Scale = Scale.SHARE
+    signed: bool = False
+    extrinsic: bool = True
+    binary: bool = False
+
+    def items(self, part: Part, axis: str) -> Items | Missing:
+        rows = part.rows.of(Labelled)
+        stated = tuple(row for row in rows if group_of(row, axis))
+        if len(groups_of(stated, axis)) < 2:
+            return Missing("labelled rows state fewer than two groups")
+        return Items(
+            content=stated,
+            clusters=tuple(cluster_of(row) for row in stated),
+            groups=tuple(group_of(row, axis) for row in stated),
+            left_out={"no group stated": len(rows) - len(stated)} if len(stated) < len(rows) else {},
+        )
+
+    def score(self, subject: Classifies | DecidesByGroup, items: Items) -> FloatArray:
+        return outcomes(subject, items.content)
+
+    def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        whole = self._rates(items, scores, np.ones((1, len(items))))
+        drawn = self._rates(items, scores, weights)
+        gaps = [_spread(drawn[name], ~np.isnan(whole[name][0])) for name in drawn]
+        return _largest(np.concatenate(gaps, axis=1), axis=1)
+
+    def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        names, classes = _names(items), _classes(items, scores)
+        shown = classes[1:] if len(classes) == 2 else classes
+        found: dict[str, FloatArray] = {}
+        for title, rates in self._rates(items, scores, weights).items():
+            for place, label in enumerate(classes):
+                if label not in shown:
+                    continue
+                what = f"{title} {label}"
+                single = {group: rates[:, number, place] for number, group in enumerate(names)}
+                found |= {f"{group}: {what}": values for group, values in single.items()}
+                found |= _paired(single, what)
+        return found
+
+    def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        """The rates that are compared: title to float64 [b, groups, classes]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class DemographicParity(_Gap):
+    """Rates at which a class is chosen."""
+
+    def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        said, _ = halves(scores)
+        return {"chosen as": _rate(items, weights, said, np.ones_like(said))}
+
+
+@dataclass(frozen=True)
+class EqualizedOdds(_Gap):
+    """Rates at which a class is chosen where it is right, and where it is wrong."""
+
+    def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        said, true = halves(scores)
+        return {
+            "rightly chosen as": _rate(items, weights, said, true),
+            "wrongly chosen as": _rate(items, weights, said, 1 - true),
+        }
+
+
+@dataclass(frozen=True)
+class WorstGroupGap(_Gap):
+    """Accuracy. `by_group` has that of each group, and of each class in each group."""
+
+    def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        hits = _hits(scores)
+        overall = ratio(weights @ hits, weights.sum(axis=1, keepdims=True))[:, 0]
+        accuracies = _rate(items, weights, hits, np.ones_like(hits))[:, :, 0]
+        gap: FloatArray = overall - accuracies.min(axis=1)  # a group that the draw lost makes the draw NaN
+        return gap
+
+    def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        names, hits = _names(items), _hits(scores)
+        whole = _rate(items, weights, hits, np.ones_like(hits))[:, :, 0]
+        single = {group: whole[:, number] for number, group in enumerate(names)}
+        found = {f"{group}: accuracy": values for group, values in single.items()} | _paired(single, "accuracy")
+        _, true = halves(scores)
+        for place, label in enumerate(_classes(items, scores)):
+            cells = _rate(items, weights, hits, true[:, [place]])[:, :, 0]
+            found |= {f"{group}: accuracy on {label}": cells[:, number] for number, group in enumerate(names)}
+        return found
+
+
+def _names(items: Items) -> tuple[str, ...]:
+    return tuple(sorted(set(items.groups)))
+
+
+def _hits(scores: FloatArray) -> FloatArray:
+    said, true = halves(scores)
+    hits: FloatArray = (said * true).sum(axis=1, keepdims=True)
+    return hits
+
+
+def _classes(items: Items, scores: FloatArray) -> list[str]:
+    """The labels in the order of the score's columns; a class that no row bears goes by its number."""
+    _, true = halves(scores)
+    known = {int(place.argmax()): row.label for place, row in zip(true, items.content, strict=True) if place.any()}
+    return [known.get(number, f"class {number + 1}") for number in range(true.shape[1])]
+
+
+def _rate(items: Items, weights: FloatArray, hit: FloatArray, asked: FloatArray) -> FloatArray:
+    """Weighted share of `hit` [n, c] among the rows that `asked` [n, c] marks, by group: [b, groups, c]."""
+    names = np.array(_names(items))
+    member = (np.array(items.groups)[:, None] == names[None, :]).astype(np.float64)
+    return ratio(_summed(weights, member, hit * asked), _summed(weights, member, asked))
+
+
+def _summed(weights: FloatArray, member: FloatArray, values: FloatArray) -> FloatArray:
+    cells = member[:, :, None] * values[:, None, :]
+    return (weights @ cells.reshape(len(cells), -1)).reshape(len(weights), *cells.shape[1:])
+
+
+def _spread(rates: FloatArray, defined: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> FloatArray:
+    """Largest minus smallest over the groups that have the rate at all: [b, groups, c] to [b, c]. NaN where a draw
+    lost one of them, or fewer than two have it.
+    """
+    high = np.where(defined, rates, -np.inf).max(axis=1)
+    low = np.where(defined, rates, np.inf).min(axis=1)
+    return np.where(defined.sum(axis=0) >= 2, high - low, np.inf)
+
+
+def _largest(gaps: FloatArray, axis: int) -> FloatArray:
+    """The largest of the gaps that can be taken (infinite ones cannot); NaN where one is lost, or none is there."""
+    kept = np.where(np.isinf(gaps), -1.0, gaps).max(axis=axis)
+    return np.where(kept < 0, np.nan, kept)
+
+
+def _paired(single: Mapping[str, FloatArray], what: str) -> dict[str, FloatArray]:
+    if len(single) > _MOST_PAIRED:
+        return {}
+    return {f"{one} minus {other}: {what}": single[one] - single[other] for one, other in combinations(single, 2)}
+
+
+_SOURCE = "fairlearn 0.15, "
+MEASURES = (
+    DemographicParity("demographic_parity", "Demographic parity difference", _SOURCE + "demographic_parity_difference"),
+    EqualizedOdds(
+        "equalized_odds",
+        "Equalised odds difference",
+        _SOURCE + "equalized_odds_difference; Hardt, Price and Srebro 2016, arXiv:1610.02413",
+    ),
+    WorstGroupGap("worst_group_gap", "Accuracy, all rows minus worst group", _SOURCE + "MetricFrame(accuracy_score)"),
+)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mitigations, one a file, each as `MITIGATION`."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report's files: `report.html`, which needs nothing but a browser, and `report.json`.
+
+The page holds no script and fetches nothing; its content policy forbids both.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+import jinja2
+
+from cloister_workers.trainer.debias.registry import measures
+from cloister_workers.trainer.debias.report.document import document_of
+from cloister_workers.trainer.debias.report.plots import Row, interval_plot
+from cloister_workers.trainer.debias.report.wording import number
+from cloister_workers.trainer.debias.results import Measured, Outcome
+
+_TEMPLATE = "page.html.j2"
+
+
+def report_files(outcome: Outcome) -> dict[str, bytes]:
+    """The two files of the report by name."""
+    document = document_of(outcome)
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    page = _environment().get_template(_TEMPLATE).render(report=document, plots=_plots(outcome))
+    return {"report.html": page.encode(), "report.json": f"{text}\n".encode()}
+
+
+def _environment() -> jinja2.Environment:
+    folder = resources.files(__package__)
+    loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8"))
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = lambda value: "–" if value is None else number(value)
+    return environment
+
+
+def _plots(outcome: Outcome) -> list[dict[str, object]]:
+    """One plot for each measure over its axes, and one for the groups of each axis."""
+    found: list[dict[str, object]] = []
+    by_measure: dict[str, list[Measured]] = {}
+    for entry in outcome.runs[0].measured:
+        by_measure.setdefault(entry.measure, []).append(entry)
+    for name, entries in by_measure.items():
+        title = measures()[name].title
+        rows = [Row(entry.axis, entry.before, entry.after) for entry in entries]
+        svg = interval_plot(title, rows, entries[0].ideal, entries[0].bar)
+        groups = [
+            {
+                "axis": entry.axis,
+                "svg": interval_plot(
+                    f"{title}: groups of {entry.axis}",
+                    [Row(f"{group.group} ({group.items})", group.before, group.after) for group in entry.groups],
+                    None,
+                    None,
+                ),
+            }
+            for entry in entries
+            if entry.groups
+        ]
+        found.append({"name": name, "svg": svg, "groups": groups})
+    return found

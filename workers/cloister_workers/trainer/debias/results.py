@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job measured and judged, as the gate, the report and its numeric twin share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cloister_workers.messages import GateRule, Verdict
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its two-sided interval at the gate's confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GroupEstimate:
+    """One group's figure before and after."""
+
+    group: str
+    items: int
+    before: Estimate
+    after: Estimate
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of bias on one axis, before and after, on the same items."""
+
+    measure: str
+    axis: str
+    before: Estimate
+    after: Estimate
+    bias_before: Estimate
+    """Of |figure - ideal|."""
+    bias_after: Estimate
+    change: Estimate
+    """Paired, of |after - ideal| - |before - ideal|; below 0 is better."""
+    p: float
+    """Two-sided p of no change, before Holm."""
+    p_holm: float
+    """Adjusted over axes and primary measures; equal to p where the measure is not primary."""
+    items: int
+    clusters: int
+    primary: bool
+    ideal: float
+    bar: float | None
+    groups: tuple[GroupEstimate, ...] = ()
+    signed: bool = False
+    """Whether the figure tells a direction, so that the gate looks for over-correction."""
+    extrinsic: bool = False
+    """Whether it was taken on the model's task."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One measure of utility before and after."""
+
+    utility: str
+    before: Estimate
+    after: Estimate
+    loss: Estimate
+    """Paired; the gate bounds its upper end by the margin."""
+    items: int
+    clusters: int
+    margin: float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule of the gate on one measure."""
+
+    rule: GateRule
+    verdict: Verdict
+    measure: str = ""
+    """Measure or utility; empty for a rule about the whole job."""
+    axis: str = ""
+    estimate: Estimate | None = None
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's word: FAIL if any finding fails, else INCONCLUSIVE if any is open, else PASS."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """A measure, utility or axis that could not be taken, and why."""
+
+    name: str
+    axis: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Measures and judgement of one seed."""
+
+    seed: int
+    measured: tuple[Measured, ...]
+    kept: tuple[Kept, ...]
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that the report shows. `runs[0]` is the version that may be released; others show robustness."""
+
+    job: Mapping[str, str]
+    """What was asked: model, task, mitigation, axes, purpose, digests; strings for the page."""
+    runs: tuple[Run, ...]
+    not_measured: tuple[NotMeasured, ...] = ()
+    notes: Mapping[str, float] = field(default_factory=dict)
+    """From the mitigation."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Rows and items by part."""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sequence classifier as measures see it: texts go in, logits come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cloister_workers.trainer.debias.kinds import FloatArray
+
+
+@dataclass(frozen=True)
+class ClassifierSubject:
+    """A `transformers` classifier, adapted by peft or not, with its tokenizer."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    device: torch.device
+    poll: Callable[[], object]
+    """Called before every forward pass; may raise to stop."""
+    max_seq_length: int
+    """Tokens, special ones included; longer texts are cut, as in training."""
+    batch_size: int
+    labels: tuple[str, ...]
+    """Names of the classes in the order of the logits."""
+
+    def logits(self, texts: Sequence[str]) -> FloatArray:
+        """float64 [n, classes] in the order of `texts`.
+
+        In evaluation mode and without gradients; the mode and torch's random state are afterwards as they were.
+        Texts go through in order of length, so that little padding is computed.
+        """
+        found: FloatArray = np.zeros((len(texts), len(self.labels)))
+        if not texts:
+            return found
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_seq_length)["input_ids"]
+        order = sorted(range(len(texts)), key=lambda index: len(ids[index]))
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for start in range(0, len(order), self.batch_size):
+                    self.poll()
+                    chosen = order[start : start + self.batch_size]
+                    found[chosen] = self._forward([ids[index] for index in chosen])
+        finally:
+            self.model.train(was_training)
+        return found
+
+    def _forward(self, ids: Sequence[Sequence[int]]) -> FloatArray:
+        width = max(len(entry) for entry in ids)
+        pad = self.tokenizer.pad_token_id
+        padded = torch.tensor([[*entry, *[pad] * (width - len(entry))] for entry in ids])
+        mask = (torch.arange(width) < torch.tensor([len(entry) for entry in ids])[:, None]).long()
+        logits = self.model(input_ids=padded.to(self.device), attention_mask=mask.to(self.device)).logits
+        answer: FloatArray = logits.double().cpu().numpy()
+        return answer

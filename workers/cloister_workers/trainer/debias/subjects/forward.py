@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What forward passes over language models share: they disturb nothing, and little of a batch is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from cloister_workers.trainer.attention import NAME
+from cloister_workers.trainer.debias.kinds import FloatArray
+
+_LOGITS = 2**27  # numbers in the logits of one forward pass, half a gigabyte as float32
+_WIDTH = 2**30  # where neither tokenizer nor configuration states how long a text may be
+
+
+@contextmanager
+def undisturbed(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, no gradients, and attention that knows padding.
+
+    Our packed attention ignores masks and needs lengths that plain calls do not give; where a model has it, torch's
+    own takes its place. Modes, attention and random state are afterwards as they were.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    inner = unwrapped(model)
+    packed = getattr(inner.config, "_attn_implementation", None) == NAME
+    generators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=generators), torch.no_grad():
+        try:
+            if packed:
+                _plain_attention(inner)
+            model.eval()
+            yield
+        finally:
+            if packed:
+                inner.set_attn_implementation(NAME)
+            for module, training in modes:
+                module.training = training
+
+
+def unwrapped(model: torch.nn.Module) -> Any:  # noqa: ANN401 - a transformers model
+    """The transformers model inside a peft one; its layers carry the adapters."""
+    unwrap: Callable[[], torch.nn.Module] | None = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
+
+
+def _plain_attention(inner: Any) -> None:  # noqa: ANN401 - a transformers model
+    try:
+        inner.set_attn_implementation("sdpa")
+    except ValueError:  # an architecture that transformers has not ported to it
+        inner.set_attn_implementation("eager")
+
+
+def longest(model: torch.nn.Module, tokenizer: Any, wanted: int) -> int:  # noqa: ANN401 - transformers' own type is dynamic
+    """Tokens of a text at most: what is wanted, and what tokenizer and position table can take."""
+    positions = getattr(unwrapped(model).config, "max_position_embeddings", None) or _WIDTH
+    return int(min(wanted, tokenizer.model_max_length, positions))
+
+
+def batches(lengths: Sequence[int], rows: int, vocabulary: int) -> Iterator[list[int]]:
+    """Indices in order of length, as many in a batch as `rows` and the memory for logits allow, one at least."""
+    tokens = _LOGITS // vocabulary
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[index] > tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def padded(sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, int64 [rows, longest], padded on the right."""
+    width = max(len(entry) for entry in sequences)
+    ids = torch.tensor([[*entry, *[pad] * (width - len(entry))] for entry in sequences], dtype=torch.int64)
+    mask = (torch.arange(width) < torch.tensor([len(entry) for entry in sequences])[:, None]).long()
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Take log softmax(logits [n, V]) at targets [n], float64 [n]."""
+    wide = logits.double()
+    return wide.gather(1, targets[:, None])[:, 0] - wide.logsumexp(1)
+
+
+def split(values: torch.Tensor, counts: Sequence[int]) -> list[FloatArray]:
+    """One array a sequence from all of a batch, so that a device hands over once."""
+    parts = torch.split(values.cpu(), list(counts))
+    return [part.numpy() for part in parts]

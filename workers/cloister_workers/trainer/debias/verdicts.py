@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the scores of one run to its figures and the gate's word."""
+
+from __future__ import annotations
+
+from cloister.gate import Gate
+from cloister_workers.trainer.debias.assess import assess, assess_utility, with_holm
+from cloister_workers.trainer.debias.gate import Wanted, judge
+from cloister_workers.trainer.debias.panel import Panel, Scores
+from cloister_workers.trainer.debias.results import Run
+
+
+def judge_run(panel: Panel, before: Scores, after: Scores, gate: Gate, *, seed: int, weights_changed: bool) -> Run:
+    """Assess every measure and utility of the panel, then judge. `seed` draws the bootstrap and names the run."""
+    measured = with_holm(
+        [
+            assess(entry.measure, entry.axis, entry.items, first, second, gate, entry.primary, seed)
+            for entry, first, second in zip(panel.measures, before.measures, after.measures, strict=True)
+        ]
+    )
+    kept = tuple(
+        assess_utility(entry.utility, entry.items, first, second, gate, seed)
+        for entry, first, second in zip(panel.utilities, before.utilities, after.utilities, strict=True)
+    )
+    primary = tuple((entry.measure.name, entry.axis) for entry in panel.measures if entry.primary)
+    taken = tuple(entry.utility.name for entry in panel.utilities)
+    missing = tuple(entry.name for entry in panel.not_measured if not entry.axis)
+    wanted = Wanted(primary=(*primary, *panel.primary_missing), utilities=(*taken, *missing))
+    judgement = judge(measured, kept, wanted, gate, weights_changed=weights_changed)
+    return Run(seed, measured, kept, judgement)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer of an adapted version that a job starts from: a LoRA adapter on the base model, or a whole model in its
+place.
+
+A version has one layer, which stands alone on the base. So an adapter is trained on as it is, and weights that stand
+in the base's place give whole weights again, whichever way they are trained.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from cloister_workers.errors import SpecError, TrainerError
+from cloister_workers.messages import FailureCode, SpecField
+from cloister_workers.trainer.adapt import attach_full, attach_lora, attach_saved, merge_adapter
+from cloister_workers.trainer.bundle import read_bundle
+from cloister_workers.trainer.debias.subjects.folders import write_folder
+from cloister_workers.trainer.model import Base
+from cloister_workers.trainer.spec import Full, Lora, Method
+
+_ADAPTER, _MODEL, _TOKENIZER = "adapter_config.json", "config.json", "tokenizer.json"
+_TASKS = {Method.CLASSIFICATION: "SEQ_CLS", Method.SUPERVISED: "CAUSAL_LM"}
+_CLASSIFIER = "ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The files of a version, unpacked."""
+
+    folder: Path
+    adapter: Mapping[str, Any] | None
+    """Its adapter_config.json; None where the folder is a whole model."""
+    labels: tuple[str, ...]
+    """The classes of a classifier, in the order of its logits; empty for other models."""
+    base_name: str
+    """The base model's given name as the version's files carry it; empty where they do not."""
+
+    def model_dir(self, base: str) -> str:
+        """Where the whole weights are."""
+        return base if self.adapter is not None else str(self.folder)
+
+    def tokenizer_dir(self, base: str) -> str:
+        """Where the tokenizer is that the version was trained with."""
+        return str(self.folder) if (self.folder / _TOKENIZER).is_file() else base
+
+
+def unpack_layer(stream: BinaryIO, scratch: str) -> Layer:
+    """Unpack a version's bundle into a new folder under `scratch`, which stays as long as the job.
+
+    Raises TrainerError MODEL_INVALID where it is no bundle of a version's files.
+    """
+    try:
+        folder = write_folder(read_bundle(stream), tempfile.mkdtemp(dir=scratch, prefix="layer-"))
+        config = _table(folder / _MODEL)
+        adapter = _table(folder / _ADAPTER) if (folder / _ADAPTER).is_file() else None
+        name = config.get("_name_or_path", "") if adapter is None else adapter.get("base_model_name_or_path", "")
+        return Layer(folder, adapter, _labels(config, adapter), name if isinstance(name, str) else "")
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise _invalid("its files are not those of a version that a job made") from error
+
+
+def attach(base: Base, layer: Layer | None, wanted: Lora | Full, method: Method) -> torch.nn.Module:
+    """The model to train: what the layer has, what the specification asks for.
+
+    Raises SpecError ADAPTER_INVALID where the adapter that is there is not the one asked for, TrainerError
+    MODEL_INVALID where it does not load.
+    """
+    if layer is None or layer.adapter is None:
+        return attach_lora(base, wanted, method) if isinstance(wanted, Lora) else attach_full(base)
+    _check_task(layer.adapter, method)
+    if isinstance(wanted, Full):
+        merged = merge_adapter(attach_saved(base, layer.folder, 0.0))
+        return attach_full(Base(merged, ()))
+    _check_shape(layer.adapter, wanted)
+    return attach_saved(base, layer.folder, wanted.dropout)
+
+
+def finished(model: torch.nn.Module, layer: Layer | None) -> torch.nn.Module:
+    """The model as it is measured and exported: an adapter on whole weights goes into them."""
+    if layer is not None and layer.adapter is None and hasattr(model, "peft_config"):
+        return merge_adapter(model)
+    return model
+
+
+def _check_task(adapter: Mapping[str, Any], method: Method) -> None:
+    if adapter.get("peft_type") != "LORA" or adapter.get("task_type") != _TASKS[method]:
+        raise SpecError(
+            FailureCode.ADAPTER_INVALID,
+            SpecField.METHOD,
+            f"the version's adapter is for {adapter.get('task_type')}, {method} needs {_TASKS[method]}; name a version "
+            "of that kind, or the base model",
+        )
+
+
+def _check_shape(adapter: Mapping[str, Any], wanted: Lora) -> None:
+    """An adapter keeps its shape; a specification that says another one was signed in error."""
+    pairs = (
+        (SpecField.RANK, adapter.get("r"), wanted.rank),
+        (SpecField.ALPHA, adapter.get("lora_alpha"), wanted.alpha),
+    )
+    for name, found, said in pairs:
+        if found != said:
+            raise SpecError(FailureCode.ADAPTER_INVALID, name, f"{name} is {said}, the version's adapter has {found}")
+    found = adapter.get("target_modules") or []
+    if wanted.target_modules and sorted(wanted.target_modules) != sorted(found):
+        raise SpecError(
+            FailureCode.ADAPTER_INVALID,
+            SpecField.TARGET_MODULES,
+            f"target_modules are {sorted(wanted.target_modules)}, the version's adapter is on {sorted(found)}",
+        )
+
+
+def _labels(config: Mapping[str, Any], adapter: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if adapter is None:
+        classifies = any(str(name).endswith(_CLASSIFIER) for name in config.get("architectures") or ())
+    else:
+        classifies = adapter.get("task_type") == _TASKS[Method.CLASSIFICATION]
+    if not classifies:
+        return ()
+    names = config["id2label"]
+    return tuple(str(names[str(index)]) for index in range(len(names)))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    table = json.loads(path.read_bytes())
+    if not isinstance(table, dict):
+        raise TypeError(f"{path.name} is no object")
+    return table
+
+
+def _invalid(why: str) -> TrainerError:
+    return TrainerError(FailureCode.MODEL_INVALID, f"the version cannot be used: {why}; make it again")

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training that stays near where it began: a penalty on how far each prediction has moved.
+
+The loss of a target token is its cross-entropy plus strength * KL(p before training || p now) over the vocabulary. The
+model before training is not a second model: it is this one with its trained tensors put back for one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from cloister_workers.messages import Metrics, RowReason
+from cloister_workers.trainer.cross_entropy import CHUNK, token_losses
+from cloister_workers.trainer.example import Example, Outcome
+from cloister_workers.trainer.objectives.supervised import Supervised, output_head
+
+
+class Before:
+    """Copies of a model's trained tensors, made when this is made."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._tensors = [(parameter, parameter.detach().clone()) for parameter in trained]
+
+    @contextmanager
+    def restored(self, model: torch.nn.Module) -> Iterator[None]:
+        """Within, `model` answers as it did: without dropout and without gradients. Not between a forward pass and its
+        backward pass.
+        """
+        was_training = model.training
+        now = [parameter.data for parameter, _ in self._tensors]
+        model.eval()
+        for parameter, kept in self._tensors:
+            parameter.data = kept
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for (parameter, _), data in zip(self._tensors, now, strict=True):
+                parameter.data = data
+            model.train(was_training)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(before || now) of each target's prediction, nats."""
+
+    likelihood: Supervised
+    before: Before
+
+    def reference(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Log-probabilities of the whole vocabulary before training, float32 [label tokens, vocabulary]."""
+        with self.before.restored(model):
+            states, _, _ = self.likelihood.predictions(model, examples)
+            logits: torch.Tensor = output_head(model)(states)
+            return logits.float().log_softmax(-1)
+
+    def sums(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """The sum over each example's targets, float32 [n], differentiable."""
+        reference = self.reference(model, examples)
+        states, _, owners = self.likelihood.predictions(model, examples)
+        found = token_divergences(states, output_head(model), reference)
+        return torch.zeros(len(examples), device=found.device).index_add(0, owners, found)
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """`likelihood` with the penalty in training; evaluations are without it."""
+
+    likelihood: Supervised
+    before: Before
+    strength: float
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        return self.likelihood.read(rows)
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        return self.likelihood.micro_batches(batch)
+
+    def weight(self, example: Example) -> int:
+        return self.likelihood.weight(example)
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        if not torch.is_grad_enabled():
+            return self.likelihood.outcome(model, examples)
+        reference = Divergence(self.likelihood, self.before).reference(model, examples)
+        states, targets, owners = self.likelihood.predictions(model, examples)
+        head = output_head(model)
+        losses = token_losses(states, head, targets) + self.strength * token_divergences(states, head, reference)
+        sums = torch.zeros(len(examples), device=losses.device).index_add(0, owners, losses)
+        return Outcome(sums, torch.zeros(len(examples), dtype=torch.int64))
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+        return self.likelihood.score(examples, sums, predicted)
+
+
+def token_divergences(hidden: torch.Tensor, head: torch.nn.Module, reference: torch.Tensor) -> torch.Tensor:
+    """KL(reference || head(hidden)) of each token, float32 [n], from hidden [n, h] and reference log-probabilities
+    [n, vocabulary]; logits are formed chunk by chunk and again in the backward pass.
+    """
+    pairs = zip(torch.split(hidden, CHUNK), torch.split(reference, CHUNK), strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(_chunk, part, head, true, use_reentrant=False) for part, true in pairs])
+    return torch.cat([_chunk(part, head, true) for part, true in pairs])
+
+
+def _chunk(hidden: torch.Tensor, head: torch.nn.Module, reference: torch.Tensor) -> torch.Tensor:
+    now: torch.Tensor = head(hidden).float().log_softmax(-1)
+    return (reference.exp() * (reference - now)).sum(-1)

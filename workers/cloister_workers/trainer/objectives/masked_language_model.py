@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked language modelling (Devlin et al. 2019, arXiv:1810.04805, 3.1) of rows of `text`.
+
+15 % of a text's tokens (at least one; never a special token) are targets; of these 80 % are masked, 10 % replaced by
+some token and 10 % kept. Which ones, follows from the seed and the text alone: positions in order of
+SHA-256("cloister/masks/v1" || u64be seed || text digest || u32be position), and what becomes of each from the same
+hash. So every epoch and every resumed run sees the same masks, and so do runs before and after. Texts are cut to
+max_seq_length tokens. Keys other than text are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from cloister_workers.messages import Metrics, RowReason
+from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.objectives.supervised import token_metrics
+from cloister_workers.trainer.rows import text_of
+
+_LABEL = b"cloister/masks/v1"
+_KEPT, _MASKED, _REPLACED = 1, 2, 3  # in Example.learned
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModel:
+    """Text with gaps to the tokens that stood there."""
+
+    tokenizer: Any
+    max_seq_length: int
+    micro_batch_size: int
+    device: torch.device
+    seed: int
+    share: float = 0.15
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        return [self._example(row) for row in rows]
+
+    def _example(self, row: dict[str, object]) -> Example | RowReason:
+        text = text_of(row, "text")
+        if isinstance(text, RowReason):
+            return text
+        whole = self.tokenizer(text, truncation=True, max_length=self.max_seq_length)["input_ids"]
+        special = self.tokenizer.get_special_tokens_mask(whole, already_has_special_tokens=True)
+        places = [place for place, mark in enumerate(special) if not mark]
+        if not places:
+            return RowReason.NO_COMPLETION
+        digest = digest_of(text)
+        ranks = {place: self._hash(digest, place) for place in places}
+        count = max(1, round(self.share * len(places)))
+        learned = bytearray(len(whole))
+        for place in sorted(places, key=ranks.__getitem__)[:count]:
+            learned[place] = _fate(ranks[place])
+        truncated = len(whole) == self.max_seq_length
+        return Example(array("i", whole), group=digest, digest=digest, learned=bytes(learned), truncated=truncated)
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        size = self.micro_batch_size
+        return [list(batch[start : start + size]) for start in range(0, len(batch), size)]
+
+    def weight(self, example: Example) -> int:
+        return sum(map(bool, example.learned))
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        width, pad = max(len(example.tokens) for example in examples), self.tokenizer.pad_token_id
+        ids, mask, labels = [], [], []
+        for example in examples:
+            rest = width - len(example.tokens)
+            ids.append(self.gaps(example) + [pad] * rest)
+            mask.append([1] * len(example.tokens) + [0] * rest)
+            targets = zip(example.tokens, example.learned, strict=True)
+            labels.append([token if mark else -100 for token, mark in targets] + [-100] * rest)
+        true = torch.tensor(labels, device=self.device)
+        logits = model(
+            input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
+        ).logits
+        owners, places = (true != -100).nonzero(as_tuple=True)
+        found, wanted = logits[owners, places].float(), true[owners, places]
+        losses = functional.cross_entropy(found, wanted, reduction="none")
+        sums = torch.zeros(len(examples), device=self.device).index_add(0, owners, losses)
+        hits = (found.detach().argmax(-1) == wanted).long()
+        return Outcome(sums, torch.zeros_like(true[:, 0]).index_add(0, owners, hits))
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+        return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
+
+    def gaps(self, example: Example) -> list[int]:
+        """The tokens that the model sees in place of the example's own."""
+        seen = example.tokens.tolist()
+        for place, mark in enumerate(example.learned):
+            if mark == _MASKED:
+                seen[place] = self.tokenizer.mask_token_id
+            elif mark == _REPLACED:
+                seen[place] = int.from_bytes(self._hash(example.digest, place)[8:16]) % len(self.tokenizer)
+        return seen
+
+    def _hash(self, digest: bytes, place: int) -> bytes:
+        return hashlib.sha256(_LABEL + struct.pack(">Q", self.seed) + digest + struct.pack(">I", place)).digest()
+
+
+def _fate(rank: bytes) -> int:
+    """What becomes of a target, from bytes of its rank that do not decide on the order of a text of sane length."""
+    drawn = int.from_bytes(rank[16:24]) / 2**64
+    return _MASKED if drawn < 0.8 else _REPLACED if drawn < 0.9 else _KEPT

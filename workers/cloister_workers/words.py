@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The closed enumerations of the protocol between agent and trainer: all the words that a trainer can say."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DatasetRole(StrEnum):
+    """Which input a message speaks of; also the key of a descriptor in `Start.inputs`."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    EVALUATION = "evaluation"
+    CHECKPOINT = "checkpoint"  # in Start.inputs only
+    LAYER = "layer"  # in Start.inputs only: the files of an adapted version to start from, as a bundle
+
+
+class Stage(StrEnum):
+    """The parts of a job, in this order; `evaluate` comes twice, before and after `train`."""
+
+    VALIDATE = "validate"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    MITIGATE = "mitigate"  # de-biasing, in place of train
+    JUDGE = "judge"  # de-biasing: statistics and gate
+    EXPORT = "export"
+
+
+class StageStatus(StrEnum):
+    """Where a stage stands."""
+
+    STARTED = "started"
+    FINISHED = "finished"
+
+
+class EvaluationPhase(StrEnum):
+    """When an evaluation ran: before and after on the evaluation part, during on the validation part."""
+
+    BEFORE = "before"
+    DURING = "during"
+    AFTER = "after"
+
+
+class RowReason(StrEnum):
+    """Why a row is refused."""
+
+    BAD_UTF8 = "BAD_UTF8"
+    TOO_LARGE = "TOO_LARGE"  # the line is longer than rows.MAX_LINE bytes
+    NOT_JSON = "NOT_JSON"
+    NOT_AN_OBJECT = "NOT_AN_OBJECT"
+    MISSING_KEY = "MISSING_KEY"
+    WRONG_TYPE = "WRONG_TYPE"
+    EMPTY_TEXT = "EMPTY_TEXT"
+    INVALID_TEXT = "INVALID_TEXT"  # unpaired surrogates: no UTF-8 form
+    UNKNOWN_LABEL = "UNKNOWN_LABEL"  # validation or evaluation label that training never has
+    UNKNOWN_ROLE = "UNKNOWN_ROLE"
+    NO_COMPLETION = "NO_COMPLETION"  # nothing to learn from: no assistant text
+    TEMPLATE_REFUSED = "TEMPLATE_REFUSED"  # the tokenizer's chat template does not take this row
+    TOO_LONG = "TOO_LONG"  # more than max_seq_length tokens
+    DUPLICATE = "DUPLICATE"  # only under data.reject_duplicates
+    UNKNOWN_KIND = "UNKNOWN_KIND"  # de-biasing: the row's `kind` is none that is known
+
+
+class MetricName(StrEnum):
+    """Every metric a trainer may report."""
+
+    LOSS = "loss"
+    LEARNING_RATE = "learning_rate"
+    GRAD_NORM = "grad_norm"
+    TOKENS_PER_SECOND = "tokens_per_second"
+    EVAL_LOSS = "eval_loss"
+    EVAL_ROWS = "eval_rows"
+    EVAL_ACCURACY = "eval_accuracy"
+    EVAL_ACCURACY_CI_LOW = "eval_accuracy_ci_low"
+    EVAL_ACCURACY_CI_HIGH = "eval_accuracy_ci_high"
+    EVAL_MACRO_F1 = "eval_macro_f1"
+    EVAL_PERPLEXITY = "eval_perplexity"
+    EVAL_TOKEN_ACCURACY = "eval_token_accuracy"  # noqa: S105 - the name of a metric
+    DEBIAS_VERDICT = "debias_verdict"  # 1 PASS, 0 INCONCLUSIVE, -1 FAIL
+
+
+class FailureCode(StrEnum):
+    """Why a job failed."""
+
+    SPEC_INVALID = "SPEC_INVALID"
+    INPUT_UNREADABLE = "INPUT_UNREADABLE"
+    ROWS_INVALID = "ROWS_INVALID"
+    TOO_FEW_ROWS = "TOO_FEW_ROWS"
+    TOO_FEW_LABELS = "TOO_FEW_LABELS"
+    MODEL_INVALID = "MODEL_INVALID"  # the directory does not load as the model that the method needs
+    MODEL_UNSUPPORTED = "MODEL_UNSUPPORTED"  # it loads, but packing would change its results
+    ADAPTER_INVALID = "ADAPTER_INVALID"  # e.g. no module has a target's name
+    CHECKPOINT_INVALID = "CHECKPOINT_INVALID"
+    NON_FINITE_LOSS = "NON_FINITE_LOSS"
+    MITIGATION_REFUSED = "MITIGATION_REFUSED"  # RefusalReason says why
+    NOTHING_MEASURED = "NOTHING_MEASURED"  # no primary measure of the spec can be taken on this material
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    SCRATCH_FULL = "SCRATCH_FULL"
+    PROTOCOL = "PROTOCOL"
+    INTERNAL = "INTERNAL"
+
+
+class FailureNumber(StrEnum):
+    """Names of the numbers that explain a failure."""
+
+    STEP = "step"
+    ROWS = "rows"
+    LABELS = "labels"
+    TOTAL_ERRORS = "total_errors"
+
+
+class RefusalReason(StrEnum):
+    """Why a mitigation must not be used."""
+
+    NONE = "NONE"  # another failure
+    MODEL_KIND = "MODEL_KIND"  # the mitigation does not fit this kind of model
+    PROTECTED_LABEL_LINK = "PROTECTED_LABEL_LINK"  # the group tells the label: erasing it would erase the task
+    TOO_FEW_TERMS = "TOO_FEW_TERMS"  # a word list with fewer terms than MIN_TERMS
+    TOO_FEW_ROWS = "TOO_FEW_ROWS"  # for what is fitted, e.g. fewer than 20 rows a dimension for LEACE
+    NO_GROUPS = "NO_GROUPS"  # the rows do not say which group they speak of, or all say the same one
+    NO_PAIRS = "NO_PAIRS"  # no row has a term of the axis that could be swapped
+    NOT_ALLOWED = "NOT_ALLOWED"  # the mitigation is off unless the spec allows it
+    NOT_LINEAR = "NOT_LINEAR"  # no linear step follows into which the map could be folded
+
+
+class GateRule(StrEnum):
+    """The rules of the release gate (docs/explanation/de-biasing.md)."""
+
+    IMPROVEMENT = "improvement"
+    LEVEL = "level"
+    OVER_CORRECTION = "over_correction"
+    HARM = "harm"
+    UTILITY = "utility"
+    EVIDENCE = "evidence"
+    CHANGED = "changed"
+
+
+class Verdict(StrEnum):
+    """What a rule, or the whole gate, says."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class FigureKind(StrEnum):
+    """What a figure of a de-biasing job is of; `index` counts in the list of that name in the signed spec."""
+
+    MEASURE = "measure"
+    UTILITY = "utility"
+    JOB = "job"  # a finding about the job as a whole
+
+
+class FigureName(StrEnum):
+    """The numbers of one figure: value and interval before, after, and of the paired change or loss."""
+
+    BEFORE = "before"
+    BEFORE_LOW = "before_low"
+    BEFORE_HIGH = "before_high"
+    AFTER = "after"
+    AFTER_LOW = "after_low"
+    AFTER_HIGH = "after_high"
+    CHANGE = "change"
+    CHANGE_LOW = "change_low"
+    CHANGE_HIGH = "change_high"
+    P = "p"
+    P_HOLM = "p_holm"
+    BAR = "bar"
+
+
+class ExceptionKind(StrEnum):
+    """What an INTERNAL failure was; the nearest of these classes."""
+
+    IMPORT_ERROR = "IMPORT_ERROR"
+    OS_ERROR = "OS_ERROR"
+    VALUE_ERROR = "VALUE_ERROR"
+    TYPE_ERROR = "TYPE_ERROR"
+    LOOKUP_ERROR = "LOOKUP_ERROR"
+    ATTRIBUTE_ERROR = "ATTRIBUTE_ERROR"
+    RUNTIME_ERROR = "RUNTIME_ERROR"
+    OTHER = "OTHER"
+
+
+class SpecField(StrEnum):
+    """The field of the job spec that a SPEC_INVALID or ADAPTER_INVALID failure is about."""
+
+    SPEC = "spec"  # the spec as a whole: an unknown or missing key, a wrong type
+    SEED = "seed"
+    DATA = "data"
+    METHOD = "method"
+    ADAPTER = "adapter"
+    N_EPOCHS = "n_epochs"
+    BATCH_SIZE = "batch_size"
+    MICRO_BATCH_SIZE = "micro_batch_size"
+    LEARNING_RATE = "learning_rate"
+    LR_SCHEDULER_TYPE = "lr_scheduler_type"
+    WARMUP_RATIO = "warmup_ratio"
+    WEIGHT_DECAY = "weight_decay"
+    MAX_GRAD_NORM = "max_grad_norm"
+    MAX_SEQ_LENGTH = "max_seq_length"
+    MAX_STEPS = "max_steps"
+    N_EVALS = "n_evals"
+    N_CHECKPOINTS = "n_checkpoints"
+    RANK = "rank"
+    ALPHA = "alpha"
+    DROPOUT = "dropout"
+    TARGET_MODULES = "target_modules"
+    TASK = "task"
+    AXES = "axes"
+    LANGUAGE = "language"
+    MITIGATION = "mitigation"
+    MEASURES = "measures"
+    UTILITIES = "utilities"
+    PRIMARY = "primary"
+    BARS = "bars"
+    SEEDS = "seeds"
