@@ -212,8 +212,8 @@ def verdict(setting: Setting, gate: Gate, random: np.random.Generator) -> Verdic
     """Draw scores once and judge them."""
     seed = int(random.integers(2**31))
     name = setting.measure.name
-    first = assess(setting.measure, "a", setting.shape.items(), *setting.draw(random), gate, primary=True, seed=seed)
-    measured = [first]
+    first, second = setting.draw(random)
+    measured = [assess(setting.measure, "a", setting.shape.items(), first, second, gate, primary=True, seed=seed)]
     if setting.other is not None:
         measure, shape, draw = setting.other
         measured.append(assess(measure, "b", shape.items(), *draw(random), gate, primary=False, seed=seed))
@@ -239,9 +239,9 @@ def shams() -> Iterator[Setting]:
     yield Setting("no effect, CrowS 50, 1500 pairs", CROWS, pairs, rates(pairs, [0.5], [0.5], 0.5))
     yield Setting("no effect, CrowS 52, 1500 pairs", CROWS, pairs, rates(pairs, [0.52], [0.52], 0.9))
     for groups in (2, 4):
-        many = Shape(4000 * groups, groups=groups)
-        draw = rates(many, [0.1] * groups, [0.1] * groups, 0.8)
-        yield Setting(f"no effect, gap 0, 4000 a group, {groups} groups", GAP, many, draw)
+        many = Shape(1000 * groups, groups=groups)
+        draw = rates(many, [0.05] * groups, [0.05] * groups, 0.8)
+        yield Setting(f"no effect, gap 0, 1000 a group, {groups} groups", GAP, many, draw)
     for clusters, size in ((25, 12), (60, 5), (300, 1)):
         two = Shape(2 * clusters, size, groups=2, alike=0.3)
         draw = rates(two, [0.5, 0.7], [0.5, 0.7], 0.8)
@@ -251,44 +251,34 @@ def shams() -> Iterator[Setting]:
 
 def not_enough() -> Iterator[Setting]:
     """An effect that is real, and something else that is exactly at its bar: PASS is false all the same."""
-    flips, wide = Shape(400), Shape(600)
-    yield Setting("level at bar, flip rate 10 to 2 %", FLIP, flips, rates(flips, [0.1], [0.02], 0.9))
-    tied = Shape(60, 10, alike=0.3)
-    yield Setting("level at bar, flips 10 to 2 %, 60 x 10", FLIP, tied, rates(tied, [0.1], [0.02], 0.9))
+    flips, tied, wide, pairs = Shape(400), Shape(60, 10, alike=0.3), Shape(600), Shape(1200)
+    for title, measure, shape, draw in (
+        ("flips 10 to 2 %", FLIP, flips, rates(flips, [0.1], [0.02], 0.9)),
+        ("flips 10 to 2 %, 60 x 10", FLIP, tied, rates(tied, [0.1], [0.02], 0.9)),
+        ("signed mean 1 to 0.25", DELTA, wide, deltas(wide, 1, 0.25, 0.9)),
+        ("skewed mean 1 to 0.25", DELTA, wide, deltas(wide, 1, 0.25, 0.9, skewed=True)),
+        ("signed mean 1 to -0.25", DELTA, wide, deltas(wide, 1, -0.25, 0.9)),
+        ("CrowS 70 to 55", CROWS, pairs, rates(pairs, [0.7], [0.55], 0.8)),
+    ):
+        yield Setting(f"level at bar, {title}", measure, shape, draw)
     for groups in (2, 4):
         some = Shape(600 * groups, groups=groups)
         draw = rates(some, [0.5] * (groups - 1) + [0.7], [0.5] * (groups - 1) + [0.55], 0.9)
         yield Setting(f"level at bar, gap 20 to 5 points, {groups} groups", GAP, some, draw)
-    yield Setting("level at bar, signed mean 1 to 0.25", DELTA, wide, deltas(wide, 1, 0.25, 0.9))
-    yield Setting("level at bar, skewed mean 1 to 0.25", DELTA, wide, deltas(wide, 1, 0.25, 0.9, skewed=True))
-    yield Setting("level at reversed bar, 1 to -0.25", DELTA, wide, deltas(wide, 1, -0.25, 0.9))
-    pairs = Shape(1200)
-    yield Setting("level at bar, CrowS 70 to 55", CROWS, pairs, rates(pairs, [0.7], [0.55], 0.8))
     good = (DELTA, Shape(400), deltas(Shape(400), 1, 0, 0.9))
     for size in (100, 400):
         two, flat = Shape(2 * size, groups=2), Shape(size)
-        drift = rates(two, [0.5, 0.5], [0.475, 0.525], 0.99)
-        yield Setting(f"other axis at bar, gap 0 to 5, {size} a group", *good, other=(GAP, two, drift))
-        yield Setting(
-            f"other axis at bar, gap 1 to 6, {size} a group",
-            *good,
-            other=(GAP, two, rates(two, [0.5, 0.51], [0.475, 0.535], 0.99)),
-        )
-        crossing = rates(two, [0.51, 0.5], [0.47, 0.53], 0.99)
-        yield Setting(f"other axis at bar, gap -1 to 6, {size} a group", *good, other=(GAP, two, crossing))
-        yield Setting(
-            f"other axis at bar, signed 0 to 0.25, n {size}", *good, other=(DELTA, flat, deltas(flat, 0, 0.25, 0.97))
-        )
-        yield Setting(
-            f"other axis at bar, flips 0 to 2 %, n {size}",
-            *good,
-            other=(FLIP, flat, rates(flat, [0.0001], [0.0201], 0.9)),
-        )
+        for title, measure, shape, draw in (
+            ("gap 0 to 5", GAP, two, rates(two, [0.5, 0.5], [0.475, 0.525], 0.99)),
+            ("gap 1 to 6", GAP, two, rates(two, [0.5, 0.51], [0.475, 0.535], 0.99)),
+            ("gap 1 to 6, turned round", GAP, two, rates(two, [0.51, 0.5], [0.47, 0.53], 0.99)),
+            ("signed 0 to 0.25", DELTA, flat, deltas(flat, 0, 0.25, 0.97)),
+            ("flips 0 to 2 %", FLIP, flat, rates(flat, [0.0001], [0.0201], 0.9)),
+        ):
+            yield Setting(f"other axis at bar, {title}, {size}", *good, other=(measure, shape, draw))
     for size in (400, 4000):
-        flat = Shape(size)
-        yield Setting(
-            f"utility at margin, accuracy 90 to 89, n {size}", *good, right=(flat, rates(flat, [0.9], [0.89], 0.99))
-        )
+        draw = rates(Shape(size), [0.9], [0.89], 0.99)
+        yield Setting(f"utility at margin, accuracy 90 to 89, {size}", *good, right=(Shape(size), draw))
 
 
 def powers() -> Iterator[Setting]:
@@ -309,40 +299,40 @@ def powers() -> Iterator[Setting]:
 
 
 # ---------------------------------------------------------------- what is printed
-def passes(setting: Setting, gate: Gate, runs: int, random: np.random.Generator) -> tuple[int, float, float]:
-    """How many of `runs` PASS, and the limits of the rate."""
-    count = sum(verdict(setting, gate, random) is Verdict.PASS for _ in range(runs))
-    return count, *clopper_pearson(count, runs, 0.05)
-
-
 def show(settings: Iterator[Setting], gate: Gate, runs: int, random: np.random.Generator) -> float:
-    """Print each setting's rate of PASS; returns the largest."""
+    """Print each setting's rate of PASS with its limits; returns the largest."""
     worst = 0.0
     for setting in settings:
-        count, low, high = passes(setting, gate, runs, random)
+        count = sum(verdict(setting, gate, random) is Verdict.PASS for _ in range(runs))
+        low, high = clopper_pearson(count, runs, 0.05)
         worst = max(worst, count / runs)
         print(f"  {setting.title:58} PASS {count / runs:6.1%}  [{low:.1%}, {high:.1%}]", flush=True)
     return worst
 
 
-def replay(gate: Gate, random: np.random.Generator, count: int = 100) -> Mapping[str, int]:
+REPLAYED = (
+    # measure, how much is stored, and where its scores lie
+    (FLIP, Shape(600), -2.6),
+    (DELTA, Shape(600), 0.1),
+    (CROWS, Shape(1500), 0.03),
+    (GAP, Shape(2000, groups=2), -1.6),
+)
+
+
+def replay(
+    gate: Gate, random: np.random.Generator, count: int = 100, stores: tuple[tuple[Mean, Shape, float], ...] = REPLAYED
+) -> Mapping[str, int]:
     """PASS among `count` perturbations of stored scores, by measure.
 
-    A perturbed flip or decision is one whose margin is below a small random step; so bias moves at random and no
-    way is better than another. Levels are inside their bars, so that improvement alone stands in the way.
+    Each score takes a random step of its own, and a decision or preference turns where its margin was smaller; so
+    bias moves by chance alone. Levels are inside their bars where the store is large enough, so that improvement
+    alone stands in the way. A step that all items share would be a true change of this model, for better or worse.
     """
     found = {}
-    for measure, shape, shift in (
-        (FLIP, Shape(600), -2.6),
-        (GAP, Shape(2400, groups=2), 0.0),
-        (DELTA, Shape(600), 0.1),
-        (CROWS, Shape(1500), 0.03),
-    ):
-        stored = latent(shape, random) + shift
-        items = shape.items()
-        judged = []
+    for measure, shape, shift in stores:
+        stored, items, judged = latent(shape, random) + shift, shape.items(), []
         for seed in range(count):
-            moved = stored + 0.2 * random.normal(size=len(stored)) + 0.02 * random.normal() * (1 + shape.group)
+            moved = stored + 0.2 * random.normal(size=len(stored))
             pair = [(v if measure is DELTA else (v > 0).astype(np.float64))[:, None] for v in (stored, moved)]
             entry = assess(measure, "a", items, pair[0], pair[1], gate, primary=True, seed=seed)
             wanted = Wanted(((measure.name, "a"),), (RIGHT.name,))
@@ -357,11 +347,11 @@ def covered(measure: Mean, shape: Shape, draw: Draw, truth: tuple[float, float, 
     above, below = np.zeros(3), np.zeros(3)
     for seed in range(runs):
         entry = assess(measure, "a", shape.items(), *draw(random), gate, primary=True, seed=seed)
-        intervals: tuple[Estimate, ...] = (entry.bias_before, entry.bias_after, entry.change)
+        intervals = (entry.bias_before, entry.bias_after, entry.change)
         above += [value > interval.high + 1e-12 for value, interval in zip(truth, intervals, strict=True)]
         below += [value < interval.low - 1e-12 for value, interval in zip(truth, intervals, strict=True)]
-    names = ("before", "after", "change")
-    return "  ".join(f"{n} {b:5.1%} {a:5.1%}" for n, a, b in zip(names, above / runs, below / runs, strict=True))
+    shown = zip(("before", "after", "change"), below / runs, above / runs, strict=True)
+    return "  ".join(f"{name} {low:5.1%} {high:5.1%}" for name, low, high in shown)
 
 
 def coverage(gate: Gate, runs: int) -> None:
@@ -377,10 +367,8 @@ def coverage(gate: Gate, runs: int) -> None:
             ("gap 0 to 10 points", GAP, two, rates(two, [0.5, 0.5], [0.5, 0.6], 0.8), (0, 0.1, 0.1)),
         )
         for title, measure, shape, draw, truth in cases:
-            print(
-                f"  {title:22} {shape.clusters:4} clusters  {covered(measure, shape, draw, truth, gate, runs)}",
-                flush=True,
-            )
+            misses = covered(measure, shape, draw, truth, gate, runs)
+            print(f"  {title:22} {shape.clusters:4} clusters  {misses}", flush=True)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from cloister.api.v1 import common_pb2, datasets_pb2
 from cloister.errors import NotFoundError, ServerError, UsageError
 from cloister.evidence.errors import BindingError
 from cloister.evidence.manifest import ROWS_MEDIA_TYPE, Manifest, Trailer, VerifiedObject, verify_object
+from cloister.formats.stream import LineSource, RowStream, StreamSummary
 from cloister.push import (
     MeasuredSource,
     Spooled,
@@ -20,7 +21,6 @@ from cloister.push import (
     spool_key,
     trailer_for,
 )
-from cloister.rows import RowsSummary, check_rows
 from cloister.sealed.payload import SealedDigest
 from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
 from cloister.upload import Progress, no_progress
@@ -38,7 +38,7 @@ class Datasets:
 
     def push(
         self,
-        path: str | Path,
+        rows: str | Path | RowStream,
         name: str,
         purposes: Sequence[str],
         *,
@@ -46,21 +46,27 @@ class Datasets:
         pool: str = "default",
         progress: Progress = no_progress,
     ) -> datasets_pb2.Dataset:
-        """Check, seal and push a JSONL file; called again after a failure, it continues.
+        """Check, seal and push a file of rows; called again after a failure, it continues.
 
+        The file is JSONL, or in one of the formats of `cloister.formats`, told by its look.  `RowStream` names several
+        files, a format, or group columns.
         Raises RowsError (with line numbers) before anything is sealed.
         """
         check_name("dataset", name)
         _check_terms(purposes, expires_days)
-        spooled = self._seal(Path(path), name, tuple(purposes), expires_days, pool)
+        stream = rows if isinstance(rows, RowStream) else RowStream([rows])
+        spooled = self._seal(stream, stream.check(), name, (tuple(purposes), expires_days, pool))
         stubs = self._session.connection
         request = datasets_pb2.CreateDatasetRequest(sealed=spooled.message, wraps=spooled.wraps)
         stubs.call(stubs.datasets.CreateDataset, request)
         send_spooled(self._session, spooled, progress)
         return self.get(spooled.manifest.id)
 
-    def _seal(self, path: Path, name: str, purposes: tuple[str, ...], expires_days: int, pool: str) -> Spooled:
-        summary = check_rows(path)
+    def _seal(
+        self, stream: RowStream, summary: StreamSummary, name: str, terms: tuple[tuple[str, ...], int, str]
+    ) -> Spooled:
+        """Rows flow from the files into the sealing: no plaintext is written anywhere."""
+        purposes, expires_days, pool = terms
         session = self._session
         recipients = session.recipients(pool)
         me = session.site.me()
@@ -82,10 +88,9 @@ class Datasets:
             created_at=now,
             expires_at=now + expires_days * DAY_SECONDS,
         )
-        with path.open("rb") as file:
-            source = MeasuredSource(file, summary.size, no_progress)
-            checked = _Checked(path, source, summary, manifest)
-            return seal_to_spool(session, key, manifest, source, recipients, checked)
+        source = MeasuredSource(LineSource(stream.lines()), summary.size, no_progress)
+        checked = _Checked(stream.name, source, summary, manifest)
+        return seal_to_spool(session, key, manifest, source, recipients, checked)
 
     def get(self, name_or_id: str) -> datasets_pb2.Dataset:
         """One dataset.  Raises NotFoundError."""
@@ -141,17 +146,17 @@ class Datasets:
 
 
 class _Checked:
-    """Makes the trailer, and refuses a file that is no longer the one whose rows were checked."""
+    """Makes the trailer, and refuses files that are no longer those whose rows were checked."""
 
-    def __init__(self, path: Path, source: MeasuredSource, summary: RowsSummary, manifest: Manifest) -> None:
-        self._path = path
+    def __init__(self, name: str, source: MeasuredSource, summary: StreamSummary, manifest: Manifest) -> None:
+        self._name = name
         self._source = source
         self._summary = summary
         self._manifest = manifest
 
     def __call__(self, digest: SealedDigest) -> Trailer:
         if self._source.digest.hexdigest() != self._summary.sha256:
-            raise changed(self._path)
+            raise changed(self._name)
         return trailer_for(self._manifest, digest, self._summary.rows)
 
 

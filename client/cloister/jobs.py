@@ -9,11 +9,14 @@ from pathlib import Path
 from cloister.api.v1 import common_pb2, jobs_pb2
 from cloister.channel import messages
 from cloister.datasets import Datasets
+from cloister.dry_run import DryRun, plan
 from cloister.errors import ConnectError, ServerError, UsageError
 from cloister.evidence.authorisation import Authorisation, verify_authorisation_signature
 from cloister.evidence.canonical import sha256_hex
 from cloister.evidence.errors import BindingError, PolicyError
 from cloister.evidence.manifest import Manifest, VerifiedObject
+from cloister.evidence.policy import Policy
+from cloister.evidence.signatures import Statement
 from cloister.lineage import Start, reference_to
 from cloister.models import Models
 from cloister.reports import JobReport, fetch_report, open_report
@@ -24,6 +27,7 @@ from cloister.upload import Progress, no_progress
 from cloister.wire import statement_from_proto, statement_to_proto
 
 EXPIRES_DAYS = 7
+ROLES = ("training", "validation", "evaluation")
 RECONNECTS = 10
 SUCCEEDED = jobs_pb2.JOB_STATE_SUCCEEDED
 
@@ -43,44 +47,55 @@ class Jobs:
         control plane that swaps one later is refused by the host.  The model may be the result of an earlier job.
         Raises UsageError for the specification, an EvidenceError for what the site shows.
         """
-        given = read_spec(spec)
-        wanted = resolve(given)
         job_id = self._session.new_id()
-        # (1) The inputs are what their owners and hosts signed, of this team, for this purpose and pool.
-        start = self._models.start(wanted.model)
-        if start.lineage is not None and start.adapter:
-            wanted = resolve(given, start.lineage.spec)
-        training = self._dataset(wanted, wanted.training_dataset)
-        validation = self._dataset(wanted, wanted.validation_dataset) if wanted.validation_dataset else None
-        evaluation = self._dataset(wanted, wanted.evaluation_dataset) if wanted.evaluation_dataset else None
-        _check_start(start, wanted)
-        _check_distinct(training, validation, evaluation)
-        # (2) The specification names them by id.
-        wanted.model, wanted.training_dataset = start.id, training.manifest.id
-        wanted.validation_dataset = "" if validation is None else validation.manifest.id
-        wanted.evaluation_dataset = "" if evaluation is None else evaluation.manifest.id
-        wanted.suffix = check_name("model", wanted.suffix or f"{start.name[:80]}-{job_id[:8]}")
-        # (3) The policy under which the result may leave is bound too.
-        policy_sha256 = self._models.policy().digest
-        me, now, data = self._session.site.me(), self._session.clock(), spec_bytes(wanted)
+        ready, policy = self._prepared(spec, job_id)
+        wanted, start, data = ready.spec, ready.start, ready.data
+        me, now, signed = self._session.site.me(), self._session.clock(), spec_bytes(wanted)
         authorisation = Authorisation(
             job_id=job_id,
             member=me.id,
             team=me.team,
             purpose=wanted.purpose,
             pool=wanted.pool,
-            spec_sha256=sha256_hex(data),
-            policy_sha256=policy_sha256,
+            spec_sha256=sha256_hex(signed),
+            policy_sha256=policy.digest,
             model=reference_to(start.base),
             model_layers=tuple(reference_to(layer) for layer in start.layers),
-            training=reference_to(training),
-            validation=None if validation is None else reference_to(validation),
-            evaluation=None if evaluation is None else reference_to(evaluation),
+            training=reference_to(data["training"]),
+            validation=reference_to(data["validation"]) if "validation" in data else None,
+            evaluation=reference_to(data["evaluation"]) if "evaluation" in data else None,
             max_attempts=wanted.max_attempts,
             created_at=now,
             expires_at=now + expires_days * DAY_SECONDS,
         )
-        return self._create(authorisation, data)
+        return self._create(authorisation, signed)
+
+    def dry_run(self, spec: SpecSource) -> DryRun:
+        """What `submit` would sign, with every input verified, and what a de-biasing gate asks for.
+
+        Nothing is signed, and nothing is asked of the site but its names, manifests and policy.
+        """
+        return self._prepared(spec, self._session.new_id())[0]
+
+    def _prepared(self, spec: SpecSource, job_id: str) -> tuple[DryRun, Statement]:
+        given = read_spec(spec)
+        wanted = resolve(given)
+        # (1) The inputs are what their owners and hosts signed, of this team, for this purpose and pool.
+        start = self._models.start(wanted.model)
+        if start.lineage is not None and start.adapter:
+            wanted = resolve(given, start.lineage.spec)
+        named = {role: getattr(wanted, f"{role}_dataset") for role in ROLES}
+        data = {role: self._dataset(wanted, name) for role, name in named.items() if name}
+        _check_start(start, wanted)
+        _check_distinct(*data.values())
+        # (2) The specification names them by id.
+        wanted.model = start.id
+        for role, found in data.items():
+            setattr(wanted, f"{role}_dataset", found.manifest.id)
+        wanted.suffix = check_name("model", wanted.suffix or f"{start.name[:80]}-{job_id[:8]}")
+        # (3) The policy under which the result may leave is bound too, and its bars are not widened.
+        policy = self._models.policy()
+        return plan(wanted, start, data, Policy.parse(policy.payload)), policy
 
     def _create(self, authorisation: Authorisation, data: bytes) -> jobs_pb2.Job:
         statement = statement_to_proto(authorisation.sign(self._session.home.signing_key()))
@@ -211,8 +226,8 @@ def _check_pool(manifest: Manifest, pool: str) -> None:
         )
 
 
-def _check_distinct(*objects: VerifiedObject | None) -> None:
-    ids = [found.manifest.id for found in objects if found is not None]
+def _check_distinct(*objects: VerifiedObject) -> None:
+    ids = [found.manifest.id for found in objects]
     if len(set(ids)) != len(ids):
         raise UsageError("spec: a dataset is named twice; evaluating on training rows proves nothing")
 

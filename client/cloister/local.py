@@ -13,9 +13,9 @@ from cloister.evidence.manifest import ROWS_MEDIA_TYPE, Manifest, SealedObject, 
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
 from cloister.files import new_output
+from cloister.formats.stream import check_rows
 from cloister.home import Home
 from cloister.push import trailer_for
-from cloister.rows import check_rows
 from cloister.sealed.container import ContainerHeader, open_container, read_header, write_container
 from cloister.sealed.keys import Identity, Recipient
 from cloister.sealed.payload import SealedDigest

@@ -115,7 +115,7 @@ class Models:
         def trailer(digest: SealedDigest) -> Trailer:
             # The bundle is whole by now: its end was read.  A cut or changed one raises, and no file appears.
             if list_digest(bundled) != manifest.details["files_sha256"]:
-                raise changed(folder)
+                raise changed(folder.name)
             return trailer_for(manifest, digest, None)
 
         _, spooled = join(

@@ -163,9 +163,9 @@ def _check_spool(spooled: Spooled) -> None:
         raise UploadError("the sealed file was damaged on this machine; run the command again to seal it anew")
 
 
-def changed(path: Path) -> UsageError:
+def changed(name: str) -> UsageError:
     """For a source that is not what was checked before."""
-    return UsageError(f"{path.name} changed while it was sealed; nothing was sent, run the command again")
+    return UsageError(f"{name} changed while it was sealed; nothing was sent, run the command again")
 
 
 def _path(session: Session, key: str) -> Path:

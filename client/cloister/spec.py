@@ -15,6 +15,7 @@ import yaml
 from google.protobuf import json_format
 
 from cloister.api.v1 import jobs_pb2
+from cloister.debias import defaults_of, resolve_debias
 from cloister.errors import UsageError
 
 Spec = jobs_pb2.JobSpec
@@ -165,10 +166,13 @@ def _resolve_data(spec: Spec) -> None:
 def _resolve_method(spec: Spec) -> None:
     kind = spec.method.WhichOneof("type")
     if kind is None:
-        raise UsageError(f"spec: method is missing; choose one of {', '.join(METHOD_DEFAULTS)}")
+        raise UsageError(f"spec: method is missing; choose one of {', '.join(METHOD_DEFAULTS)}, debias")
+    if kind == "debias":
+        resolve_debias(spec.method.debias)
+    defaults = defaults_of(spec.method.debias) if kind == "debias" else METHOD_DEFAULTS[kind]
     settings = _hyperparameters(spec)
     explicit_micro = settings.HasField("micro_batch_size")
-    for name, value in METHOD_DEFAULTS[kind].items():
+    for name, value in defaults.items():
         if not settings.HasField(name):  # type: ignore[arg-type]  # names are the message's own, tested
             setattr(settings, name, value)
     if not explicit_micro:
@@ -177,6 +181,8 @@ def _resolve_method(spec: Spec) -> None:
 
 def _resolve_adapter(spec: Spec, parent: Spec | None) -> None:
     if spec.adapter.WhichOneof("type") == "full":
+        if spec.method.WhichOneof("type") == "debias":
+            raise UsageError("spec: adapter is full; de-biasing trains adapters: give lora, or leave it out")
         return
     spec.adapter.lora.SetInParent()
     lora = spec.adapter.lora
@@ -205,8 +211,12 @@ def _continue_adapter(lora: jobs_pb2.Lora, before: jobs_pb2.Lora) -> None:
 
 
 def _hyperparameters(spec: Spec) -> jobs_pb2.Hyperparameters:
-    method = spec.method
-    chosen = method.classification if method.WhichOneof("type") == "classification" else method.supervised
+    methods: dict[str, jobs_pb2.Classification | jobs_pb2.Supervised | jobs_pb2.Debias] = {
+        "classification": spec.method.classification,
+        "supervised": spec.method.supervised,
+        "debias": spec.method.debias,
+    }
+    chosen = methods[spec.method.WhichOneof("type") or ""]
     chosen.hyperparameters.SetInParent()
     return chosen.hyperparameters
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cloister_dev.demo_debias import debias
 from cloister_dev.errors import DevError
 from cloister_dev.found import verifier_key
 from cloister_dev.layout import Layout
@@ -47,6 +48,9 @@ class Demo:
 
     def title(self, text: str) -> None:
         console.print(f"\n[bold]{text}[/bold]", soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        console.print(text, soft_wrap=True)
 
     def run(self, person: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> int:
         """Show a command and run it on this terminal; return its exit status."""
@@ -98,6 +102,7 @@ def main() -> None:
             job = _train(demo)
             _show_result(demo, job, time.monotonic() - started)
             _release(demo)
+            debias(demo)
             _verify(demo)
             demo.title("Done. The site's directory stays for looking around:")
             console.print(f"  {os.path.relpath(layout.directory)}   start it again: cloister-dev up --dir demo-site")
@@ -155,12 +160,12 @@ def _release(demo: Demo) -> None:
 
 
 def _verify(demo: Demo) -> None:
-    demo.title("7  The auditor exports the log and verifies it offline")
+    demo.title("10  The auditor exports the log and verifies it offline")
     export = demo.layout.directory / "log.tar"
     key = verifier_key(demo.layout.root)
     demo.run("carol", "cloister", "audit", "export", str(export))
     demo.run("carol", "cloister-audit", "verify", str(export), "--key", key)
-    demo.title("8  The same export with one byte changed")
+    demo.title("11  The same export with one byte changed")
     forged = demo.layout.directory / "log-forged.tar"
     forged.write_bytes(export.read_bytes().replace(b'"action":"job.submit"', b'"action":"job.cancel"', 1))
     status = demo.run("carol", "cloister-audit", "verify", str(forged), "--key", key, allowed=(10,))

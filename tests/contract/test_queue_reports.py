@@ -26,7 +26,7 @@ from debias_job import METHOD, sha256
 from debias_site import Found, found, report_of, report_request
 from queue_bench import Bench
 from served_site import Founded
-from site_objects import Signed, approval, artifact, artifact_request, grant, release_request, success
+from site_objects import Made, Signed, approval, artifact, artifact_request, grant, release_request, success
 
 
 @pytest.fixture
@@ -113,15 +113,19 @@ def test_the_blob_of_a_report_is_its_teams(bench: Bench, job: Signed) -> None:
     """Members read the ciphertext without a release; other teams and hosts do not."""
     made = finished(bench, job)
     for name in ("alice", "erin"):
-        call = bench.call(name)
-        assert bench.look(lambda c, call=call: access.readable(c, call, made.report.id).id) == made.report.id
-        assert "artifact" == call.subject.type
+        assert readable(bench, name, made.report) == ("artifact", made.report.id)
     for name in ("gina", "carol", "host-1", "host-2"):
-        call = bench.call(name)
         with pytest.raises(NotFoundError):
-            bench.look(lambda c, call=call: access.readable(c, call, made.report.id))
+            readable(bench, name, made.report)
     with pytest.raises(NotFoundError):
-        bench.look(lambda c: access.readable(c, bench.call("alice"), made.export.id))
+        readable(bench, "alice", made.export)
+
+
+def readable(bench: Bench, name: str, made: Made) -> tuple[str, str]:
+    """What the log calls an object whose blob somebody may read, and its id."""
+    call = bench.call(name)
+    row = bench.look(lambda connection: access.readable(connection, call, made.id))
+    return call.subject.type, row.id
 
 
 # ---------------------------------------------------------------- registering

@@ -32,10 +32,10 @@ from cloister.api.v1 import (
 from cloister.wire import statement_to_proto
 from cloister_server.journal import Journal
 from cloister_server.policy_table import ROLES
+from debias_job import METHOD
+from debias_site import found
 from served_site import Caller, Founded, Keys, Refused, ServedSite, read_refusal, served, sqlite_url
 from site_objects import (
-    artifact,
-    artifact_request,
     policy,
     publish_policy,
     push_dataset,
@@ -80,6 +80,7 @@ class Foreign:
     job: str
     version: str
     export: str
+    report: str
     release: str
 
     def id_for(self, method: str) -> str:
@@ -91,7 +92,7 @@ class Foreign:
         return self.version if "Model" in service else self.job
 
     def all(self) -> tuple[str, ...]:
-        return (self.dataset, self.model, self.job, self.version, self.export, self.release)
+        return (self.dataset, self.model, self.job, self.version, self.export, self.report, self.release)
 
 
 @pytest.fixture(scope="module")
@@ -103,21 +104,22 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSite]:
 
 @pytest.fixture(scope="module")
 def foreign(live: ServedSite) -> Foreign:
-    """A whole finished job of team green, worked on by host-2, with a release that waits."""
+    """A whole finished de-biasing job of team green, worked on by host-2, with a release that waits."""
     gina, host = live.caller("gina"), live.caller("host-2")
     digest = publish_policy(live, policy(live.founded, approvals=1))
     training, model = push_dataset(live, "gina"), push_model(live, "gina")
-    signed = sign_job(live.founded, "gina", training, model, digest, suffix="green-secret-name")
+    signed = sign_job(live.founded, "gina", training, model, digest, suffix="green-secret-name", method=METHOD)
     gina.jobs.CreateJob(signed.request(), timeout=30)
     host.workers.LeaseWork(workers_pb2.LeaseWorkRequest(), timeout=30)
-    made, result = artifact(live.founded, "host-2", signed, 1)
-    host.workers.CreateArtifact(artifact_request(signed, 1, made, result), timeout=30)
-    upload(host, made, attempt=1)
-    host.workers.FinishJob(success(signed, 1, made), timeout=30)
-    asked = release_request(live.founded, "gina", signed, made, result, "gina")
+    made = found(live.founded, "host-2", signed)
+    for registered, sealed in ((made.report_request, made.report), (made.export_request, made.export)):
+        host.workers.CreateArtifact(registered, timeout=30)
+        upload(host, sealed, attempt=1)
+    host.workers.FinishJob(success(signed, 1, made.export), timeout=30)
+    asked = release_request(live.founded, "gina", signed, made.export, made.result, "gina", exception=True)
     request = models_pb2.CreateReleaseRequest(request=statement_to_proto(asked))
     release = gina.models.CreateRelease(request, timeout=30).release
-    return Foreign(training.id, model.id, signed.id, signed.id, made.id, release.id)
+    return Foreign(training.id, model.id, signed.id, signed.id, made.export.id, made.report.id, release.id)
 
 
 @pytest.fixture(scope="module")
@@ -279,3 +281,21 @@ def test_a_result_is_read_back_by_nobody_before_its_release(live: ServedSite, fo
     outcome = invoke(live.caller("gina"), "/cloister.api.v1.BlobService/ReadBlob", request)
     assert isinstance(outcome, Refused)
     assert "NOT_FOUND" == outcome.reason
+
+
+def test_a_report_is_for_its_team_and_its_figures_for_auditors(
+    live: ServedSite, callers: dict[str, Caller], foreign: Foreign
+) -> None:
+    """The team gets the sealed report and reads its ciphertext; an auditor gets figures without a trace of it."""
+    asked = jobs_pb2.GetJobReportRequest(id=foreign.job)
+    mine = live.caller("gina").jobs.GetJobReport(asked, timeout=20)
+    assert (mine.object_id, mine.HasField("sealed"), len(mine.wraps)) == (foreign.report, True, 2)
+    read = blobs_pb2.ReadBlobRequest(object_id=foreign.report)
+    assert sum(len(part.data) for part in live.caller("gina").blobs.ReadBlob(read, timeout=20)) == mine.size
+    audited = callers["carol"].jobs.GetJobReport(asked, timeout=20)
+    assert audited.figures == mine.figures
+    assert foreign.report.encode() not in audited.SerializeToString()
+    for name, reason in (("alice", "NOT_FOUND"), ("carol", "ROLE_REQUIRED"), ("host-1", "NOT_FOUND")):
+        outcome = invoke(callers[name], "/cloister.api.v1.BlobService/ReadBlob", read)
+        assert isinstance(outcome, Refused)
+        assert reason == outcome.reason

@@ -85,7 +85,8 @@ class MemorySite:
         self.log("site.start")
 
     def _found(self) -> dict[str, Home]:
-        recovery = str(Identity.generate().recipient)
+        self.recovery = Identity.generate()
+        recovery = str(self.recovery.recipient)
         draft = add_team(add_team(self.custody.draft(), "alpha", recovery), "beta", recovery)
         draft = add_policy_key(set_log(draft, "test/log", self.signer.vkey), self.policy_key.public, now=NOW)
         self.custody.save_draft(draft)

@@ -149,16 +149,17 @@ def _neutral(draw: random.Random) -> str:
 
 # ---------------------------------------------------------------- models
 def write_world_tokenizer(directory: Path, texts: Sequence[str]) -> Any:  # noqa: ANN401 - transformers' type
-    """A word-level fast tokenizer of every word of `texts`."""
+    """A word-level fast tokenizer of every word of `texts`, which puts [BOS] before a text as Llama's does."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     words = sorted({word for text in texts for word in text.split()})
-    names = ["[PAD]", "[UNK]", "[EOS]", "[CLS]", "[SEP]", "[MASK]", *words]
+    names = ["[PAD]", "[BOS]", "[EOS]", "[UNK]", *words]
     tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.Sequence([])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]")
+    tokenizer.post_processor = processors.TemplateProcessing("[BOS] $A", special_tokens=[("[BOS]", 1)])
+    special = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.save_pretrained(directory)
     return fast
 
@@ -179,12 +180,12 @@ def write_planted_decoder(directory: Path, world: World, steps: int = 400, seed:
         intermediate_size=96,
         max_position_embeddings=64,
         pad_token_id=0,
-        bos_token_id=None,
+        bos_token_id=1,
         eos_token_id=2,
     )
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
-    ids = [[2, *tokenizer(text)["input_ids"], 2] for text in world.corpus]
+    ids = [[*tokenizer(text)["input_ids"], 2] for text in world.corpus]
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01, fused=True)
     draw = random.Random(seed)
     for step in range(steps):

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from cloister_workers.messages import Metrics, Progress
 from cloister_workers.trainer.checkpoint import LoopState
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind
-from cloister_workers.trainer.debias.material import Material, Part
+from cloister_workers.trainer.debias.lexicon.terms import Lexicon
+from cloister_workers.trainer.debias.material import Material, Part, RowType
 from cloister_workers.trainer.debias.mitigation import Case
 from cloister_workers.trainer.debias.shapes import Labelled
+from cloister_workers.trainer.debias.subjects import Subject
 from cloister_workers.trainer.debias.subjects.classifier import ClassifierSubject
 from cloister_workers.trainer.debias.training import Trained
 from cloister_workers.trainer.loop import Parts, Trainee, train
@@ -73,6 +76,7 @@ class LoopOnly:
         parts: Parts,
         hyperparameters: Hyperparameters,
         seed: int,
+        enough: Callable[[Metrics], bool] = lambda _: False,
     ) -> Trained:
         self.parts = parts
         spec = TrainingSpec(model="", method=Method.CLASSIFICATION, seed=seed, hyperparameters=hyperparameters)
@@ -80,7 +84,7 @@ class LoopOnly:
         optimiser = Optimiser(model, hyperparameters.weight_decay, hyperparameters.max_grad_norm)
         ticks = iter(range(1_000_000))
         trainee = Trainee(model, objective, optimiser)
-        state = train(spec, trainee, parts, self, lambda: float(next(ticks)), LoopState())
+        state = train(spec, trainee, parts, self, lambda: float(next(ticks)), LoopState(), enough)
         return Trained(state.step, state.trained_tokens, state.loss)
 
     def poll(self, step: int = 0) -> None:
@@ -89,7 +93,7 @@ class LoopOnly:
     def pause_wanted(self) -> bool:
         return False
 
-    def progress(self, message: Any) -> None:
+    def progress(self, message: Progress) -> None:
         self.losses += message.losses
 
     def evaluated(self, *_: object) -> None:
@@ -111,18 +115,18 @@ def skewed_rows(count: int, skew: float = 0.8) -> tuple[Labelled, ...]:
     return tuple(rows)
 
 
-def part_of(*rows: Any, lexicons: Mapping[str, Any] | None = None) -> Part:
+def part_of(*rows: RowType, lexicons: Mapping[str, Lexicon] | None = None) -> Part:
     """A part of these rows."""
     return Part(Material.from_rows(rows), lexicons or {})
 
 
 def case_of(
-    subject: Any,
+    subject: Subject | None,
     scratch: Path,
     fit: Sequence[Labelled],
     validation: Sequence[Labelled] = (),
     training: LoopOnly | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Case:
     """A mitigation's case on the gender axis."""
     given: dict[str, Any] = {

@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.evidence.authorisation import Authorisation, ObjectReference
 from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
+from cloister.evidence.figures import Figure, Figures, Finding
 from cloister.evidence.manifest import Manifest, Trailer
 from cloister.evidence.merkle import consistency_proof, leaf_hash, root_hash
 from cloister.evidence.note import NoteSigner
-from cloister.evidence.release import Release, ReleaseRequest
-from cloister.evidence.result import Result
+from cloister.evidence.release import RELEASE_TYPE, Release, ReleaseRequest
+from cloister.evidence.result import RESULT_TYPE, Result
 from cloister.evidence.roster import ROSTER_TYPE, Host, KeyRecord, Person, Roster, Team
 from cloister.evidence.signatures import Signature, SigningKey, Statement
 
@@ -120,6 +121,15 @@ RESULT = Result(
     metrics_before={"eval_accuracy": "0.1"},
     sandboxed=True,
     created_at=NOW - 50,
+)
+FIGURES = Figures(
+    job_id="j-1",
+    spec_sha256=AUTHORISATION.spec_sha256,
+    policy_sha256="cd" * 32,
+    attempt=1,
+    figures=(Figure(0, "measure", 0, 0, 0, 400, 200, {"before": "0.25", "after": "0.04", "bar": "0.02"}),),
+    findings=(Finding(0, "level", "FAIL", "measure", 0, 0),),
+    verdicts=("FAIL",),
 )
 REQUEST = ReleaseRequest(
     release_id="r-1",
@@ -249,6 +259,45 @@ def result_cases() -> dict[str, tuple[dict[str, object], str]]:
         "other-authorisation": case(RESULT.sign(HOST), "BINDING", authorised="00" * 32),
         "checkpoint-as-result": case(dataclasses.replace(RESULT, kind="state").sign(HOST), "BINDING"),
         "future": case(dataclasses.replace(RESULT, created_at=NOW + 301).sign(HOST), "EXPIRED"),
+        "with-report": case(debiased(FIGURES.to_payload()), "ok"),
+        "empty-report": case(
+            HOST.sign(RESULT_TYPE, with_field(RESULT.to_payload(), report_trailer_sha256="")), "BAD_FORMAT"
+        ),
+    }
+
+
+def debiased(figures: bytes, verdict: str = "-1.0") -> Statement:
+    """The result of a de-biasing job that binds these figures."""
+    return dataclasses.replace(
+        RESULT,
+        metrics={"eval_accuracy": "0.9", "debias_verdict": verdict},
+        figures_sha256=hashlib.sha256(figures).hexdigest(),
+        report_trailer_sha256="bc" * 32,
+    ).sign(HOST)
+
+
+def figures_cases() -> dict[str, tuple[dict[str, object], str]]:
+    def case(figures: bytes, expect: str, result: Statement | None = None) -> tuple[dict[str, object], str]:
+        statement, signed = result or debiased(figures), AUTHORISATION.sign(ALICE)
+        inputs = {"statement": b64(statement.to_bytes()), "authorisation": b64(signed.to_bytes())}
+        return {**inputs, "figures": b64(figures)}, expect
+
+    good = FIGURES.to_payload()
+    better = dataclasses.replace(FIGURES, verdicts=("PASS",)).to_payload()
+    return {
+        "good": case(good, "ok"),
+        "several-runs": case(dataclasses.replace(FIGURES, verdicts=("FAIL", "PASS")).to_payload(), "ok"),
+        "swapped": case(better, "BINDING", debiased(good)),
+        "other-verdict": case(good, "BINDING", debiased(good, "1.0")),
+        "no-verdict": case(good, "BINDING", RESULT.sign(HOST)),
+        "other-job": case(dataclasses.replace(FIGURES, job_id="j-2").to_payload(), "BINDING"),
+        "other-spec": case(dataclasses.replace(FIGURES, spec_sha256="00" * 32).to_payload(), "BINDING"),
+        "other-policy": case(dataclasses.replace(FIGURES, policy_sha256="00" * 32).to_payload(), "BINDING"),
+        "other-attempt": case(dataclasses.replace(FIGURES, attempt=2).to_payload(), "BINDING"),
+        "unknown-word": case(good.replace(b'"measure"', b'"gesture"'), "BAD_FORMAT"),
+        "unknown-field": case(with_field(good, note="hello"), "BAD_FORMAT"),
+        "unjudged-run": case(good.replace(b'"run":0', b'"run":1'), "BAD_FORMAT"),
+        "long-number": case(good.replace(b'"0.25"', b'"0.2500000000000000001"'), "BAD_FORMAT"),
     }
 
 
@@ -266,6 +315,10 @@ def release_cases() -> dict[str, tuple[dict[str, object], str]]:
         "other-recipient": case(signed, "BINDING", recipient="bb" * 16),
         "foreign": case(RELEASE.sign(MALLORY), "BAD_SIGNATURE"),
         "other-request": case(dataclasses.replace(RELEASE, request_sha256="00" * 32).sign(HOST), "BINDING"),
+        "exception": case(dataclasses.replace(RELEASE, exception=True).sign(HOST), "ok"),
+        "exception-false": case(
+            HOST.sign(RELEASE_TYPE, with_field(RELEASE.to_payload(), exception=False)), "BAD_FORMAT"
+        ),
     }
 
 
@@ -297,6 +350,7 @@ CHECKS: dict[str, Callable[[], dict[str, tuple[dict[str, object], str]]]] = {
     "object": object_cases,
     "authorisation": authorisation_cases,
     "result": result_cases,
+    "figures": figures_cases,
     "release": release_cases,
     "head": head_cases,
 }

@@ -11,9 +11,11 @@ import click
 from cloister.cli.bars import transfer
 from cloister.cli.options import home_option, json_option, limit_option, open_client
 from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, size, state_name
+from cloister.cli.reading import Reading, reading_options
 
 if TYPE_CHECKING:
     from cloister.api.v1.datasets_pb2 import Dataset
+    from cloister.formats.stream import StreamSummary
 
 
 @click.group()
@@ -22,32 +24,50 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", required=True, help="Shown to the control plane; the file's own name is not.")
 @click.option("--purpose", "purposes", multiple=True, required=True, help="What it may be used for; may be repeated.")
+@reading_options
 @click.option("--pool", default="default", show_default=True, help="Pool of hosts that may open it.")
 @click.option("--expires-days", default=365, show_default=True, help="Afterwards no host opens it.")
 @json_option
 @home_option
 def push(
-    file: Path,
+    files: tuple[Path, ...],
     name: str,
     purposes: tuple[str, ...],
+    reading: Reading,
     pool: str,
     expires_days: int,
     as_json: bool,
     home: Path | None,
 ) -> None:
-    """Check, seal and send the rows of FILE (JSONL).
+    """Check, seal and send the rows of FILES, in order, as one dataset.
 
-    Run it again after an interruption: it continues where it stood.
+    A file is JSONL, or in a format of docs/how-to/bring-bias-test-sets.md: CrowS-Pairs, StereoSet, BBQ, WinoBias,
+    Winogender, WEAT and SEAT, tables of labelled texts or of pairs, word lists.  Run it again after an interruption: it
+    continues where it stood.
     """
+    rows = reading.stream(files)
+    _tell(rows.check())
     with open_client(home) as client, transfer("push") as progress:
-        pushed = client.datasets.push(file, name, purposes, pool=pool, expires_days=expires_days, progress=progress)
+        pushed = client.datasets.push(rows, name, purposes, pool=pool, expires_days=expires_days, progress=progress)
     if as_json:
         print_message(pushed)
     else:
         click.echo(pushed.id)
+
+
+def _tell(summary: StreamSummary) -> None:
+    """Which rows of the dataset came from which file, where that is not plain."""
+    first = 1
+    for part in summary.parts:
+        if len(summary.parts) > 1 or part.format != "rows":
+            axes = ", ".join(f"{axis} {count}" for axis, count in sorted(part.axes.items()))
+            lacking = f"; {part.without_target} without a target" if part.without_target else ""
+            where = f"rows {first} to {first + part.rows - 1}"
+            click.echo(f"{part.name}: {part.format}, {where}{f': {axes}' if axes else ''}{lacking}", err=True)
+        first += part.rows
 
 
 @dataset.command("list")

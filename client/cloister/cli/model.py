@@ -70,6 +70,8 @@ def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
     if as_json:
         print_message(found)
         return
+    from cloister.evidence.figures import VERDICT_METRIC, verdict_of
+
     dossier = found.dossier
     fields = [
         ("id", found.id),
@@ -85,7 +87,9 @@ def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
         ("job", dossier.job_id),
     ]
     fields += [(f"before {name}", f"{value:.6g}") for name, value in sorted(dossier.metrics_before.items())]
-    fields += [(f"after {name}", f"{value:.6g}") for name, value in sorted(dossier.metrics_after.items())]
+    after = {name: value for name, value in dossier.metrics_after.items() if name != VERDICT_METRIC}
+    fields += [(f"after {name}", f"{value:.6g}") for name, value in sorted(after.items())]
+    fields.append(("gate", verdict_of({name: str(value) for name, value in dossier.metrics_after.items()}) or ""))
     print_fields(fields)
 
 

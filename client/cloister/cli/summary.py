@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cloister.evidence.figures import verdict_of
+
 if TYPE_CHECKING:
     from cloister.api.v1.jobs_pb2 import Job
     from cloister.client import Client
@@ -25,6 +27,9 @@ def figures(client: Client, final: Job) -> list[tuple[str, str]]:
     fields.append(("result", f"{lineage.spec.suffix} ({final.fine_tuned_model})"))
     before = {name: float(value) for name, value in lineage.result.metrics_before.items()}
     after = {name: float(value) for name, value in lineage.result.metrics.items()}
+    verdict = verdict_of(lineage.result.metrics)
+    if verdict is not None:
+        fields.append(("gate", f"{verdict}; read: cloister job report {final.id}"))
     names = [name for name in sorted(set(before) & set(after)) if not name.endswith((_LOW, _HIGH, _ROWS))]
     fields += [(name, f"{_figure(name, before)} before, {_figure(name, after)} after") for name in names]
     return [*fields, ("measured on", f"{after[_ROWS]:.0f} held-out rows" if _ROWS in after else "")]

@@ -7,7 +7,7 @@ import pytest
 from cloister.api.v1 import datasets_pb2
 from cloister.errors import ConnectError, NotFoundError, RowsError, UploadError, UsageError
 from cloister.evidence.manifest import Manifest
-from cloister.rows import check_rows
+from cloister.formats.stream import RowStream
 from cloister.sealed.errors import FileNotAllowedError
 from cloister.sealed.filelist import file_list
 from fake_channel import Refusal
@@ -122,17 +122,14 @@ def test_bad_rows_are_never_sealed(site, rows):
     assert [] == list(site.homes["anna"].spool.iterdir())
 
 
-def test_file_changed_while_sealed(site, rows, monkeypatch):
-    """A file that changes between check and seal is refused, and nothing is left."""
-
-    def then_changes(path):
-        summary = check_rows(path)
-        path.write_bytes(path.read_bytes().replace(b"fire", b"sale"))
-        return summary
-
-    monkeypatch.setattr("cloister.datasets.check_rows", then_changes)
+@pytest.mark.parametrize("found", [b"sale", b"\n", b"fires and floods"])
+def test_file_changed_while_sealed(site, rows, found):
+    """A file that changes between check and seal is refused, also where its rows are bad by then; nothing is left."""
+    stream = RowStream([rows])
+    stream.check()
+    rows.write_bytes(rows.read_bytes().replace(b"fire", found))
     with pytest.raises(UsageError, match="changed while it was sealed"):
-        site.client().datasets.push(rows, "d", ["p"])
+        site.client().datasets.push(stream, "d", ["p"])
     assert [] == list(site.homes["anna"].spool.iterdir())
 
 

@@ -6,7 +6,8 @@ import hashlib
 import pytest
 
 from cloister.errors import RowsError, UsageError
-from cloister.rows import MAX_LINE_BYTES, check_rows, problem_of
+from cloister.formats.stream import check_rows
+from cloister.rows import MAX_LINE_BYTES, problem_of
 
 
 def test_good_file(tmp_path):

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cloister.evidence.authorisation import verify_authorisation
+from cloister.evidence.authorisation import Authorisation, verify_authorisation
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import EvidenceError
+from cloister.evidence.figures import verify_figures
 from cloister.evidence.manifest import SealedObject, verify_object
 from cloister.evidence.opening import verify_head
 from cloister.evidence.release import verify_release
-from cloister.evidence.result import verify_result
+from cloister.evidence.result import Result, verify_result
 from cloister.evidence.roster import Roster, verify_roster
 from cloister.evidence.signatures import Statement
 
@@ -59,6 +60,11 @@ def check_result(i: Inputs) -> None:
     verify_result(i.statement(), ROSTER, kind=i.text("kind"), authorisation_sha256=digest, now=i.now)
 
 
+def check_figures(i: Inputs) -> None:
+    authorisation = Authorisation.parse(i.statement("authorisation").payload)
+    verify_figures(i.raw("figures"), Result.parse(i.statement().payload), authorisation)
+
+
 def check_release(i: Inputs) -> None:
     recipient = i.text("recipient_key_id")
     verify_release(i.statement(), i.statement("request"), i.raw("wrap"), ROSTER, recipient_key_id=recipient, now=i.now)
@@ -76,6 +82,7 @@ CHECKS: dict[str, Callable[[Inputs], None]] = {
     "object": check_object,
     "authorisation": check_authorisation,
     "result": check_result,
+    "figures": check_figures,
     "release": check_release,
     "head": check_head,
 }

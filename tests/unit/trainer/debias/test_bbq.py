@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import byte_pairs, gpt2
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.debias.material import Material, Part
@@ -22,6 +21,7 @@ from cloister_workers.trainer.debias.measure import Items, Missing
 from cloister_workers.trainer.debias.measures.bbq import MEASURES, BbqRow, bias_score, scored
 from cloister_workers.trainer.debias.shapes import parse_row
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
+from tiny_language_models import byte_pairs, gpt2
 
 BY_NAME = {measure.name: measure for measure in MEASURES}
 BASE = BbqRow(
@@ -163,7 +163,7 @@ def test_rows_are_parsed_and_refused() -> None:
 
 
 # ---------------------------------------------------------------- the program that scores published answers
-def _program() -> Any:
+def _program():
     path = Path(__file__).resolve().parents[4] / "benchmarks/bbq_fixture.py"
     spec = importlib.util.spec_from_file_location("bbq_fixture", path)
     assert spec is not None
@@ -173,7 +173,7 @@ def _program() -> Any:
     return module
 
 
-def _line(number: int, given: str, answers: list[tuple[str, str]], **fields: Any) -> dict[str, Any]:
+def _line(number: int, given: str, answers: list[tuple[str, str]], **fields):
     """A row in the format of the authors, with made-up content."""
     return {
         "example_id": number,

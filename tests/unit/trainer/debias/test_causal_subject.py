@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import byte_pairs, gpt2, llama, whole_words
 
 from cloister_workers.trainer.attention import NAME, register
+from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
+from tiny_language_models import byte_pairs, gpt2, llama, whole_words
 
 TEXTS = (
     "the janitor met the accountant because she was late",
@@ -28,15 +29,15 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-def _pair(tokenizer: Any, model: Callable[[Any], Any]) -> tuple[Any, Any]:
+def _pair(tokenizer, model: Callable[[Any], Any]) -> tuple[Any, Any]:
     return tokenizer, model(tokenizer)
 
 
-def _subject(tokenizer: Any, model: Any, **settings: Any) -> CausalSubject:
+def _subject(tokenizer, model, **settings) -> CausalSubject:
     return CausalSubject(model, tokenizer, torch.device("cpu"), settings.pop("poll", lambda: None), **settings)
 
 
-def _plain(model: Any, ids: list[int]) -> np.ndarray[Any, Any]:
+def _plain(model, ids: list[int]) -> FloatArray:
     """Log-probabilities of ids[1:], by one plain call in double precision."""
     model.eval()
     with torch.no_grad():
@@ -44,7 +45,7 @@ def _plain(model: Any, ids: list[int]) -> np.ndarray[Any, Any]:
     return np.array([float(table[place, token]) for place, token in enumerate(ids[1:])])
 
 
-def _greedy(model: Any, ids: list[int], count: int) -> list[int]:
+def _greedy(model, ids: list[int], count: int) -> list[int]:
     """The tokens that transformers' own greedy search adds."""
     model.eval()
     prompt = torch.tensor([ids])
@@ -205,9 +206,25 @@ def test_an_adapter_takes_part() -> None:
     adapted = np.concatenate(_subject(tokenizer, model).token_log_probs(TEXTS))
     assert np.abs(adapted - plain).max() > 0.01
     with model.disable_adapter():
-        np.testing.assert_allclose(
-            np.concatenate(_subject(tokenizer, model).token_log_probs(TEXTS)), plain, atol=1e-5
-        )
+        np.testing.assert_allclose(np.concatenate(_subject(tokenizer, model).token_log_probs(TEXTS)), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["its own", "none"])
+def test_logits_are_computed_where_they_are_needed(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts cost no logits where the head is a module, and answers are the same where it is none."""
+    tokenizer, model = MODELS["a beginning is put before"]()
+    pairs = [("the janitor met the", " accountant"), ("a nurse works here and", " there, and a carpenter")]
+    expected = [_plain(model, tokenizer(one + two)["input_ids"]) for one, two in pairs]
+    widths: list[int] = []
+    model.lm_head.register_forward_hook(lambda _, args, out: widths.append(out.shape[1]))
+    if head == "none":
+        monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    found = _subject(tokenizer, model).completion_log_probs(pairs)
+    for values, whole in zip(found, expected, strict=True):
+        np.testing.assert_allclose(values, whole[-len(values) :], atol=1e-5)
+    longest = max(len(whole) for whole in expected) + 1
+    shortest_prompt = min(len(whole) + 1 - len(values) for values, whole in zip(found, expected, strict=True))
+    assert widths == [longest if head == "none" else longest - shortest_prompt + 1]
 
 
 def test_no_text_needs_no_forward_pass() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.debias.kinds import ModelKind
@@ -21,6 +20,7 @@ from cloister_workers.trainer.debias.measures.crows_pairs import MEASURES, Crows
 from cloister_workers.trainer.debias.shapes import parse_row
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
 from cloister_workers.trainer.debias.subjects.masked import MaskedSubject
+from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 BY_NAME = {measure.name: measure for measure in MEASURES}
 TEXTS = (
@@ -81,7 +81,7 @@ def _one_causal(subject: CausalSubject, text: str, *, start: bool) -> list[float
         alone = subject.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
     first = float(whole[0, ids[0]])
     later = [
-        float((whole[place, token] if start else alone[place - 1, token])) for place, token in enumerate(ids) if place
+        float(whole[place, token] if start else alone[place - 1, token]) for place, token in enumerate(ids) if place
     ]
     return [first, *later]
 
@@ -146,7 +146,9 @@ def test_a_tie_to_three_decimals_is_no_win() -> None:
 
 def test_a_pair_without_a_word_of_its_own_is_not_counted() -> None:
     """Where one sentence has no differing token, the variant over differing tokens says so and leaves the pair out."""
-    inserted = CrowsPair(id="x", axis="gender", more="old people never forget", less="old people forget", direction="stereo")
+    inserted = CrowsPair(
+        id="x", axis="gender", more="old people never forget", less="old people forget", direction="stereo"
+    )
     items = Items((*ROWS, inserted), tuple("012345"), (*(row.direction for row in ROWS), "stereo"))
     measure, subject = BY_NAME["crows_diff_bb"], _masked()
     scores = measure.score(subject, items)

@@ -56,7 +56,7 @@ def debias_spec(mitigation=None, **changes):
         "measures": ["flip_rate", "equalized_odds"],
         "primary": ["flip_rate"],
         "utilities": ["accuracy"],
-        "hyperparameters": {"n_epochs": 3, "batch_size": 16, "learning_rate": 0.01, "max_seq_length": 32},
+        "hyperparameters": {"n_epochs": 8, "batch_size": 16, "learning_rate": 0.01, "max_seq_length": 32},
         **changes,
     }
     data = {"validation_fraction": 0.1, "evaluation_fraction": 0.0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Compares, Items, Missing
 from cloister_workers.trainer.debias.measures.group_gaps import MEASURES
 from cloister_workers.trainer.debias.shapes import Labelled
 from tiny_classifier import Scripted, part_of
@@ -33,6 +33,7 @@ def drawn(seed, count=240, groups=("a", "b", "c"), labels=("no", "yes")):
 
 def taken(measure, rows, subject, axis="axis"):
     items = measure.items(part_of(*rows), axis)
+    assert isinstance(items, Items)
     scores = measure.score(subject, items)
     return items, scores
 
@@ -64,7 +65,7 @@ def test_two_classes_equal_fairlearn(seed):
         )
         assert whole(ODDS, rows, subject) == pytest.approx(fair.equalized_odds_difference(true, said, **by), abs=1e-12)
         frame = fair.MetricFrame(metrics=accuracy_score, y_true=true, y_pred=said, **by)
-        assert whole(WORST, rows, subject) == pytest.approx(frame.overall - frame.group_min(), abs=1e-12)
+        assert whole(WORST, rows, subject) == pytest.approx(frame.difference(method="between_groups"), abs=1e-12)
 
 
 def test_more_classes_are_the_largest_of_one_against_the_rest():
@@ -93,7 +94,7 @@ def test_groups_equal_a_metric_frame():
         y_pred=said,
         **by,
     )
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for measure in MEASURES:
         items, scores = taken(measure, rows, subject)
         found |= measure.by_group(items, scores, np.ones((1, len(items))))
@@ -189,7 +190,7 @@ def test_the_independent_unit_is_the_person_then_the_template_then_the_text():
         Labelled("four", "no", {"axis": "b"}, template="t"),
         Labelled("five", "no", {"axis": "b"}),
     ]
-    clusters = PARITY.items(part_of(*rows), "axis").clusters
+    clusters = taken(PARITY, rows, Scripted(dict.fromkeys([row.text for row in rows], (0.0, 1.0))))[0].clusters
     assert clusters[0] == clusters[1]
     assert clusters[2] == clusters[3]
     assert len(set(clusters)) == 3
@@ -199,4 +200,29 @@ def test_a_label_that_the_model_does_not_know_is_never_right():
     """A row whose label is none of the classifier's counts against accuracy."""
     rows = [Labelled("one", "no", {"axis": "a"}), Labelled("two", "odd", {"axis": "b"})]
     subject = Scripted({"one": [1.0, 0.0], "two": [1.0, 0.0]})
-    assert whole(WORST, rows, subject) == 0.5
+    assert whole(WORST, rows, subject) == 1.0
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
+def test_the_figure_is_the_largest_of_its_signed_differences(measure):
+    """Behind the figure stand the differences of every two groups; each has the sign that the rates give it."""
+    rows, subject = drawn(6, count=200, labels=("p", "q", "r"))
+    items, scores = taken(measure, rows, subject)
+    weights = np.random.default_rng(1).multinomial(len(items), np.full(len(items), 1 / len(items)), size=20)
+    found = measure.differences(items, scores, weights.astype(float))
+    figures = measure.figure(items, scores, weights.astype(float))
+    np.testing.assert_allclose(np.abs(found).max(axis=1), figures, atol=1e-15)
+    assert (found < 0).any()
+    assert (found > 0).any()
+    assert isinstance(measure, Compares)
+
+
+def test_cells_are_the_rows_behind_each_rate():
+    """Parity and accuracy are taken over whole groups, odds over each group's rows with and without a label."""
+    rows, subject = drawn(6, count=50, groups=("a", "b"))
+    for measure in MEASURES:
+        items, scores = taken(measure, rows, subject)
+        found = {tuple(np.flatnonzero(cell)) for cell in measure.cells(items, scores)}
+        groups = {g: tuple(i for i, row in enumerate(rows) if row.groups["axis"] == g) for g in "ab"}
+        cells = {tuple(i for i in groups[g] if rows[i].label == label) for g in "ab" for label in ("no", "yes")}
+        assert found == (cells if measure is ODDS else set(groups.values()))

@@ -8,21 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.debias.subjects.likelihood import text_log_probs
 from cloister_workers.trainer.debias.subjects.masked import MaskedSubject
+from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 TEXTS = ("the nurse met a carpenter because she was late .", "he was early", "late")
 
 
 def _subject(batch_size: int = 32, max_seq_length: int = 512) -> MaskedSubject:
     tokenizer = whole_words(" ".join(TEXTS).split(), masked=True)
-    return MaskedSubject(
-        bert(tokenizer), tokenizer, torch.device("cpu"), lambda: None, max_seq_length, batch_size
-    )
+    return MaskedSubject(bert(tokenizer), tokenizer, torch.device("cpu"), lambda: None, max_seq_length, batch_size)
 
 
 def _plain(subject: MaskedSubject, ids: list[int], place: int) -> float:
@@ -42,6 +40,22 @@ def test_log_probs_equal_plain_calls(batch_size: int) -> None:
     assert [len(values) for values in found] == [4, 0, 1]
     for ids, places, values in zip(sequences, positions, found, strict=True):
         np.testing.assert_allclose(values, [_plain(subject, ids, place) for place in places], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["its own", "none"])
+def test_logits_are_computed_where_they_are_needed(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One position a copy where the head is a module, and the same answers where it is none."""
+    subject = _subject()
+    ids = subject.encode(TEXTS[0])
+    expected = [_plain(subject, ids, place) for place in (1, 4)]
+    model: Any = subject.model
+    shapes: list[tuple[int, ...]] = []
+    model.get_output_embeddings().register_forward_hook(lambda _, args, out: shapes.append(tuple(out.shape[:2])))
+    if head == "none":
+        monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    (values,) = subject.masked_log_probs([ids], [[1, 4]])
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+    assert shapes == [(2, len(ids) if head == "none" else 1)]
 
 
 def test_texts_have_special_tokens_and_a_limit() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import bert, gpt2, whole_words
 
 from cloister_workers.trainer.debias.lexicon import Association, Lexicon, SwapSet
 from cloister_workers.trainer.debias.material import Material, Part
@@ -19,6 +18,7 @@ from cloister_workers.trainer.debias.measures.pair_preference import MEASURES, M
 from cloister_workers.trainer.debias.shapes import Pair
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
 from cloister_workers.trainer.debias.subjects.masked import MaskedSubject
+from tiny_language_models import bert, gpt2, whole_words
 
 (MEASURE,) = MEASURES
 LEXICON = Lexicon(
@@ -69,9 +69,7 @@ def test_sentences_differ_in_the_person_alone() -> None:
         ("The queen likes the kitchen", "The king likes the kitchen"),
         ("Near the kitchen my aunt sang a song", "Near the kitchen my uncle sang a song"),
     )
-    swapped = tuple(
-        tuple(text.replace("kitchen", "office") for text in pair) for pair in kitchen.sentences
-    )
+    swapped = tuple(tuple(text.replace("kitchen", "office") for text in pair) for pair in kitchen.sentences)
     assert office.sentences == swapped
     assert (kitchen.side, garden.side, office.side) == (1, 1, -1)
     assert [row.sentences for row in rows] == [((row.first, row.second),) for row in ROWS[:2]]
@@ -102,7 +100,7 @@ def test_pairings_are_bounded() -> None:
     assert len({text.split()[0] for text in texts}) >= 7
 
 
-def _by_hand(subject: Any, text: str) -> tuple[float, float]:
+def _by_hand(subject, text: str) -> tuple[float, float]:
     """Mean and sum of the log-probabilities of the words, by plain calls."""
     tokenizer, model = subject.tokenizer, subject.model.eval()
     ids = tokenizer(text)["input_ids"]
@@ -184,3 +182,15 @@ def test_rows_alone_are_enough_and_nothing_is_too_little() -> None:
     bare = Lexicon("gender", "en", ("female", "male"), (SwapSet(("she", "he"), "function"),))
     assert isinstance(MEASURE.items(Part(Material(), {"gender": bare}), "gender"), Missing)
     assert isinstance(MEASURE.items(Part(Material.from_rows(ROWS), {}), "religion"), Missing)
+
+
+def test_items_laid_twice_change_nothing() -> None:
+    """Scores before beside scores after, with one of each chosen by weight, give the figure of the chosen ones."""
+    items, chosen = _items(), np.array([1.0, 0, 1, 1, 0])
+    before, after = np.arange(10.0).reshape(5, 2), -np.arange(10.0).reshape(5, 2) / 3
+    twice = Items(items.content * 2, items.clusters * 2, items.groups * 2)
+    weights = np.concatenate([chosen, 1 - chosen])[None, :]
+    mixed = np.where(chosen[:, None] > 0, before, after)
+    np.testing.assert_allclose(
+        MEASURE.figure(twice, np.concatenate([before, after]), weights), MEASURE.figure(items, mixed, np.ones((1, 5)))
+    )

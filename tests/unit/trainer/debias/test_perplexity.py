@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import torch
-from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 from cloister_workers.trainer.debias.lexicon import Lexicon
 from cloister_workers.trainer.debias.material import Material, Part
@@ -16,6 +15,7 @@ from cloister_workers.trainer.debias.shapes import Text
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
 from cloister_workers.trainer.debias.subjects.masked import MaskedSubject
 from cloister_workers.trainer.debias.utilities.perplexity import UTILITIES
+from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 CAUSAL, MASKED = UTILITIES
 TEXTS = ("rain fell on the quiet harbour all night", "bread cools on the sill", "snow")

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import gpt2, whole_words
 
 from cloister_workers.trainer.debias.lexicon import Lexicon, SwapSet
 from cloister_workers.trainer.debias.material import Material, Part
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Compares, Items, Missing
 from cloister_workers.trainer.debias.measures.regard import MEASURES, regard_of
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
+from tiny_language_models import gpt2, whole_words
 
 (MEASURE,) = MEASURES
 LEXICON = Lexicon(
@@ -79,7 +79,11 @@ def test_two_groups_have_a_signed_difference() -> None:
 def test_more_groups_have_the_largest_difference() -> None:
     """The largest minus the smallest regard of all groups."""
     items = Items(tuple("abc"), tuple("ttt"), ("one", "two", "three"))
-    np.testing.assert_allclose(MEASURE.figure(items, np.array([[0.0], [1], [-1]]), np.ones((1, 3))), [2.0])
+    scores, ones = np.array([[0.0], [1], [-1]]), np.ones((1, 3))
+    np.testing.assert_allclose(MEASURE.figure(items, scores, ones), [2.0])
+    assert isinstance(MEASURE, Compares)
+    np.testing.assert_allclose(MEASURE.differences(items, scores, ones), [[-1.0, 1.0, 2.0]])
+    np.testing.assert_array_equal(MEASURE.cells(items, scores), np.eye(3))
 
 
 def test_a_model_is_scored_by_what_it_writes() -> None:

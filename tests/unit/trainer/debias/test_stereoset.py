@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.debias.material import Material, Part
@@ -19,6 +17,7 @@ from cloister_workers.trainer.debias.shapes import parse_row
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
 from cloister_workers.trainer.debias.subjects.masked import MaskedSubject
 from cloister_workers.trainer.debias.utilities.stereoset_lms import UTILITIES
+from tiny_language_models import bert, byte_pairs, gpt2, whole_words
 
 (MEASURE,) = MEASURES
 (UTILITY,) = UTILITIES
@@ -64,7 +63,7 @@ def test_a_causal_model_is_asked_for_the_mean_of_the_sentence() -> None:
     np.testing.assert_array_equal(MEASURE.score(subject, _items()), expected)
 
 
-def _pieces_tokenizer() -> Any:
+def _pieces_tokenizer():
     """A masked tokenizer in which `tender` and `caring` are two pieces and every other word is one."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -199,3 +198,16 @@ def test_rows_are_parsed_and_refused() -> None:
     assert isinstance(parse_row({key: value for key, value in row.items() if key != "context"}), StereoSetRow)
     assert parse_row({**row, "unrelated": 3}) is RowReason.WRONG_TYPE
     assert parse_row({key: value for key, value in row.items() if key != "target"}) is RowReason.MISSING_KEY
+
+
+def test_items_laid_twice_change_nothing() -> None:
+    """Scores before beside scores after, with one of each chosen by weight, give the figure of the chosen ones."""
+    items = _items()
+    before, after = np.array([[1, 1.0, 1], [1, 0.5, 1], [0, 1.0, 1], [0, 0.5, 1]]), np.array([[0, 0.5, 1.0]] * 4)
+    chosen = np.array([1.0, 0, 1, 0])
+    twice = Items(items.content * 2, items.clusters * 2)
+    weights = np.concatenate([chosen, 1 - chosen])[None, :]
+    mixed = np.where(chosen[:, None] > 0, before, after)
+    np.testing.assert_allclose(
+        MEASURE.figure(twice, np.concatenate([before, after]), weights), MEASURE.figure(items, mixed, np.ones((1, 4)))
+    )

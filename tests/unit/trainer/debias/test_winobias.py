@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import byte_pairs, gpt2
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.debias.material import Material, Part
@@ -17,6 +16,7 @@ from cloister_workers.trainer.debias.measure import Items, Missing
 from cloister_workers.trainer.debias.measures.winobias import MEASURES, WinoBiasRow, inside
 from cloister_workers.trainer.debias.shapes import parse_row
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
+from tiny_language_models import byte_pairs, gpt2
 
 TYPE_1, TYPE_2 = MEASURES
 ROWS = (

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_language_models import byte_pairs, gpt2
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.debias.material import Material, Part
@@ -18,6 +17,7 @@ from cloister_workers.trainer.debias.measure import Items, Missing
 from cloister_workers.trainer.debias.measures.winogender import MEASURES, WinogenderRow
 from cloister_workers.trainer.debias.shapes import parse_row
 from cloister_workers.trainer.debias.subjects.causal import CausalSubject
+from tiny_language_models import byte_pairs, gpt2
 
 (MEASURE,) = MEASURES
 PRONOUNS = {"male": "he", "female": "she", "neutral": "they"}
@@ -112,3 +112,15 @@ def test_rows_are_parsed_and_refused() -> None:
     assert parse_row({**row, "gender": "other"}) is RowReason.WRONG_TYPE
     assert parse_row({**row, "answer": 2}) is RowReason.WRONG_TYPE
     assert parse_row({**row, "occupation": ""}) is RowReason.EMPTY_TEXT
+
+
+def test_items_laid_twice_change_nothing() -> None:
+    """Scores before beside scores after, with one of each chosen by weight, give the figure of the chosen ones."""
+    items, chosen = _items(), np.array([1.0, 0, 1, 1, 1, 0])
+    before, after = np.array([[1.0], [0], [1], [0], [1], [1]]), np.array([[0.0], [0], [1], [1], [0], [1]])
+    twice = Items(items.content * 2, items.clusters * 2, items.groups * 2)
+    weights = np.concatenate([chosen, 1 - chosen])[None, :]
+    mixed = np.where(chosen[:, None] > 0, before, after)
+    np.testing.assert_allclose(
+        MEASURE.figure(twice, np.concatenate([before, after]), weights), MEASURE.figure(items, mixed, np.ones((1, 6)))
+    )

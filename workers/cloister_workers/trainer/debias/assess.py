@@ -171,6 +171,9 @@ def _figure(case: _Case, sample: Sample, scores: FloatArray, alpha: float) -> Es
         low, high = share_limits(scores[:, 0], case.clusters, alpha)
         low, high = min(estimate.low, low * case.unit), max(estimate.high, high * case.unit)
         return Estimate(estimate.value, max(low, 0.0), min(high, case.unit))
+    if estimate.low == estimate.high and case.measure.scale in (Scale.SHARE, Scale.POINTS):
+        # No draw moves it, for example where every answer is right: that is what few units look like as well.
+        estimate = _around(estimate, case.unit * unseen(case.clusters.effective(), alpha))
     if case.measure.signed:
         return estimate
     # Without a direction it stays on its side of the ideal, which the basic interval does not know.
@@ -194,9 +197,12 @@ def _around(estimate: Estimate, least: float) -> Estimate:
 
 
 def _change(case: _Case, change: Estimate, before: Estimate, moved: Estimate, hidden: float) -> Estimate:
-    folds = case.measure.signed or not case.measure.binary
-    if folds and before.low <= case.measure.ideal <= before.high:
-        change = replace(change, low=min(change.low, -moved.high), high=max(change.high, moved.high))
+    """The change of |bias|: within how far the figure moved, and all of that where it may have been ideal before."""
+    measure, far = case.measure, moved.high
+    if measure.signed or isinstance(measure, Compares):
+        change = replace(change, low=max(change.low, -far), high=min(change.high, far))
+    if (measure.signed or not measure.binary) and before.low <= measure.ideal <= before.high:
+        change = replace(change, low=min(change.low, -far), high=max(change.high, far))
     return _around(change, hidden)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cloister_workers.trainer.debias.contrasts import NO_SET, Contrast, sets_of
+from cloister_workers.trainer.debias.counterparts import NO_SET, Counterpart, sets_of
 from cloister_workers.trainer.debias.erasers import Affine, centred_in_sets
 from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.material import Part
@@ -34,12 +34,12 @@ _STRUCTURE = UTILITIES[0]
 
 
 def choose(
-    place: Place, fitted: Mapping[str, Affine], part: Part, axes: Sequence[str], contrasts: Sequence[Contrast]
+    place: Place, fitted: Mapping[str, Affine], part: Part, axes: Sequence[str], entries: Sequence[Counterpart]
 ) -> str:
     """The name of one of `fitted`: the only one, else the best on `part`; DEFAULT where it can say nothing."""
     if len(fitted) == 1:
         return next(iter(fitted))
-    paired = [contrast for contrast in contrasts if contrast.set != NO_SET]
+    paired = [entry for entry in entries if entry.set != NO_SET]
     judge: _Judge | None = None
     if isinstance(place, EncoderPlace):
         judge = _EncoderJudge(place, part, axes, paired)
@@ -72,7 +72,7 @@ class _EncoderJudge(_Judge):
     place: EncoderPlace
     part: Part
     axes: Sequence[str]
-    contrasts: Sequence[Contrast]
+    entries: Sequence[Counterpart]
     allowed = ALLOWED_STRUCTURE
     _tests: list[Items] = field(init=False)
     _neutral: Items | None = field(init=False)
@@ -85,14 +85,14 @@ class _EncoderJudge(_Judge):
         self._neutral = neutral if isinstance(neutral, Items) else None
 
     def can_tell(self) -> bool:
-        return self._neutral is not None and bool(self._tests or self.contrasts)
+        return self._neutral is not None and bool(self._tests or self.entries)
 
     def bias(self, affine: Affine) -> float:
         mapped = _Mapped(self, affine)
         if not self._tests:
-            embedded = unit(mapped.embed([contrast.text for contrast in self.contrasts]))
+            embedded = unit(mapped.embed([entry.text for entry in self.entries]))
             # within a set, the mean of 1 - cosine is the mean squared distance from the middle, up to a factor
-            return float((centred_in_sets(embedded, sets_of(self.contrasts)) ** 2).sum(1).mean())
+            return float((centred_in_sets(embedded, sets_of(self.entries)) ** 2).sum(1).mean())
         raws = []
         for items in self._tests:
             shown = Association().by_group(items, Association().score(mapped, items), np.ones((1, len(items))))
@@ -145,7 +145,7 @@ class _Mapped:
 class _HeadJudge(_Judge):
     place: HeadPlace
     part: Part
-    contrasts: Sequence[Contrast]
+    entries: Sequence[Counterpart]
     allowed = ALLOWED_ACCURACY
     _paired: FloatArray = field(init=False)
     _rows: FloatArray = field(init=False)
@@ -154,7 +154,7 @@ class _HeadJudge(_Judge):
     def __post_init__(self) -> None:
         labels = list(self.place.subject.labels)
         rows = [row for row in self.part.rows.of(Labelled) if row.label in labels]
-        self._paired = self.place.features([contrast.text for contrast in self.contrasts])
+        self._paired = self.place.features([entry.text for entry in self.entries])
         self._rows = self.place.features([row.text for row in rows])
         self._true = np.array([labels.index(row.label) for row in rows], dtype=np.float64)
 
@@ -164,7 +164,7 @@ class _HeadJudge(_Judge):
     def bias(self, affine: Affine) -> float:
         logits = self.place.answers(affine(self._paired))
         logits = logits - logits.mean(1, keepdims=True)  # a constant on all classes decides nothing
-        return float(np.abs(centred_in_sets(logits, sets_of(self.contrasts))).mean())
+        return float(np.abs(centred_in_sets(logits, sets_of(self.entries))).mean())
 
     def loss(self, affine: Affine) -> float:
         right = [

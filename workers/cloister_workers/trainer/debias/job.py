@@ -180,6 +180,7 @@ def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Parts:
         rows[DatasetRole.VALIDATION],
         rows[DatasetRole.EVALUATION],
         _lexicons(spec),
+        language=spec.language,
         seed=spec.seed,
         validation_fraction=0.0 if DatasetRole.VALIDATION in inputs else spec.data.validation_fraction,
         evaluation_fraction=0.0 if DatasetRole.EVALUATION in inputs else spec.data.evaluation_fraction,

@@ -9,6 +9,7 @@ logits are that layer's output is tried out, not assumed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -148,8 +149,9 @@ class HeadPlace:
 def _head_of(subject: ClassifierSubject) -> HeadPlace:
     head = _last_linear(subject)
     if head is None and hasattr(subject.model, "merge_and_unload"):
-        merged: Any = subject.model
-        subject = replace(subject, model=merged.merge_and_unload())  # the head itself is adapted: make it one matrix
+        # the head itself is adapted: make it one matrix, and leave the case's own model as it is
+        adapted: Any = copy.deepcopy(subject.model)
+        subject = replace(subject, model=adapted.merge_and_unload())
         head = _last_linear(subject)
     if head is None:
         raise _not_linear("no linear layer gives its classes")

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from cloister_workers.messages import Metrics, RowReason
 from cloister_workers.trainer.cross_entropy import CHUNK, token_losses
 from cloister_workers.trainer.example import Example, Outcome
+from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.supervised import Supervised, output_head
 
 
@@ -97,6 +98,44 @@ class Anchored:
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         return self.likelihood.score(examples, sums, predicted)
+
+
+@dataclass(frozen=True)
+class Retaining:
+    """`inner` for examples that compare sequences; a text that stands alone among them is to be left as it was, and its
+    loss is strength * KL(p before training || p now), summed over its tokens. Weights are 1.
+    """
+
+    inner: Objective
+    divergence: Divergence
+    strength: float
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        return self.inner.read(rows)
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        return self.inner.micro_batches(batch)
+
+    def weight(self, example: Example) -> int:
+        return 1
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        compared = [place for place, example in enumerate(examples) if example.other is not None]
+        alone = [place for place, example in enumerate(examples) if example.other is None]
+        device = self.divergence.likelihood.device
+        sums = torch.zeros(len(examples), device=device)
+        predicted = torch.zeros(len(examples), dtype=torch.int64, device=device)
+        if alone:  # first: the model before training must not stand between a forward pass and its backward pass
+            moved = self.divergence.sums(model, [examples[place] for place in alone])
+            sums = sums.index_add(0, torch.tensor(alone, device=device), self.strength * moved)
+        if compared:
+            found, places = self.inner.outcome(model, [examples[place] for place in compared]), torch.tensor(compared)
+            sums = sums.index_add(0, places.to(device), found.sums)
+            predicted = predicted.index_add(0, places.to(device), found.predicted.to(device))
+        return Outcome(sums, predicted)
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+        return self.inner.score(examples, sums, predicted)
 
 
 def token_divergences(hidden: torch.Tensor, head: torch.nn.Module, reference: torch.Tensor) -> torch.Tensor:

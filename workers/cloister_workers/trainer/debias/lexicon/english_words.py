@@ -24,7 +24,7 @@ STOPS = DETERMINERS | _words(
     inside near outside over per through throughout toward towards under underneath upon via out up down
     is are was were be been am has had does did do will would shall should could might must cannot
     isn wasn aren weren hasn hadn doesn didn don won wouldn couldn shouldn
-    not never also too both either neither each
+    not never ever also too both either neither each aboard
     """
 ) - {"inside", "outside", "might"}
 
@@ -32,7 +32,7 @@ OPEN_PHRASE = _words("own very will might each so inside outside")  # stops for 
 
 BARE_ADVERBS = _words(
     """
-    again there here today tomorrow yesterday tonight now then once twice away apart aside together ever forever
+    again there here today tomorrow yesterday tonight now then once twice away apart aside together forever
     instead anyway anymore often always sometimes perhaps maybe afterwards afterward upstairs downstairs abroad
     everywhere somewhere anywhere nowhere backstage offstage onstage ashore underground anyways goodbye
     indoors outdoors otherwise altogether somehow please straight even just
@@ -120,7 +120,8 @@ SAY_VERBS = _words("say think know believe agree feel want call love hate rememb
 NOUNS_IN_ING = _words(
     """
     wedding building painting ring king thing evening morning clothing savings feeling meaning drawing earring
-    sibling string wing spring stocking darling blessing training upbringing dressing living being understanding reasoning timing hearing
+    sibling string wing spring stocking darling blessing training upbringing
+    dressing living being understanding reasoning timing hearing
     """
 )
 PLACES = _words("behind beside beside near around before with above below opposite from to")
@@ -134,7 +135,8 @@ TAKES_STATE = _words(
     """
     make makes made making keep keeps kept keeping find finds found finding drive drives drove leave leaves left
     leaving consider considers considered think thought believe believed render rendered get got getting turn turned
-    call calls called hold held want wanted like liked prefer preferred declare declared set
+    call calls called hold held want wanted like liked prefer preferred declare declared set see sees saw seen
+    choose chooses chose chosen elect elected name named appoint appointed crown crowned pronounce pronounced
     """
 )
 STATES = _words(

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from cloister_workers.trainer.debias.lexicon.terms import Lexicon, SwapSet
 
-_TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
+_TOKEN = re.compile(r"[^\W_]+(?:_+[^\W_]+)*|[^\w\s]|_")
 _OPENS_SENTENCE = frozenset(".!?:;…\"“”„‘'(*-–—•")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A run of letters and digits, or one other sign; white space is none."""
+    """A run of letters and digits (and underscores between them), or one other sign; white space is none."""
 
     text: str
     start: int
@@ -106,7 +106,7 @@ class Finder:
         if named and ((surface != sense.word and style is not str.upper) or _in_compound(tokens, first, last)):
             return False
         if surface.lower() in self._ambiguous:
-            return surface == sense.word != sense.word.lower() and not opens_sentence(tokens, first)
+            return surface == sense.word != surface.lower() and not (named and opens_sentence(tokens, first))
         return True
 
     @staticmethod

@@ -68,8 +68,8 @@ class Lexicon:
     excluded: frozenset[str] = field(default_factory=frozenset)
     """Words and phrases in whose company nothing is swapped: medical facts, titles of works."""
     ambiguous: frozenset[str] = field(default_factory=frozenset)
-    """Lower-case forms that are common words too (mark, rose, polish): terms only when written with a capital
-    inside a sentence.
+    """Lower-case forms that are common words too (mark, rose, polish): terms only with the capital of the list, and
+    names among them only inside a sentence.
     """
     held_out: tuple[SwapSet, ...] = ()
     """In a part's share: words and names that belong to other parts. A text that needs one of them to be swapped is

@@ -39,7 +39,7 @@ from cloister_workers.trainer.rows import checked_text, text_of
 ROLES = ("first targets", "second targets", "first attributes", "second attributes")
 FEWEST = 5
 """Words in each of the four lists of a test, of those that fall into the part."""
-_MOST_TEMPLATES = 8
+_MOST_TEMPLATES = 6
 _EXACT = 100_000
 
 

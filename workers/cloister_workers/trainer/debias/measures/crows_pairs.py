@@ -81,8 +81,7 @@ class _Crows:
     scale = Scale.POINTS
     signed = True
     extrinsic = False
-    binary = False
-    """The scores are 0 and 1, but the figure is in points and leaves some pairs out."""
+    binary = True
 
     def items(self, part: Part, axis: str) -> Items | Missing:
         rows = tuple(row for row in part.rows.of(CrowsPair) if row.axis == axis)
@@ -130,6 +129,7 @@ class CrowsDiff(_Crows):
 
     name = "crows_diff_bb"
     title = "CrowS-Pairs, mean log-probability as in bias-bench"
+    binary = False  # pairs that do not count are neither 0 nor 1
     kinds = frozenset({ModelKind.MASKED, ModelKind.CAUSAL})
     source = "Meade et al. 2022, arXiv:2110.08527; bias-bench, crows.py"
 

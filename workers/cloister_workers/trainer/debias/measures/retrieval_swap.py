@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far search results change when a query speaks of another group.
 
-A query is a sentence about a person; its ten nearest texts by cosine are sought in a pool of neutral texts, once for
-each group. The score of a query is the mean over all pairs of groups of 1 - overlap of the two sets of ten; the
-figure is its mean: a share, 0 where the group changes nothing. It has no direction. Queries are made from the
-lexicon (`pair_templates`, persons of this part, attributes of its associations), and from users' rows of kind `pair`.
+A query is a sentence about a person; its ten nearest texts by cosine are sought in a pool of neutral texts and of one
+text for each attribute of the lexicon, once for each group. The score of a query is the mean over all pairs of groups
+of 1 - overlap of the two sets of ten; the figure is its mean: a share, 0 where the group changes nothing. It has no
+direction. Queries are made from the lexicon (`pair_templates`, persons of this part, attributes of its associations),
+and from users' rows of kind `pair`.
+
+Words of a pair differ in more than the group (Joseph and Josephine, steward and stewardess), and a name or a rare word
+brings its own neighbours along. So the figure has a floor above 0 that no mitigation reaches; read the change, and
+`retrieval_stereotype` for the part that follows prejudice.
 """
 
 from __future__ import annotations
@@ -54,11 +59,13 @@ class RetrievalSwap:
     source: str = "1 - overlap@10 of rankings, Webber et al. 2010, doi:10.1145/1852102.1852106, under a swap of groups"
 
     def items(self, part: Part, axis: str) -> Items | Missing:
-        pool = neutral_texts(part)[:_LARGEST_POOL]
+        lexicon = part.lexicons.get(axis)
+        attributes = _attributes(lexicon) if lexicon and lexicon.templates else ()
+        documents = [fill(lexicon.templates[0], word=word) for word in attributes] if lexicon else []
+        pool = tuple(dict.fromkeys((*neutral_texts(part), *documents)))[:_LARGEST_POOL]
         if len(pool) < _SMALLEST_POOL:
             return Missing(f"fewer than {_SMALLEST_POOL} neutral texts to search")
         own = [((row.first, row.second), row.template or row.first) for row in part.rows.of(Pair) if row.axis == axis]
-        lexicon = part.lexicons.get(axis)
         made = _spread(list(_queries(lexicon)), _MOST_QUERIES) if lexicon else []
         queries = [*own, *made]
         if not queries:
@@ -68,7 +75,7 @@ class RetrievalSwap:
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         pool = subject.embed(items.content[0].pool)
         texts = [text for query in items.content for text in query.texts]
-        found = _nearest(subject.embed(texts), pool)
+        found = nearest(subject.embed(texts), pool)
         scores, start = [], 0
         for query in items.content:
             sets = [frozenset(row) for row in found[start : start + len(query.texts)].tolist()]
@@ -87,7 +94,7 @@ class RetrievalSwap:
 
 def _queries(lexicon: Lexicon) -> Iterator[tuple[tuple[str, ...], str]]:
     """Texts by group with the cluster, which is the set of words: sentences of one set are alike."""
-    attributes = tuple(dict.fromkeys(w for entry in lexicon.associations for w in (*entry.first, *entry.second)))
+    attributes = _attributes(lexicon)
     persons = lexicon.persons()
     for number, people in enumerate(persons):
         for place, template in enumerate(lexicon.pair_templates):
@@ -98,6 +105,11 @@ def _queries(lexicon: Lexicon) -> Iterator[tuple[tuple[str, ...], str]]:
             yield texts, f"words:{'/'.join(people)}"
 
 
+def _attributes(lexicon: Lexicon) -> tuple[str, ...]:
+    words = (word for entry in lexicon.associations for word in (*entry.first, *entry.second))
+    return tuple(dict.fromkeys(words))
+
+
 def _spread(queries: list[tuple[tuple[str, ...], str]], most: int) -> list[tuple[tuple[str, ...], str]]:
     """At most so many, taken at equal distances."""
     if len(queries) <= most:
@@ -105,10 +117,10 @@ def _spread(queries: list[tuple[tuple[str, ...], str]], most: int) -> list[tuple
     return [queries[index * len(queries) // most] for index in range(most)]
 
 
-def _nearest(queries: FloatArray, pool: FloatArray) -> IntArray:
-    """Indices [n, 10] into the pool; of equals the first."""
-    nearest: IntArray = np.argsort(-cosines(queries, pool), axis=1, kind="stable")[:, :NEAREST]
-    return nearest
+def nearest(queries: FloatArray, pool: FloatArray) -> IntArray:
+    """For each query, ten indices into the pool, the nearest by cosine first; of equals the first: [n, 10]."""
+    found: IntArray = np.argsort(-cosines(queries, pool), axis=1, kind="stable")[:, :NEAREST]
+    return found
 
 
 MEASURES = (RetrievalSwap(),)

@@ -27,8 +27,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from cloister_workers.messages import FailureNumber, RefusalReason, RowReason
-from cloister_workers.trainer.debias.adapters import adapter_files, adapter_on, no_longer_better, watched
+from cloister_workers.messages import FailureNumber, RefusalReason
+from cloister_workers.trainer.debias.adapters import (
+    adapter_files,
+    adapter_on,
+    causal_objective,
+    no_longer_better,
+    readable,
+    watched,
+)
 from cloister_workers.trainer.debias.classifying import examples_of, exported, objective_of
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon import Lexicon
@@ -41,7 +48,6 @@ from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.anchor import Anchored, Before
-from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
 from cloister_workers.trainer.objectives.supervised import Supervised
 
@@ -188,11 +194,9 @@ def _train(case: Case, model: torch.nn.Module, objective: Objective, parts: Part
 
 
 def _objective(case: Case) -> Supervised | MaskedLanguageModel:
-    wanted, subject = case.hyperparameters, case.subject
     if case.kind is ModelKind.CAUSAL:
-        return language_model(
-            subject.tokenizer, wanted.max_seq_length, wanted.micro_batch_size or wanted.batch_size, subject.device
-        )
+        return causal_objective(case)
+    wanted, subject = case.hyperparameters, case.subject
     size = wanted.micro_batch_size or wanted.batch_size
     return MaskedLanguageModel(subject.tokenizer, wanted.max_seq_length, size, subject.device, case.seed)
 
@@ -205,9 +209,7 @@ def _held_out(case: Case) -> list[str]:
 
 
 def _examples(objective: Objective, texts: Sequence[str]) -> tuple[Example, ...]:
-    """A text without a single token to learn gives no example."""
-    read = objective.read([{"text": text} for text in texts])
-    return tuple(entry for entry in read if not isinstance(entry, RowReason))
+    return readable(objective.read([{"text": text} for text in texts]))
 
 
 MITIGATION: Mitigation = Counterfactual()

@@ -20,14 +20,14 @@ linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from cloister_workers.messages import FailureNumber, RefusalReason
-from cloister_workers.trainer.debias.contrasts import (
-    Contrast,
+from cloister_workers.trainer.debias.counterparts import (
+    Counterpart,
     from_pairs,
     from_rows,
     from_swaps,
@@ -65,15 +65,15 @@ _ENOUGH_SWAPS = 200  # texts: with fewer of a classifier's own, the word lists h
 
 @dataclass(frozen=True)
 class Fitting:
-    """What an eraser is fitted on: representations [n, d] of n contrasts, and background [m, d] of no group."""
+    """What an eraser is fitted on: representations [n, d] of n entries, and background [m, d] of no group."""
 
-    contrasts: Sequence[Contrast]
+    entries: Sequence[Counterpart]
     X: FloatArray
     background: FloatArray
 
     def inner(self) -> FloatArray:
         """X less the mean of each set; rows without counterparts less the mean of all."""
-        return centred_in_sets(self.X, sets_of(self.contrasts))
+        return centred_in_sets(self.X, sets_of(self.entries))
 
 
 @dataclass(frozen=True)
@@ -95,31 +95,35 @@ class Erasure:
 
     def refuse(self, case: Case) -> None:
         place = place_of(case)
-        contrasts = _checked(case, place)
+        entries = _checked(case, place)
         if case.options["eraser"] == "leace":
-            _refuse_few(len(contrasts) + len(neutral_texts(case.fit)), place.width)
+            _refuse_few(len(entries) + len(neutral_texts(case.fit)), place.width)
 
     def apply(self, case: Case) -> Mitigated:
         place = place_of(case)
-        contrasts = _checked(case, place)
+        entries = _checked(case, place)
         background = place.features(neutral_texts(case.fit))
-        features = place.features([contrast.text for contrast in contrasts])
-        fitting = Fitting(contrasts, features, background.reshape(-1, features.shape[1]))
+        features = place.features([entry.text for entry in entries])
+        fitting = Fitting(entries, features, background.reshape(-1, features.shape[1]))
         if case.options["eraser"] == "leace":
-            _refuse_few(len(contrasts) + len(background), place.width)
+            _refuse_few(len(entries) + len(background), place.width)
         fitted = _fitted(fitting, case.options["eraser"], int(case.settings["components"]))
+        if not fitted:
+            raise Refused(
+                RefusalReason.NO_PAIRS, "the texts show no difference between groups; nothing is to be erased"
+            )
         checked = joined(_pairs(case, case.validation, int(case.settings["texts"]))) if len(fitted) > 1 else []
         name = choose(place, fitted, case.validation, tuple(lexicons_of_axes(case, case.validation.lexicons)), checked)
         with_constant = place.fold(fitted[name])
         layer, files = place.files(case.model_name, case.scratch)
         notes = {f"eraser_{name}": 1.0, "directions": float(fitted[name].rank), "dimensions": float(place.width)}
-        notes |= {"texts": float(len(contrasts)), "background": float(len(background))}
+        notes |= {"texts": float(len(entries)), "background": float(len(background))}
         notes |= {"candidates": float(len(fitted)), "constant_folded": float(with_constant)}
         return Mitigated(layer, files, notes=notes)
 
 
 # ---------------------------------------------------------------- what to fit on
-def _checked(case: Case, place: Place) -> list[Contrast]:
+def _checked(case: Case, place: Place) -> list[Counterpart]:
     """What the case is fitted on. Raises Refused."""
     axes = _axes(case)
     rows = from_rows(case.fit.rows.of(Labelled), axes)
@@ -130,13 +134,13 @@ def _checked(case: Case, place: Place) -> list[Contrast]:
     wanted = int(case.settings["texts"])
     if case.options["eraser"] == "leace":
         wanted = max(wanted, ROWS_A_DIMENSION * place.width)
-    contrasts = joined(_pairs(case, case.fit, wanted))
-    if not contrasts:
+    entries = joined(_pairs(case, case.fit, wanted))
+    if not entries:
         raise Refused(
             RefusalReason.NO_PAIRS,
             f"no texts that differ in the group alone can be made for {len(axes)} axes; give rows of kind pair or swap",
         )
-    return contrasts
+    return entries
 
 
 def _axes(case: Case) -> tuple[str, ...]:
@@ -144,7 +148,7 @@ def _axes(case: Case) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for axis in case.axes for name in axis.split("*")))
 
 
-def _pairs(case: Case, part: Part, most: int) -> list[list[Contrast]]:
+def _pairs(case: Case, part: Part, most: int) -> list[list[Counterpart]]:
     lexicons = lexicons_of_axes(case, part.lexicons)
     own = from_pairs(part.rows.of(Pair), _axes(case))
     if case.kind is not ModelKind.CLASSIFIER:
@@ -154,9 +158,9 @@ def _pairs(case: Case, part: Part, most: int) -> list[list[Contrast]]:
     return [own, swaps, from_words(lexicons, most) if len(swaps) < _ENOUGH_SWAPS else []]
 
 
-def _refuse_rows(case: Case, rows: Sequence[Contrast]) -> None:
+def _refuse_rows(case: Case, rows: Sequence[Counterpart]) -> None:
     for number, axis in enumerate(_axes(case), start=1):
-        groups = [contrast.group for contrast in rows if contrast.axis == axis]
+        groups = [entry.group for entry in rows if entry.axis == axis]
         counts = {group: groups.count(group) for group in set(groups)}
         if len(counts) < 2:
             raise Refused(
@@ -195,37 +199,41 @@ def _refuse_few(rows: int, width: int) -> None:
 
 # ---------------------------------------------------------------- erasers
 def _fitted(fitting: Fitting, wanted: str, components: int) -> dict[str, Affine]:
-    """The eraser that is wanted, or all that can be fitted, by name."""
-    makers: dict[str, Callable[[], Affine]] = {
-        "orthogonal": lambda: _orthogonal(fitting),
-        "mean_difference": lambda: fit_mean_difference(
-            fitting.X,
-            numbered([f"{contrast.axis}:{contrast.group}" for contrast in fitting.contrasts]),
-            numbered([contrast.axis for contrast in fitting.contrasts]),
-        ),
-        "leace": lambda: _leace(fitting),
-    }
-    several = len({contrast.set for contrast in fitting.contrasts}) > 1
-    for k in range(1, components + 1) if several else ():
-        makers[f"pca_{k}"] = lambda k=k: fit_pca(fitting.inner(), k, fitting.X.mean(0))  # type: ignore[misc]
-    if wanted == "pca":
-        return {f"pca_{components}": makers[f"pca_{components}"]()}
-    if wanted != "auto":
-        return {wanted: makers[wanted]()}
-    if len(fitting.X) + len(fitting.background) < ROWS_A_DIMENSION * fitting.X.shape[1]:
-        del makers["leace"]
-    return {name: make() for name, make in makers.items()}
+    """The eraser that is wanted, or all that can be fitted, by name. Raises Refused for one that cannot."""
+    names = ["mean_difference", "orthogonal"]
+    if len(set(sets_of(fitting.entries).tolist())) > 1:  # rows without counterparts have no directions of their own
+        names += [f"pca_{k}" for k in range(1, min(components, *fitting.X.shape) + 1)]
+    if len(fitting.X) + len(fitting.background) >= ROWS_A_DIMENSION * fitting.X.shape[1]:
+        names.append("leace")
+    found: dict[str, Affine] = {}
+    for name in names if wanted == "auto" else [f"pca_{components}" if wanted == "pca" else wanted]:
+        try:
+            found[name] = _fit(fitting, name)
+        except ValueError as error:
+            if wanted != "auto":
+                raise Refused(RefusalReason.TOO_FEW_ROWS, f"{wanted} cannot be fitted: {error}") from error
+    return {name: affine for name, affine in found.items() if affine.rank}
+
+
+def _fit(fitting: Fitting, name: str) -> Affine:
+    kind, _, k = name.partition("_")
+    if kind == "pca":
+        return fit_pca(fitting.inner(), int(k), fitting.X.mean(0))
+    if kind == "mean":
+        groups = numbered([f"{entry.axis}:{entry.group}" for entry in fitting.entries])
+        return fit_mean_difference(fitting.X, groups, numbered([entry.axis for entry in fitting.entries]))
+    return _leace(fitting) if kind == "leace" else _orthogonal(fitting)
 
 
 def _orthogonal(fitting: Fitting) -> Affine:
     """Directions of each source by itself: a name shows its group elsewhere than a noun does."""
-    inner = fit_orthogonal(fitting.inner(), one_hot(fitting.contrasts, by_source=True))
+    inner = fit_orthogonal(fitting.inner(), one_hot(fitting.entries, by_source=True))
     centre = fitting.X.mean(0)
     return Affine(inner.P, centre - inner.P @ centre)
 
 
 def _leace(fitting: Fitting) -> Affine:
-    Z = one_hot(fitting.contrasts, by_source=False)
+    Z = one_hot(fitting.entries, by_source=False)
     none = np.zeros((len(fitting.background), Z.shape[1]))
     return fit_leace(np.concatenate([fitting.X, fitting.background]), np.concatenate([Z, none]))
 

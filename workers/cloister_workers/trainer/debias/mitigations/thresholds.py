@@ -35,15 +35,6 @@ from cloister_workers.trainer.export import export_files
 MIN_ROWS = 25  # of a group, below which its threshold would follow single rows
 
 
-class _Scores:
-    """An estimator for fairlearn whose score is its only feature."""
-
-    is_fitted_ = True  # what scikit-learn looks for
-
-    def predict(self, values: FloatArray) -> FloatArray:
-        return np.asarray(values)[:, 0]
-
-
 @dataclass(frozen=True)
 class Thresholds:
     """No settings; the options say whether, and what is made equal."""
@@ -103,11 +94,32 @@ def fitted(odds: FloatArray, true: Sequence[bool], groups: Sequence[str], constr
     from fairlearn.postprocessing import ThresholdOptimizer
 
     optimiser = ThresholdOptimizer(
-        estimator=_Scores(), constraints=constraint, objective="accuracy_score", prefit=True, predict_method="predict"
+        estimator=first_feature(),
+        constraints=constraint,
+        objective="accuracy_score",
+        prefit=True,
+        predict_method="predict",
     )
     optimiser.fit(odds[:, None], np.array(true, dtype=np.int64), sensitive_features=np.array(groups))
     found: Mapping[str, Any] = optimiser.interpolated_thresholder_.interpolation_dict
     return {str(group): _rule(entry) for group, entry in sorted(found.items())}
+
+
+def first_feature() -> Any:  # noqa: ANN401 - scikit-learn has no types
+    """An estimator whose score is its only feature, so that fairlearn takes ours as they are."""
+    from sklearn.base import BaseEstimator
+
+    class FirstFeature(BaseEstimator):  # type: ignore[misc]
+        def __sklearn_is_fitted__(self) -> bool:
+            return True
+
+        def fit(self, values: FloatArray, true: FloatArray) -> FirstFeature:
+            return self
+
+        def predict(self, values: FloatArray) -> FloatArray:
+            return values[:, 0]
+
+    return FirstFeature()
 
 
 def _rule(entry: Any) -> Rule:  # noqa: ANN401 - scikit-learn's Bunch

@@ -144,6 +144,9 @@ def _draws(random: np.random.Generator, clusters: Clusters, draws: int) -> Itera
 
 
 def _left_out(random: np.random.Generator, clusters: Clusters) -> Iterator[FloatArray]:
+    if clusters.count < 2:
+        yield np.ones((1, len(clusters.index)))  # there is nothing to leave out, and no interval either
+        return
     blocks = min(clusters.count, MAX_LEFT_OUT)
     block = random.permutation(np.arange(clusters.count) % blocks)[clusters.index]
     start = 0

@@ -5,6 +5,7 @@ as it was; `poll` is called before every forward pass and may raise to stop.
     classifier.py   ClassifierSubject   texts -> logits
     causal.py       CausalSubject       texts -> log-probabilities of tokens; prompts -> continuations
     masked.py       MaskedSubject       texts -> log-probabilities of masked tokens
+    forward.py, likelihood.py           what both of these share
     encoder.py      EncoderSubject      texts -> sentence embeddings
     pipeline.py     what an encoder consists of: transformer, pooling, dense layers; its folder
     folders.py      a version's files <-> a folder that plain libraries load
@@ -51,12 +52,15 @@ class Continues(Subject, Protocol):
 
     def token_log_probs(self, texts: Sequence[str]) -> list[FloatArray]:
         """For each text, the natural log-probability of each of its tokens given those before; the first is given
-        the end-of-text (else beginning) token, or left out where the tokenizer has neither.
+        the token that the tokenizer itself puts before a text, else the end-of-text, else the beginning token, and is
+        left out where there is none of them.
         """
         ...
 
     def completion_log_probs(self, pairs: Sequence[tuple[str, str]]) -> list[FloatArray]:
-        """For each (prompt, completion), the log-probability of each token of the completion."""
+        """For each (prompt, completion), the log-probability of each token of the completion; an empty prompt stands
+        for the start of a text, which all tokens then are given.
+        """
         ...
 
     def continue_texts(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:

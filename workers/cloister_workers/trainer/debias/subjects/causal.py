@@ -20,6 +20,7 @@ from cloister_workers.trainer.debias.subjects.forward import (
     batches,
     log_probs_of,
     longest,
+    narrowed,
     padded,
     split,
     undisturbed,
@@ -131,16 +132,26 @@ class CausalSubject:
                 chosen = [asked[place] for place in places]
                 self.poll()
                 batch = padded([sequences[index] for index in chosen], pad, self.device)
-                logits = self.model(**batch, use_cache=False).logits
                 spans = [(firsts[index], len(sequences[index])) for index in chosen]
+                logits, skipped = self._logits(batch, min(first for first, _ in spans) - 1)
                 values = [
-                    log_probs_of(logits[row, first - 1 : end - 1], batch["input_ids"][row, first:end])
+                    log_probs_of(
+                        logits[row, first - 1 - skipped : end - 1 - skipped], batch["input_ids"][row, first:end]
+                    )
                     for row, (first, end) in enumerate(spans)
                 ]
                 parts = split(torch.cat(values), [end - first for first, end in spans])
                 for index, part in zip(chosen, parts, strict=True):
                     found[index] = part
         return found
+
+    def _logits(self, batch: dict[str, torch.Tensor], skip: int) -> tuple[torch.Tensor, int]:
+        """Logits of a batch from position `skip` on, where the model lets us leave out the others, and how many were
+        left out.
+        """
+        with narrowed(self.model, lambda hidden: hidden[:, skip:]):
+            logits: torch.Tensor = self.model(**batch, use_cache=False).logits
+        return logits, batch["input_ids"].shape[1] - logits.shape[1]
 
     def _after_start(self, start: int, tokens: Sequence[int | None]) -> list[FloatArray]:
         """Take log P(token | start) for each token, none for None; one forward pass."""

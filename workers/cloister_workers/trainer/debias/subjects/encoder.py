@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
+from cloister_workers.trainer.debias.subjects.forward import longest
 from cloister_workers.trainer.debias.subjects.pipeline import SentenceEncoder
 
 
@@ -18,7 +19,7 @@ from cloister_workers.trainer.debias.subjects.pipeline import SentenceEncoder
 class EncoderSubject:
     """Embeds texts as the model's own pipeline does, its default prompt included.
 
-    Texts are cut to `max_seq_length` tokens, or to the model's own bound where that is lower.
+    Texts are cut to `max_seq_length` tokens, or to a bound of the model's own where that is lower.
     """
 
     model: SentenceEncoder
@@ -50,8 +51,8 @@ class EncoderSubject:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _bound(self) -> int:
-        own = (self.model.settings.get("max_seq_length"), self.tokenizer.model_max_length)
-        return min(self.max_seq_length, *(int(bound) for bound in own if bound))
+        wanted = min(self.max_seq_length, int(self.model.settings.get("max_seq_length") or self.max_seq_length))
+        return longest(self.model.transformer, self.tokenizer, wanted)
 
     def _run(self, texts: Sequence[str], forward: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> FloatArray:
         """Texts go by length, so that a batch pads little; the answer is in their order."""

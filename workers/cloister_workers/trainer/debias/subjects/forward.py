@@ -40,6 +40,28 @@ def undisturbed(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
                 module.training = training
 
 
+@contextmanager
+def narrowed(model: torch.nn.Module, pick: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Have the output head see `pick(hidden [rows, tokens, h])` alone, so that no logits are computed in vain.
+
+    Only a hint: a model whose head is no module of its own, or gets anything else, computes all logits, which the
+    shape of the result tells.
+    """
+
+    def narrow(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if args and isinstance(args[0], torch.Tensor) and args[0].dim() == 3:
+            return (pick(args[0]), *args[1:])
+        return None
+
+    head = unwrapped(model).get_output_embeddings()
+    handle = head.register_forward_pre_hook(narrow) if isinstance(head, torch.nn.Module) else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
 def unwrapped(model: torch.nn.Module) -> Any:  # noqa: ANN401 - a transformers model
     """The transformers model inside a peft one; its layers carry the adapters."""
     unwrap: Callable[[], torch.nn.Module] | None = getattr(model, "get_base_model", None)

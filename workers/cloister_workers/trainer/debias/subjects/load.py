@@ -23,7 +23,7 @@ import transformers
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.subjects import Subject
 from cloister_workers.trainer.debias.subjects.folders import write_folder
-from cloister_workers.trainer.debias.subjects.pretrained import invalid, pretrained, read_json, refusing
+from cloister_workers.trainer.debias.subjects.pretrained import invalid, pretrained, read_json, refusing, settle
 from cloister_workers.trainer.model import load_tokenizer
 from cloister_workers.trainer.spec import Method
 
@@ -119,6 +119,7 @@ def _classifier(base: Path, adapter: Path | None, pad: int) -> Any:  # noqa: ANN
     lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     if any(not saved & set(key.split(".")) for key in lacking):
         raise invalid("it has no trained classification head; train a classifier first")
+    settle(model, lacking)
     model.config.pad_token_id = pad
     return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,14 @@ import torch
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.debias.kinds import FloatArray
-from cloister_workers.trainer.debias.subjects.forward import batches, log_probs_of, longest, padded, undisturbed
+from cloister_workers.trainer.debias.subjects.forward import (
+    batches,
+    log_probs_of,
+    longest,
+    narrowed,
+    padded,
+    undisturbed,
+)
 
 _OFFSET = 2
 """Roberta's position table starts behind its padding index, so two of its positions are never used."""
@@ -67,7 +75,13 @@ class MaskedSubject:
                 places = torch.tensor([asked[number][1] for number in chosen], device=self.device)
                 true = batch["input_ids"][rows, places]
                 batch["input_ids"][rows, places] = self.tokenizer.mask_token_id
-                logits = self.model(**batch).logits
-                flat[chosen] = log_probs_of(logits[rows, places], true).cpu().numpy()
+                with narrowed(self.model, partial(_at, rows, places)):
+                    logits = self.model(**batch).logits
+                asked_for = logits[:, 0] if logits.shape[1] == 1 else logits[rows, places]
+                flat[chosen] = log_probs_of(asked_for, true).cpu().numpy()
         ends = np.cumsum([len(places) for places in positions])
         return np.split(flat, ends[:-1]) if len(ends) else []
+
+
+def _at(rows: torch.Tensor, places: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    return hidden[rows, places][:, None]

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch.nn import functional
 
-from cloister_workers.trainer.debias.subjects.pretrained import invalid, pretrained, read_json
+from cloister_workers.trainer.debias.subjects.pretrained import invalid, pretrained, read_json, settle
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.model import load_tokenizer
 from cloister_workers.trainer.spec import Method
@@ -171,10 +171,7 @@ def _transformer(folder: Path) -> tuple[Any, Any]:
     lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     if any("pooler" not in key for key in lacking):
         raise invalid("its weights lack tensors of the architecture in config.json")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in lacking:
-                parameter.zero_()  # a pooler that no step reads: random numbers would change the weights' digest
+    settle(model, lacking)  # a pooler that no step reads
     return model, load_tokenizer(str(folder), Method.CLASSIFICATION)
 
 

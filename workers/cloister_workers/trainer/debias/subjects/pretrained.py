@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,17 @@ def pretrained(auto: Any, folder: Path, dtype: torch.dtype, **settings: object) 
             str(folder), use_safetensors=True, dtype=dtype, output_loading_info=True, **LOCAL, **settings
         )
     return model, report
+
+
+def settle(model: torch.nn.Module, names: Iterable[str]) -> None:
+    """Set these parameters, which nothing reads, to 0: transformers has drawn them, and a random number in them would
+    make two loads of one version differ.
+    """
+    wanted = set(names)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in wanted:
+                parameter.zero_()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -69,5 +69,10 @@ class MacroF1(_OfDecisions):
 
 UTILITIES = (
     Accuracy("accuracy", "Accuracy", "share of equal labels; scikit-learn accuracy_score"),
-    MacroF1("macro_f1", "Macro F1", "van Rijsbergen 1979, mean over classes; scikit-learn f1_score(average='macro')"),
+    MacroF1(
+        "macro_f1",
+        "Macro F1",
+        binary=False,
+        source="van Rijsbergen 1979, mean over classes; scikit-learn f1_score(average='macro')",
+    ),
 )

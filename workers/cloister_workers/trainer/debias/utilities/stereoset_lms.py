@@ -27,7 +27,7 @@ class LanguageModelScore:
     kinds = frozenset({ModelKind.CAUSAL, ModelKind.MASKED})
     scale = Scale.POINTS
     higher_is_better = True
-    binary = False
+    binary = False  # a mean over terms of shares, each of several rows: no rate of rare events
     source = "Nadeem et al. 2021, arXiv:2004.09456"
 
     def items(self, part: Part) -> Items | Missing:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job would be: its resolved specification, and for a de-biasing job what its gate asks for.
+
+Reads names, manifests and the policy from the site; signs nothing and sends nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cloister.api.v1 import jobs_pb2
+from cloister.debias import MEASURES, MITIGATIONS, UTILITIES
+from cloister.errors import UsageError
+from cloister.evidence.errors import FormatError
+from cloister.evidence.manifest import VerifiedObject
+from cloister.evidence.policy import Policy
+from cloister.gate import Gate
+from cloister.lineage import Start
+from cloister.sizes import Need, needed
+from cloister.spec import Spec
+
+PLAIN_STAGES = ("validate", "evaluate", "train", "evaluate", "seal", "publish")
+DEBIAS_STAGES = ("validate", "evaluate", "mitigate", "evaluate", "judge", "seal", "publish")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The bar of a measure, or the margin of a utility."""
+
+    name: str
+    role: str
+    """primary, measure or utility."""
+    limit: float | None
+    """In force for this job; None where nothing is judged."""
+    policy: float | None
+    """What the signed policy allows at most; None where it says nothing."""
+    need: Need | None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What would be signed, and what it would ask for."""
+
+    spec: Spec
+    start: Start
+    data: Mapping[str, VerifiedObject]
+    """training, validation, evaluation, where named."""
+    policy: Policy
+    gate: Gate | None
+    """Of a de-biasing job, with the specification's own bars."""
+    limits: tuple[Limit, ...]
+    stages: tuple[str, ...]
+    remarks: tuple[str, ...]
+    """What the specification leaves open, in words."""
+
+
+def gate_of(spec: Spec, policy: Policy) -> Gate | None:
+    """The gate of a de-biasing job: the policy's with the bars that the specification tightens.
+
+    Raises UsageError for a bar above the policy's.
+    """
+    if spec.method.WhichOneof("type") != "debias":
+        return None
+    wanted = spec.method.debias
+    try:
+        return (policy.gate or Gate()).tightened(dict(wanted.bars), dict(wanted.margins))
+    except (ValueError, FormatError) as error:
+        raise UsageError(f"spec: bars or margins: {error}; give at most that, or leave it out") from None
+
+
+def plan(spec: Spec, start: Start, data: Mapping[str, VerifiedObject], policy: Policy) -> DryRun:
+    """What a resolved specification asks for under the policy in force.  Raises UsageError."""
+    gate = gate_of(spec, policy)
+    if gate is None:
+        return DryRun(spec, start, data, policy, None, (), PLAIN_STAGES, ())
+    wanted = spec.method.debias
+    limits = tuple(_limits(wanted, gate, policy.gate or Gate()))
+    return DryRun(spec, start, data, policy, gate, limits, DEBIAS_STAGES, tuple(_remarks(wanted, gate)))
+
+
+def _limits(wanted: jobs_pb2.Debias, gate: Gate, allowed: Gate) -> Iterable[Limit]:
+    for name in wanted.measures:
+        role = "primary" if name in wanted.primary else "measure"
+        yield _limit(name, role, gate.bars, allowed.bars, gate.alpha)
+    for name in wanted.utilities:
+        yield _limit(name, "utility", gate.margins, allowed.margins, gate.alpha)
+
+
+def _limit(name: str, role: str, limits: Mapping[str, float], allowed: Mapping[str, float], alpha: float) -> Limit:
+    limit = limits.get(name)
+    # A margin of 0 can be met, but no number of items shows it.
+    need = needed(name, limit, alpha) if limit else None
+    return Limit(name, role, limit, allowed.get(name), need)
+
+
+def _remarks(wanted: jobs_pb2.Debias, gate: Gate) -> Iterable[str]:
+    known = [MEASURES[name] for name in wanted.measures if name in MEASURES]
+    if gate.extrinsic and len(known) == len(wanted.measures) and not any(measure.extrinsic for measure in known):
+        yield "the policy asks for a measure on the task itself, and none of these is: the gate cannot PASS"
+    for name in wanted.primary:
+        if name not in gate.bars:
+            yield f"primary measure {name} has no bar in the policy: give one under bars, or the gate cannot PASS"
+    for name in wanted.utilities:
+        if name not in gate.margins:
+            yield f"utility {name} has no margin: it is reported, and nothing is judged by it"
+    stray = [n for n in wanted.measures if n not in MEASURES] + [n for n in wanted.utilities if n not in UTILITIES]
+    if wanted.mitigation.name not in MITIGATIONS:
+        stray.append(wanted.mitigation.name)
+    for name in stray:
+        yield f"{name} is not built in: the hosts of the pool must have it, or the job fails"
+    known_mitigation = MITIGATIONS.get(wanted.mitigation.name)
+    if known_mitigation is not None and not known_mitigation.trained and wanted.seeds > 1:
+        yield f"seeds is {wanted.seeds}, but {wanted.mitigation.name} is not trained: it runs once"

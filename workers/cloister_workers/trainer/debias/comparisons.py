@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sentences to compare, from a part's word lists: a pair template, persons of the first two groups, and an attribute
+that prejudice ties to each.
+
+Which of all combinations are taken, follows from the seed alone; every template, person and attribute comes about as
+often as any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, product
+
+from cloister_workers.trainer.debias.lexicon import Lexicon, fill
+
+_PERSON, _ATTRIBUTE = "{person}", "{attribute}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two persons and two attributes for one template; prejudice joins the first ones, and the second ones."""
+
+    template: str
+    persons: tuple[str, str]
+    attributes: tuple[str, str]
+
+    def sentence(self, person: int, attribute: int) -> str:
+        return fill(self.template, person=self.persons[person], attribute=self.attributes[attribute])
+
+    def chain(self) -> tuple[str, str, str, str]:
+        """Stereotype and its counterpart of the other group, for the first attribute and for the second."""
+        return self.sentence(0, 0), self.sentence(1, 0), self.sentence(1, 1), self.sentence(0, 1)
+
+    def choices(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Two prompts that end where the later slot begins, and the two ways to go on, the same for both."""
+        persons_first = self.template.index(_PERSON) < self.template.index(_ATTRIBUTE)
+        later = _ATTRIBUTE if persons_first else _PERSON
+        early, late = (self.persons, self.attributes) if persons_first else (self.attributes, self.persons)
+        head, tail = self.template.split(later, 1)
+        space = head[len(head.rstrip()) :]
+        key = "person" if persons_first else "attribute"
+        prompts = [fill(head.rstrip(), **{key: value}) for value in early]
+        return (prompts[0], prompts[1]), (space + late[0] + tail, space + late[1] + tail)
+
+
+def comparisons(lexicon: Lexicon, count: int, seed: int) -> list[Comparison]:
+    """At most `count` of all comparisons of the lexicon; fewer where it has fewer, none where it lacks a list."""
+    found = dict.fromkeys(islice(_drawn(lexicon, seed), count))
+    return list(found)
+
+
+def _drawn(lexicon: Lexicon, seed: int) -> Iterator[Comparison]:
+    templates = [text for text in lexicon.pair_templates if _PERSON in text and _ATTRIBUTE in text]
+    persons = [(entry[0], entry[1]) for entry in lexicon.persons()]
+    attributes = [
+        (first, association.second[_rank(seed, association.name, first) % len(association.second)])
+        for association in lexicon.associations
+        if association.second
+        for first in association.first
+    ]
+    everything = product(templates, persons, attributes)
+    ranked = sorted(everything, key=lambda entry: _rank(seed, entry[0], *entry[1], *entry[2]))
+    return (Comparison(template, pair, words) for template, pair, words in ranked)
+
+
+def _rank(seed: int, *words: str) -> int:
+    text = "\0".join(("cloister/comparisons/v1", str(seed), *words))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
