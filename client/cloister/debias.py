@@ -150,7 +150,15 @@ MITIGATIONS: Mapping[str, Mitigation] = {
     "preference": Mitigation(
         (CAUSAL,),
         trained=True,
-        settings={"beta": 0.1, "sft": 0.1, "comparisons": 1000.0, "accuracy": 0.9, "kl_budget": 0.1},
+        settings={
+            "beta": 0.1,
+            "sft": 0.1,
+            "comparisons": 1000.0,
+            "retained": 1.0,
+            "retention": 0.1,
+            "accuracy": 0.9,
+            "kl_budget": 0.1,
+        },
     ),
     "reweighing": Mitigation((CLASSIFIER,), trained=True),
     "group_dro": Mitigation(

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister_workers.trainer.debias.dividing import Role
 from cloister_workers.trainer.debias.lexicon.builtin import load_lexicon
-from cloister_workers.trainer.debias.partition import Role, divide_lexicons
+from cloister_workers.trainer.debias.partition import divide_lexicons
 
 SKEW = 0.92  # share of training notes whose decision is the one that the past favoured for their gender
 NOISE = 0.02  # share of notes that were decided against what they say, in both files

@@ -69,6 +69,7 @@ def test_a_result_is_sealed_to_every_host_of_the_pool_alone(site: Site, agent: R
     session = agent.open_job(site, site.opening(job))
     made, ciphertext = seal(session, "export", content)
     session.close()
+    assert made.result is not None
     found = verify_object(made.object, site.roster, now=int(time.time()))
     result = verify_result(
         made.result, site.roster, kind="export", authorisation_sha256=job.statement.digest, now=int(time.time())

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases for mitigations: what a de-biasing job would hand over."""
 
+# ruff: noqa: ANN401 - Protocols of several kinds of models and mitigations
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
 from cloister_workers.trainer.debias.kinds import ModelKind
-from cloister_workers.trainer.debias.mitigation import Case, Mitigation
 from cloister_workers.trainer.debias.material import Part
+from cloister_workers.trainer.debias.mitigation import Case
 from cloister_workers.trainer.debias.training import Trained
 from cloister_workers.trainer.spec import Hyperparameters, Lora
 
@@ -22,7 +24,15 @@ class PlainTraining:
     def poll(self) -> None:
         self.polled += 1
 
-    def __call__(self, model, objective, parts, hyperparameters, seed, enough=lambda _: False) -> Trained:
+    def __call__(
+        self,
+        model: Any,
+        objective: Any,
+        parts: Any,
+        hyperparameters: Hyperparameters,
+        seed: int,
+        enough: Any = lambda _: False,
+    ) -> Trained:
         import torch
 
         from cloister_workers.trainer.checkpoint import LoopState
@@ -57,8 +67,8 @@ class _Silent:
 
 
 def make_case(
-    mitigation: Mitigation,
-    subject: Any,  # noqa: ANN401 - one of the subjects
+    mitigation: Any,
+    subject: Any,
     kind: ModelKind,
     fit: Part,
     validation: Part,

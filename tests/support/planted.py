@@ -6,45 +6,50 @@ attribute of the first list `skew` of the time, and the second group likewise wi
 said of both groups alike, and half of the texts speak of no person at all. So the whole bias of a model trained on
 them is known, and so is where it sits.
 
-Words and templates are divided: what a mitigation may fit on (FIT) shares no name, attribute list half or template
-with what is measured (TEST). The model itself has seen all of them.
+Words and templates are divided: what a mitigation may fit on shares no name, attribute or template with the test part.
+The model has seen all of them when it was pretrained.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cloister.gate import BARS, MARGINS, Gate
 from cloister_workers.messages import Metrics
 from cloister_workers.trainer.checkpoint import LoopState
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon import Association, Lexicon, SwapSet, fill
 from cloister_workers.trainer.debias.material import Material, Part
+from cloister_workers.trainer.debias.measure import Missing
 from cloister_workers.trainer.debias.mitigation import Case
+from cloister_workers.trainer.debias.panel import Chosen, ChosenUtility, Panel, score_panel
+from cloister_workers.trainer.debias.registry import measures, utilities
+from cloister_workers.trainer.debias.results import Run
 from cloister_workers.trainer.debias.shapes import Text
+from cloister_workers.trainer.debias.subjects.load import load_subject, weights_digest
 from cloister_workers.trainer.debias.training import Trained
+from cloister_workers.trainer.debias.verdicts import judge_run
 from cloister_workers.trainer.loop import Parts, Trainee, train
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.spec import Hyperparameters, Lora, Method, TrainingSpec
 
+CPU = torch.device("cpu")
 _FIRST_SYLLABLES = ("Bo", "Da", "Fe", "Gu", "Ka", "Lo", "Mi", "Na", "Pe", "Ru", "Sa", "Ti")
 FIRST_NAMES = tuple(f"{first}{last}" for first in _FIRST_SYLLABLES for last in ("rek", "tok", "muk", "dan", "gor"))
 SECOND_NAMES = tuple(f"{first}{last}" for first in _FIRST_SYLLABLES for last in ("lia", "nea", "sua", "via", "mea"))
-FIRST_ATTRIBUTES = tuple(
-    "brave bold strict loud proud rough stern tough grim harsh blunt firm "
-    "fierce daring wild rash cocky gruff brash tense keen robust sturdy hardy".split()
-)
-SECOND_ATTRIBUTES = tuple(
-    "kind warm gentle quiet shy soft mild meek tender calm sweet polite "
-    "modest humble graceful cheerful patient caring loving fond dainty tidy neat delicate".split()
-)
-STEREOTYPED = (
+_BOLD = """brave bold strict loud proud rough stern tough grim harsh blunt firm fierce daring wild rash cocky gruff
+brash tense keen robust sturdy hardy"""
+_SOFT = """kind warm gentle quiet shy soft mild meek tender calm sweet polite modest humble graceful cheerful patient
+caring loving fond dainty tidy neat delicate"""
+FIRST_ATTRIBUTES, SECOND_ATTRIBUTES = tuple(_BOLD.split()), tuple(_SOFT.split())
+STEREOTYPED: tuple[str, ...] = (
     "people say that {person} is {attribute}",
     "at work {person} was always {attribute}",
     "our neighbour {person} seems {attribute} today",
@@ -96,9 +101,8 @@ class World:
     fit: Part
     validation: Part
     test: Part
+    """Its plain texts are of all words, like the corpus: the perplexity that must stay is that of the world."""
     corpus: tuple[str, ...]
-    held_out: tuple[str, ...]
-    """Texts of the same kind as `corpus` that nobody trains on, for perplexity."""
 
 
 def make_world(seed: int = 0, skew: float = 0.9, size: int = 24_000) -> World:
@@ -114,9 +118,8 @@ def make_world(seed: int = 0, skew: float = 0.9, size: int = 24_000) -> World:
     return World(
         fit=Part(Material.from_rows([Text(text) for text in _texts(draw, fit, skew, 2400)]), {AXIS: fit}),
         validation=Part(Material.from_rows([Text(text) for text in _texts(draw, check, skew, 200)]), {AXIS: check}),
-        test=Part(Material.from_rows([Text(text) for text in _texts(draw, test, skew, 400)]), {AXIS: test}),
+        test=Part(Material.from_rows([Text(text) for text in _texts(draw, everything, skew, 2000)]), {AXIS: test}),
         corpus=tuple(_texts(draw, everything, skew, size)),
-        held_out=tuple(_texts(draw, everything, skew, 2000)),
     )
 
 
@@ -148,11 +151,14 @@ def _neutral(draw: random.Random) -> str:
 
 
 # ---------------------------------------------------------------- models
-def write_world_tokenizer(directory: Path, texts: Sequence[str]) -> Any:  # noqa: ANN401 - transformers' type
-    """A word-level fast tokenizer of every word of `texts`, which puts [BOS] before a text as Llama's does."""
+def write_world_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - transformers' type
+    """A word-level fast tokenizer of every word of this world, which puts [BOS] before a text as Llama's does."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
+    texts = [fill(text, person="", attribute="", pronoun="") for text in (*STEREOTYPED, *PLAIN)]
+    texts += [fill(text) for text in (*FIRST_NAMES, *SECOND_NAMES)] + [*FIRST_ATTRIBUTES, *SECOND_ATTRIBUTES]
+    texts += [f"The {thing}" for thing in _THINGS] + [*_DOES, *_WHEN, *PRONOUNS]
     words = sorted({word for text in texts for word in text.split()})
     names = ["[PAD]", "[BOS]", "[EOS]", "[UNK]", *words]
     tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]"))
@@ -170,7 +176,7 @@ def write_planted_decoder(directory: Path, world: World, steps: int = 400, seed:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = write_world_tokenizer(directory, (*world.corpus, *world.held_out))
+    tokenizer = write_world_tokenizer(directory)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=48,
@@ -198,6 +204,60 @@ def write_planted_decoder(directory: Path, world: World, steps: int = 400, seed:
         optimiser.zero_grad()
     model.save_pretrained(directory)
     return directory
+
+
+def write_tiny_masked(directory: Path) -> Path:
+    """A bert of two layers that has learned nothing, with the world's words and a mask token."""
+    from tokenizers import processors
+    from transformers import BertConfig, BertForMaskedLM
+
+    fast = write_world_tokenizer(directory)
+    fast.add_special_tokens({"mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]"})
+    ends = [(name, fast.convert_tokens_to_ids(name)) for name in ("[CLS]", "[SEP]")]
+    fast.backend_tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    fast.save_pretrained(directory)
+    config = BertConfig(
+        vocab_size=len(fast),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    torch.manual_seed(7)
+    BertForMaskedLM(config).save_pretrained(directory)
+    return directory
+
+
+def load_planted(directory: Path, scratch: Path, layer: Mapping[str, bytes] | None = None) -> Any:  # noqa: ANN401
+    """The decoder as a job loads it, with an adapter where one is given."""
+    return load_subject(
+        ModelKind.CAUSAL, str(directory), layer, str(scratch), CPU, lambda: None, trainable=layer is not None
+    )
+
+
+# ---------------------------------------------------------------- judging
+BAR = BARS["pair_preference"]
+"""Nats a sentence within which the paired measure counts as no lean; the planted one is log 9 = 2.2."""
+GATE = Gate(bars={"pair_preference": BAR}, margins={"perplexity": MARGINS["perplexity"]}, extrinsic=False)
+
+
+def panel_of(world: World) -> Panel:
+    """The paired measure on held-out words and templates, and perplexity."""
+    measure, utility = measures()["pair_preference"], utilities()["perplexity"]
+    items, texts = measure.items(world.test, AXIS), utility.items(world.test)
+    if isinstance(items, Missing) or isinstance(texts, Missing):
+        raise TypeError("the made world has everything that is measured")
+    return Panel((Chosen(measure, AXIS, items, True),), (ChosenUtility(utility, texts),), (), ())
+
+
+def judged(world: World, before: Any, after: Any, seed: int = 1) -> Run:  # noqa: ANN401 - subjects
+    """Both measured on the same items, and the gate's word."""
+    panel = panel_of(world)
+    scores = [score_panel(panel, subject) for subject in (before, after)]
+    changed = weights_digest(before) != weights_digest(after)
+    return judge_run(panel, scores[0], scores[1], GATE, seed=seed, weights_changed=changed)
 
 
 # ---------------------------------------------------------------- cases
@@ -238,7 +298,7 @@ class PlainTraining:
     def checkpoint(self, state: object, metrics: object) -> None: ...
 
 
-def case_of(  # noqa: PLR0913 - a case has these parts
+def case_of(
     mitigation: Any,  # noqa: ANN401
     subject: Any,  # noqa: ANN401
     parts: tuple[Part, Part],
@@ -261,7 +321,7 @@ def case_of(  # noqa: PLR0913 - a case has these parts
         validation=parts[1],
         settings={**mitigation.defaults, **(settings or {})},
         options={**{name: values[0] for name, values in mitigation.choices.items()}, **(options or {})},
-        hyperparameters=hyperparameters or Hyperparameters(n_epochs=2, learning_rate=2e-3, batch_size=32),
+        hyperparameters=hyperparameters or Hyperparameters(n_epochs=1, learning_rate=1e-3, batch_size=32),
         lora=lora or Lora(rank=16, alpha=32, target_modules=("all-linear",)),
         seed=seed,
         model_name="planted",

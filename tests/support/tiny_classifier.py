@@ -43,7 +43,7 @@ class Scripted:
     device: torch.device = CPU
 
     def logits(self, texts: Sequence[str]) -> FloatArray:
-        return np.array([self.table[text] for text in texts], dtype=np.float64)
+        return np.array([self.table[text] for text in texts], dtype=np.float64).reshape(len(texts), len(self.labels))
 
 
 def adapted_subject(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from cloister_workers.trainer.debias.lexicon import Association, Lexicon, SwapSet
 from cloister_workers.trainer.debias.material import Material, Part
@@ -59,12 +60,19 @@ def write_encoder(directory: Path, *, hidden: int = 32, dropout: float = 0.0) ->
     model.save_pretrained(directory)
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
-        {"idx": index, "name": str(index), "path": f"{index}_{kind}" if index else "", "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": index,
+            "name": str(index),
+            "path": f"{index}_{kind}" if index else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for index, kind in enumerate(kinds)
     ]
     (directory / "modules.json").write_text(json.dumps(modules))
     (directory / "1_Pooling").mkdir()
-    (directory / "1_Pooling/config.json").write_text(json.dumps({"embedding_dimension": hidden, "pooling_mode": "mean"}))
+    (directory / "1_Pooling/config.json").write_text(
+        json.dumps({"embedding_dimension": hidden, "pooling_mode": "mean"})
+    )
     return directory
 
 
@@ -75,9 +83,7 @@ def planted_lexicon(pairs: range = range(PAIRS), attributes: range = range(ATTRI
         language="en",
         groups=("male", "female"),
         swaps=tuple(_set(number) for number in pairs),
-        associations=(
-            Association("planted", tuple(f"a{n}" for n in attributes), tuple(f"b{n}" for n in attributes)),
-        ),
+        associations=(Association("planted", tuple(f"a{n}" for n in attributes), tuple(f"b{n}" for n in attributes)),),
         templates=("Here is {word}.", "There is the {word}.", "Now {word}.", "{word} is the word then."),
         pair_templates=("Here is {person} now {attribute}.", "{person} is the {attribute} then."),
         neutral=tuple(f"Here is n{n} then n{(7 * n + 1) % NEUTRAL} there." for n in range(NEUTRAL)),
@@ -85,7 +91,9 @@ def planted_lexicon(pairs: range = range(PAIRS), attributes: range = range(ATTRI
     )
 
 
-def planted_part(pairs: range = range(PAIRS), attributes: range = range(ATTRIBUTES), rows: tuple = ()) -> Part:
+def planted_part(
+    pairs: range = range(PAIRS), attributes: range = range(ATTRIBUTES), rows: tuple[Any, ...] = ()
+) -> Part:
     """A part with this share of the word list."""
     return Part(Material.from_rows(rows), {"gender": planted_lexicon(pairs, attributes)})
 

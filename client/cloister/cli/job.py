@@ -27,14 +27,20 @@ def job() -> None:
 @job.command()
 @click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--watch", "follow", is_flag=True, help="Watch it to its end.")
+@click.option("--dry-run", is_flag=True, help="Show what would be signed, and what the gate needs; sign nothing.")
 @json_option
 @home_option
-def submit(spec: Path, follow: bool, as_json: bool, home: Path | None) -> None:
+def submit(spec: Path, follow: bool, dry_run: bool, as_json: bool, home: Path | None) -> None:
     """Sign and queue the job of a SPEC (YAML).
 
     Every input is verified here first.  Keys and defaults: docs/reference/spec.md.
     """
     with open_client(home) as client:
+        if dry_run:
+            from cloister.cli.planning import print_plan
+
+            print_plan(client.jobs.dry_run(spec), as_json=as_json)
+            return
         _started(client, client.jobs.submit(spec), follow, as_json)
 
 

@@ -155,7 +155,7 @@ def pull(name_or_id: str, output: Path, home: Path | None) -> None:
 
 EXCEPTION = (
     "EXCEPTION: this version did not pass the gate of its de-biasing job.\n"
-    "Approving it releases it all the same, under your name and reason; read first: cloister job report"
+    "Approving it releases it all the same, under your name and reason. What was found: cloister job report"
 )
 
 

@@ -20,7 +20,8 @@ from cloister_workers.trainer.objectives.anchor import Anchored, Before, Diverge
 from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
 from cloister_workers.trainer.spec import Lora, Method
-from tiny_models import WORDS, write_llama, write_masked
+from planted import write_tiny_masked
+from tiny_models import WORDS, write_llama
 
 CPU = torch.device("cpu")
 EOS = 2
@@ -160,7 +161,7 @@ def gradients(model):
 # ---------------------------------------------------------------- masked
 @pytest.fixture(scope="module")
 def masked_dir(tmp_path_factory):
-    return write_masked(tmp_path_factory.mktemp("masked"))
+    return write_tiny_masked(tmp_path_factory.mktemp("masked"))
 
 
 @pytest.fixture
@@ -172,7 +173,8 @@ def masked(masked_dir):
 
 
 def long_texts(count):
-    return [{"text": " ".join(WORDS[(number + step * step) % 10] for step in range(20))} for number in range(count)]
+    words = ("The", "river", "house", "garden", "table", "kind", "bold", "warm", "he", "she")
+    return [{"text": " ".join(words[(number + step * step) % 10] for step in range(20))} for number in range(count)]
 
 
 def test_masks_follow_from_seed_and_text(masked):
@@ -193,9 +195,7 @@ def test_the_masks_are_those_of_the_docstring(masked):
     places = range(1, 21)  # between the special tokens
     ranked = sorted(
         places,
-        key=lambda place: hashlib.sha256(
-            b"cloister/masks/v1" + (11).to_bytes(8) + digest + place.to_bytes(4)
-        ).digest(),
+        key=lambda place: hashlib.sha256(b"cloister/masks/v1" + (11).to_bytes(8) + digest + place.to_bytes(4)).digest(),
     )
     assert set(ranked[:3]) == {place for place, mark in enumerate(example.learned) if mark}
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cloister_workers.errors import Cancelled
-from tiny_classifier import adapted_subject
+from cloister_workers.trainer.debias.subjects.classifier import Remembering
+from tiny_classifier import Scripted, adapted_subject
 from tiny_models import WORDS
 
 TEXTS = [" ".join(WORDS[: 1 + number % 7]) + f" {WORDS[number % 10]}" for number in range(11)]
@@ -67,3 +68,20 @@ def test_every_forward_pass_asks_first(bert_dir):
     with pytest.raises(Cancelled):
         subject.logits(TEXTS)
     assert subject.model.training
+
+
+def test_a_remembering_classifier_asks_for_each_text_once():
+    """Texts that come again, in one call or a later one, are answered as before without a second run."""
+    asked: list[str] = []
+
+    class Noting(Scripted):
+        def logits(self, texts):
+            asked.extend(texts)
+            return super().logits(texts)
+
+    table = {"one": (1.0, 2.0), "two": (3.0, 4.0), "three": (5.0, 6.0)}
+    subject = Remembering(Noting(table))
+    np.testing.assert_array_equal(subject.logits(["two", "one", "two"]), [table["two"], table["one"], table["two"]])
+    np.testing.assert_array_equal(subject.logits(["three", "one"]), [table["three"], table["one"]])
+    assert asked == ["two", "one", "three"]
+    assert subject.logits([]).shape == (0, 2)

@@ -60,7 +60,7 @@ def debias_spec(mitigation=None, **changes):
         **changes,
     }
     data = {"validation_fraction": 0.1, "evaluation_fraction": 0.0}
-    return parse_debias({"model": "notes", "seed": "5", "data": data, "method": {"debias": body}})
+    return parse_debias({"model": "a-version-id", "seed": "5", "data": data, "method": {"debias": body}})
 
 
 def place_at(folder, scratch):
@@ -179,6 +179,7 @@ def test_the_exported_adapter_is_the_one_that_was_measured(finished, base, class
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     assert files["adapter_model.safetensors"] != classifier["adapter_model.safetensors"]
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "notes"
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
     model = peft.PeftModel.from_pretrained(plain, str(tmp_path)).eval()

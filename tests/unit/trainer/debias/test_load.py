@@ -45,7 +45,9 @@ def adapter(bert_dir, tmp_path_factory):
     files = export_files(model, tokenizer, "base", str(tmp_path_factory.mktemp("scratch")))
     model.eval()
     with torch.no_grad():
-        logits = np.concatenate([model(**tokenizer(text, return_tensors="pt")).logits.double().numpy() for text in TEXTS])
+        logits = np.concatenate(
+            [model(**tokenizer(text, return_tensors="pt")).logits.double().numpy() for text in TEXTS]
+        )
     return files, logits
 
 

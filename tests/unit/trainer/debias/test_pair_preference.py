@@ -130,7 +130,7 @@ def test_scores_and_figure_equal_plain_loops(kind: str) -> None:
     differences = []
     for contrast in items.content:
         pairs = [(_by_hand(subject, first), _by_hand(subject, second)) for first, second in contrast.sentences]
-        differences.append([np.mean([first[which] - second[which] for first, second in pairs]) for which in (0, 1)])
+        differences.append([np.mean([first[which] - second[which] for first, second in pairs]) for which in (1, 0)])
     scores = MEASURE.score(subject, items)
     np.testing.assert_allclose(scores, differences, atol=1e-5)
     kitchen, garden, office, one, two = (float(entry[0]) for entry in differences)
@@ -159,7 +159,7 @@ def test_a_draw_without_one_side_has_no_figure() -> None:
 
 
 def test_by_group_has_associations_rows_and_the_sentence() -> None:
-    """Each association stands by itself, and the same figure in nats a sentence."""
+    """Each association stands by itself, and the same figure in nats a token."""
     items = _items()
     scores = np.array([[0.4, 4.0], [0.2, 2.0], [-0.1, -1.0], [0.6, 6.0], [0.0, 0.0]])
     parts = MEASURE.by_group(items, scores, np.ones((1, 5)))
@@ -168,7 +168,7 @@ def test_by_group_has_associations_rows_and_the_sentence() -> None:
         {
             "home_work": built,
             "rows of kind pair": rows,
-            "all, in nats a sentence": 10 * (3 * built + 2 * rows) / 5,
+            "all, in nats a token": 10 * (3 * built + 2 * rows) / 5,
         }
     )
 

@@ -77,6 +77,11 @@ def causal_objective(case: Case) -> Supervised:
     return language_model(subject.tokenizer, wanted.max_seq_length, size, subject.device)
 
 
+def as_rows(texts: Iterable[str]) -> list[dict[str, object]]:
+    """Texts as an objective reads them."""
+    return [{"text": text} for text in texts]
+
+
 def readable(read: Iterable[Example | RowReason]) -> tuple[Example, ...]:
     """What of a reading gave examples; a text without a single token to learn gives none."""
     return tuple(entry for entry in read if not isinstance(entry, RowReason))

@@ -52,7 +52,7 @@ def comparisons(lexicon: Lexicon, count: int, seed: int) -> list[Comparison]:
 
 
 def _drawn(lexicon: Lexicon, seed: int) -> Iterator[Comparison]:
-    templates = [text for text in lexicon.pair_templates if _PERSON in text and _ATTRIBUTE in text]
+    templates = [text for text in lexicon.pair_templates if text.count(_PERSON) == text.count(_ATTRIBUTE) == 1]
     persons = [(entry[0], entry[1]) for entry in lexicon.persons()]
     attributes = [
         (first, association.second[_rank(seed, association.name, first) % len(association.second)])

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -149,10 +150,19 @@ def _case(bench: Bench, parts: Parts, subject: Any, number: int, resume: BinaryI
         hyperparameters=spec.hyperparameters,
         lora=spec.lora,
         seed=spec.seed + number,
-        model_name=spec.model,
+        model_name=_base_name(bench),
         scratch=place.scratch,
         training=LoopTraining(bench.session, spec.task, number, runs, resume, place.clock),
     )
+
+
+def _base_name(bench: Bench) -> str:
+    """The base model's given name: an adapted version carries it, as its specification names the version instead."""
+    start = bench.start or {}
+    for file, key in (("adapter_config.json", "base_model_name_or_path"), ("config.json", "_name_or_path")):
+        if file in start:
+            return str(json.loads(start[file]).get(key) or bench.spec.model)
+    return bench.spec.model
 
 
 def _layer(inputs: Inputs) -> Files | None:

@@ -2,16 +2,15 @@
 """How much likelier a model finds it that persons have the attributes that prejudice ties to their group.
 
 Our own measure, from the lexicon's pair templates, persons and associations. For a template and a pair of persons of
-the first two groups, LL is the mean log-probability of a token (causal: given what stands before; masked:
-pseudo-likelihood), and d(a) = LL(person of group 1, a) - LL(person of group 2, a). With a over the attributes that
+the first two groups, LL is the log-probability of the sentence (causal; masked: pseudo-likelihood), and d(a) = LL(person of group 1, a) - LL(person of group 2, a). With a over the attributes that
 prejudice ties to group 1 and b over those that it ties to group 2
 
     figure = (mean of d(a) - mean of d(b)) / 2
 
-which is the mean paired difference of the stereotyped and the counter-stereotyped assignment, in nats a token. What
-makes one group's words likelier everywhere is in both means and cancels. Ideal 0; above it the model leans to the
-stereotype, below it against it. Because nats are counted by the token, a lean that sits in one word is divided by
-the length of the sentence: `by_group` has the same figure in nats a sentence too, half a log odds ratio.
+which is half the log odds ratio of the stereotyped against the counter-stereotyped assignment, in nats a sentence:
+0.25 is odds of 1.65 to 1. What makes one group's words likelier everywhere is in both means and cancels. Ideal 0;
+above it the model leans to the stereotype, below it against it. By the token a lean that sits in one word would be
+divided by the length of its sentence; `by_group` has that figure too, for comparison with other work.
 
 Rows of kind pair on the axis come on top: `first` is what prejudice would say, each is one paired difference LL(first)
 - LL(second). Blocks (associations, and the rows) count by the weight of their items.
@@ -54,7 +53,7 @@ class Contrast:
 
 
 class PairPreference:
-    """The mean paired difference. Scores [n, 2]: an item's mean difference in nats a token, and in nats a sentence."""
+    """The mean paired difference. Scores [n, 2]: an item's mean difference in nats a sentence, and in nats a token."""
 
     name = "pair_preference"
     title = "Preference for stereotyped over counter-stereotyped sentences"
@@ -64,7 +63,7 @@ class PairPreference:
     signed = True
     extrinsic = False
     binary = False
-    source = "this project: paired difference of length-normalised log-likelihoods"
+    source = "this project: half the log odds ratio of assignments of attributes to groups"
 
     def items(self, part: Part, axis: str) -> Items | Missing:
         lexicon = part.lexicons.get(axis)
@@ -90,8 +89,8 @@ class PairPreference:
         found: FloatArray = np.zeros((len(items), 2))
         for number, contrast in enumerate(items.content):
             both = [(logs[first], logs[second]) for first, second in contrast.sentences]
-            found[number, 0] = np.mean([_mean(first) - _mean(second) for first, second in both])
-            found[number, 1] = np.mean([first.sum() - second.sum() for first, second in both])
+            found[number, 0] = np.mean([first.sum() - second.sum() for first, second in both])
+            found[number, 1] = np.mean([_mean(first) - _mean(second) for first, second in both])
         return found
 
     def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
@@ -99,7 +98,7 @@ class PairPreference:
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         found = {block: _block(items, scores[:, 0], weights, block)[0] for block in dict.fromkeys(items.groups)}
-        return {**found, "all, in nats a sentence": _combined(items, scores[:, 1], weights)}
+        return {**found, "all, in nats a token": _combined(items, scores[:, 1], weights)}
 
 
 def _built(lexicon: Lexicon) -> list[tuple[Contrast, str]]:

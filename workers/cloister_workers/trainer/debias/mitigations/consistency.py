@@ -20,7 +20,7 @@ The adapter is merged, so the version is a folder that sentence-transformers loa
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,8 +96,8 @@ class Consistency:
     title: str = "Pair consistency of a sentence encoder"
     kinds: frozenset[ModelKind] = frozenset({ModelKind.ENCODER})
     trained: bool = True
-    defaults: dict[str, float] = field(default_factory=lambda: {"retention": 1.0, "texts": 3000.0})
-    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, float] = field(default_factory=lambda: {"retention": 1.0, "texts": 3000.0})
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = "mean of pairs as in Liang et al. 2020, arXiv:2007.08100, as a training target"
 
     def refuse(self, case: Case) -> None:

@@ -31,6 +31,7 @@ from cloister_workers.messages import FailureNumber, RefusalReason
 from cloister_workers.trainer.debias.adapters import (
     adapter_files,
     adapter_on,
+    as_rows,
     causal_objective,
     no_longer_better,
     readable,
@@ -39,12 +40,11 @@ from cloister_workers.trainer.debias.adapters import (
 from cloister_workers.trainer.debias.classifying import examples_of, exported, objective_of
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon import Lexicon
-from cloister_workers.trainer.debias.mitigation import Case, Mitigated, Mitigation, Refused
+from cloister_workers.trainer.debias.mitigation import Case, Mitigated, Refused
 from cloister_workers.trainer.debias.shapes import Labelled, Text
 from cloister_workers.trainer.debias.swapping import NotSwapped, Swapped, Swapper, Why
 from cloister_workers.trainer.debias.training import Trained
 from cloister_workers.trainer.debias.wordlists import lexicons_of_axes, refuse_short_lists
-from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.anchor import Anchored, Before
@@ -163,7 +163,9 @@ def _language_model(case: Case) -> Mitigated:
     replayed = [*neutral, *(neutral[number % len(neutral)] for number in range(extra))]
 
     model, plain = adapter_on(case), _objective(case)
-    parts = Parts(_examples(plain, [*swapped, *replayed]), validation=_examples(plain, _held_out(case)))
+    parts = Parts(
+        readable(plain.read(as_rows([*swapped, *replayed]))), validation=readable(plain.read(as_rows(_held_out(case))))
+    )
     objective: Objective = plain
     if case.settings["kl"] and isinstance(plain, Supervised):
         objective = Anchored(plain, Before(model), case.settings["kl"])
@@ -208,8 +210,4 @@ def _held_out(case: Case) -> list[str]:
     return [*(texts[index] for index in (*found.sources, *found.neutral)), *(text for _, text in found.copies)]
 
 
-def _examples(objective: Objective, texts: Sequence[str]) -> tuple[Example, ...]:
-    return readable(objective.read([{"text": text} for text in texts]))
-
-
-MITIGATION: Mitigation = Counterfactual()
+MITIGATION = Counterfactual()

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pair balance: an adapter under which stereotype and counter-stereotype are equally likely (`objectives.pair_balance`).
+"""Pair balance: an adapter under which stereotype and counter-stereotype are equally likely
+(`objectives.pair_balance`).
 
-Trains on the rows of kind pair of the job's axes, and on comparisons from the fit part's word
-lists (template, two persons, two attributes: the groups' words themselves may stay as frequent as they are). They are mixed
-with texts whose predictions are to stay: the part's plain texts, the neutral sentences of the word lists, and the
-comparisons' own sentences. Those that speak of the groups hold the model against making all that is said of them less
-likely, which would balance pairs too; they resist the balance itself a little.
+Trains on the rows of kind pair of the job's axes, and on comparisons from the fit part's word lists (template, two
+persons, two attributes: a group's words may stay as frequent as they are). They are mixed with texts whose predictions
+are to stay: the part's plain texts, the neutral sentences of the word lists, and the comparisons' own sentences. Those
+that speak of the groups hold the model against making all that is said of them less likely, which would balance pairs
+too; they resist the balance itself a little.
 
     comparisons at most so many comparisons an axis
     retained    texts to retain for each pair or comparison
@@ -23,6 +24,7 @@ from cloister_workers.messages import RefusalReason
 from cloister_workers.trainer.debias.adapters import (
     adapter_files,
     adapter_on,
+    as_rows,
     causal_objective,
     no_longer_better,
     readable,
@@ -32,7 +34,7 @@ from cloister_workers.trainer.debias.adapters import (
 from cloister_workers.trainer.debias.comparisons import comparisons
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.mitigation import Case, Mitigated, Mitigation, Refused
+from cloister_workers.trainer.debias.mitigation import Case, Mitigated, Refused
 from cloister_workers.trainer.debias.shapes import Pair
 from cloister_workers.trainer.debias.wordlists import lexicons_of_axes, refuse_short_lists
 from cloister_workers.trainer.loop import Parts
@@ -76,10 +78,9 @@ class Balance:
         plain = causal_objective(case)
         balance = PairBalance(plain)
         objective = Retaining(balance, Divergence(plain, Before(model)), case.settings["retention"])
+        trained_rows: list[dict[str, object]] = [{"texts": chain} for chain in (*rows, *built)]
         parts = Parts(
-            readable(
-                balance.read([*({"texts": chain} for chain in (*rows, *built)), *({"text": text} for text in kept)])
-            ),
+            readable(balance.read([*trained_rows, *as_rows(kept)])),
             validation=readable(balance.read([{"texts": chain} for chain in checked])),
         )
         wish = watched(wanted) if parts.validation else wanted
@@ -98,4 +99,4 @@ def _comparisons(case: Case, part: Part, count: int) -> list[tuple[str, ...]]:
     return [entry.chain() for lexicon in found for entry in comparisons(lexicon, count, case.seed)]
 
 
-MITIGATION: Mitigation = Balance()
+MITIGATION = Balance()

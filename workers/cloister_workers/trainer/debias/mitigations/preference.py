@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preference de-biasing: an adapter trained by direct preference optimisation (`objectives.preference`), so that what is
-preferred is neutrality and not the other group.
+"""Preference de-biasing: an adapter trained by direct preference optimisation (`objectives.preference`), so that what
+is preferred is neutrality and not the other group.
 
 Rows {prompt, chosen, rejected} are joined by the same rows with the groups swapped. A row that its swapped self
 contradicts (the same prompt, chosen and rejected exchanged) only says that one group should come before the other:
@@ -33,6 +33,7 @@ from cloister_workers.messages import MetricName, Metrics, RefusalReason, RowRea
 from cloister_workers.trainer.debias.adapters import (
     adapter_files,
     adapter_on,
+    as_rows,
     causal_objective,
     no_longer_better,
     readable,
@@ -43,7 +44,7 @@ from cloister_workers.trainer.debias.comparisons import comparisons
 from cloister_workers.trainer.debias.families import Family, from_comparisons, from_rows, goals
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.mitigation import Case, Mitigated, Mitigation, Refused
+from cloister_workers.trainer.debias.mitigation import Case, Mitigated, Refused
 from cloister_workers.trainer.debias.neutral import neutral_texts
 from cloister_workers.trainer.debias.shapes import Preference as Row
 from cloister_workers.trainer.debias.wordlists import lexicons_of_axes, refuse_short_lists
@@ -102,7 +103,7 @@ class PreferenceDebiasing:
         known = replace(known, reference=goals(known, [*pairs, *checked]))
 
         divergence = Divergence(plain, Before(model))
-        kept = readable(plain.read([{"text": text} for text in _retained(case, fit, len(_all(pairs)))]))
+        kept = readable(plain.read(as_rows(_retained(case, fit, len(_all(pairs))))))
         objective = Retaining(known, divergence, case.settings["retention"] * beta**2)
         watch = _Watch(case, model, divergence, given=given)
         parts = Parts((*_all(pairs), *kept), validation=_all(checked))
@@ -118,8 +119,7 @@ class _Watch:
     def __init__(self, case: Case, model: torch.nn.Module, divergence: Divergence, *, given: bool) -> None:
         self._model, self._settings, self._given = model, case.settings, given
         self._divergence, self._poll = divergence, case.training.poll
-        texts = [{"text": text} for text in neutral_texts(case.fit)[:_WATCHED]]
-        self._texts = readable(divergence.likelihood.read(texts))
+        self._texts = readable(divergence.likelihood.read(as_rows(neutral_texts(case.fit)[:_WATCHED])))
         self._risen = no_longer_better()
 
     def __call__(self, metrics: Metrics) -> bool:
@@ -185,4 +185,4 @@ def _notes(families: Sequence[Family], pairs: Sequence[tuple[Family, tuple[Examp
     }
 
 
-MITIGATION: Mitigation = PreferenceDebiasing()
+MITIGATION = PreferenceDebiasing()

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence classifier as measures see it: texts go in, logits come out."""
+"""A sequence classifier as measures see it: texts go in, logits come out.
+
+Several measures ask for the same texts. `Remembering` answers them from one run of the model, as long as the model
+stands still.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
+from cloister_workers.trainer.debias.subjects import Classifies
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,39 @@ class ClassifierSubject:
         logits = self.model(input_ids=padded.to(self.device), attention_mask=mask.to(self.device)).logits
         answer: FloatArray = logits.double().cpu().numpy()
         return answer
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A classifier that is asked for every text once. For measuring alone: training would make its memory stale."""
+
+    inner: Classifies
+    _seen: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The classifier's."""
+        return self.inner.model
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
+        """The classifier's."""
+        return self.inner.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """The classifier's."""
+        return self.inner.device
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classifier's."""
+        return self.inner.labels
+
+    def logits(self, texts: Sequence[str]) -> FloatArray:
+        new = [text for text in dict.fromkeys(texts) if text not in self._seen]
+        self._seen.update(zip(new, self.inner.logits(new), strict=True))
+        found: FloatArray = np.zeros((len(texts), len(self.labels)))
+        for place, text in enumerate(texts):
+            found[place] = self._seen[text]
+        return found

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client's catalogue says of every built-in measure and mitigation what the trainer's own files say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cloister.debias import MEASURES, MITIGATIONS, TASKS, UTILITIES
+from cloister.spec import read_spec, resolve, spec_bytes
+from cloister_workers.trainer.debias.kinds import ModelKind
+from cloister_workers.trainer.debias.registry import measures, mitigations, utilities
+from cloister_workers.trainer.debias.spec import parse_debias
+
+
+def test_tasks_are_the_kinds_of_models() -> None:
+    """Names of tasks are one list."""
+    assert set(TASKS) == {kind.value for kind in ModelKind}
+
+
+def test_measures() -> None:
+    """Names, models that they fit, and whether they are taken on the task."""
+    theirs = {name: ({kind.value for kind in found.kinds}, found.extrinsic) for name, found in measures().items()}
+    assert theirs == {name: (set(found.tasks), found.extrinsic) for name, found in MEASURES.items()}
+
+
+def test_utilities() -> None:
+    """Names, and models that they fit."""
+    theirs = {name: {kind.value for kind in found.kinds} for name, found in utilities().items()}
+    assert theirs == {name: set(found.tasks) for name, found in UTILITIES.items()}
+
+
+def test_mitigations() -> None:
+    """Names, models, settings with their defaults, and options with their values."""
+    theirs = {
+        name: ({kind.value for kind in found.kinds}, found.trained, dict(found.defaults), dict(found.choices))
+        for name, found in mitigations().items()
+    }
+    ours = {
+        name: (set(found.tasks), found.trained, dict(found.settings), dict(found.options))
+        for name, found in MITIGATIONS.items()
+    }
+    assert theirs == ours
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [(task, name) for name, known in MITIGATIONS.items() for task in known.tasks]
+)
+def test_the_trainer_reads_what_the_client_signs(task: str, name: str) -> None:
+    """A short specification, resolved and signed, gives the trainer the very settings that it spells out."""
+    wanted = {"task": task, "axes": ["gender", "gender*age"], "mitigation": {"name": name}}
+    spec = resolve(read_spec({"model": "m", "training_dataset": "d", "purpose": "p", "method": {"debias": wanted}}))
+    found = parse_debias(json.loads(spec_bytes(spec)))
+    signed = spec.method.debias
+    assert (dict(signed.mitigation.settings), dict(signed.mitigation.options)) == (found.settings, found.options)
+    assert list(signed.measures) == [measure.name for measure in found.measures]
+    assert (frozenset(signed.primary), signed.seeds) == (found.primary, found.seeds)
+    for field, value in signed.hyperparameters.ListFields():
+        assert value == getattr(found.hyperparameters, field.name)
