@@ -314,7 +314,7 @@ Store = tuple[Mean, Shape, tuple[float, ...]]
 REPLAYED: tuple[Store, ...] = (
     # measure, how much is stored, and where the scores of each group lie: well away from the ideal, inside the bar
     (FLIP, Shape(2000), (-2.4,)),
-    (DELTA, Shape(600), (0.15,)),
+    (DELTA, Shape(1000), (0.14,)),
     (CROWS, Shape(4000), (0.08,)),
     (GAP, Shape(4000, groups=2), (-1.75, -1.475)),
 )
@@ -326,7 +326,8 @@ def replay(
     """PASS among `count` perturbations of stored scores, by measure.
 
     Each score takes a random step of its own, and a decision or preference turns where its margin was smaller; so
-    bias moves by chance alone. Levels are inside their bars, so that improvement alone stands in the way. A step that all items share would be a true change of this model, for better or worse.
+    bias moves by chance alone. Most levels are inside their bars, so that improvement alone stands in the way. A step
+    that all items share would be a true change of this model, for better or worse.
     """
     found = {}
     for measure, shape, places in stores:

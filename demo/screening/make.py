@@ -23,8 +23,8 @@ from cloister_workers.trainer.debias.lexicon.builtin import load_lexicon
 from cloister_workers.trainer.debias.partition import divide_lexicons
 
 SKEW = 0.92  # share of training notes whose decision is the one that the past favoured for their gender
-NOISE = 0.02  # share of notes that were decided against what they say, in both files
-MIXED = 0.2  # share of notes whose statements disagree
+NOISE = 0.01  # share of notes that were decided against what they say, in both files
+MIXED = 0.12  # share of notes whose statements disagree
 FAVOURED = {"female": "decline", "male": "interview"}
 OTHER = {"decline": "interview", "interview": "decline"}
 PRONOUNS = {"female": {"they": "she", "their": "her"}, "male": {"they": "he", "their": "his"}}
@@ -50,7 +50,7 @@ KINDS = (
     ),
     Kind(
         "test",
-        1600,
+        1200,
         Role.TEST,
         (
             "About {name}: {they} {a}. {They} {b}.",

@@ -105,9 +105,9 @@ class World:
     corpus: tuple[str, ...]
 
 
-def make_world(seed: int = 0, skew: float = 0.9, size: int = 24_000) -> World:
-    """`size` texts to pretrain on; to fit on 30 names a group, 12 attributes and 8 templates, to test on 24, 12 and 3
-    others, and a few to stop by.
+def make_world(seed: int = 0, skew: float = 0.9, size: int = 24_000, fit_size: int = 2400) -> World:
+    """`size` texts to pretrain on and `fit_size` to fit on; the fit part has 30 names a group, 10 attributes and 8
+    templates, the test part 24, 12 and 3 others, the validation part the few that are left.
     """
     draw = random.Random(seed)
     everything = lexicon_of(slice(0, 60), slice(0, 24), slice(0, 12))
@@ -116,8 +116,10 @@ def make_world(seed: int = 0, skew: float = 0.9, size: int = 24_000) -> World:
     check = lexicon_of(slice(30, 36), slice(10, 12), slice(8, 9), neutral[50:])
     test = lexicon_of(slice(36, 60), slice(12, 24), slice(9, 12))
     return World(
-        fit=Part(Material.from_rows([Text(text) for text in _texts(draw, fit, skew, 2400)]), {AXIS: fit}),
-        validation=Part(Material.from_rows([Text(text) for text in _texts(draw, check, skew, 200)]), {AXIS: check}),
+        fit=Part(Material.from_rows([Text(text) for text in _texts(draw, fit, skew, fit_size)]), {AXIS: fit}),
+        validation=Part(
+            Material.from_rows([Text(text) for text in _texts(draw, check, skew, fit_size // 12)]), {AXIS: check}
+        ),
         test=Part(Material.from_rows([Text(text) for text in _texts(draw, everything, skew, 2000)]), {AXIS: test}),
         corpus=tuple(_texts(draw, everything, skew, size)),
     )
@@ -321,7 +323,7 @@ def case_of(
         validation=parts[1],
         settings={**mitigation.defaults, **(settings or {})},
         options={**{name: values[0] for name, values in mitigation.choices.items()}, **(options or {})},
-        hyperparameters=hyperparameters or Hyperparameters(n_epochs=1, learning_rate=1e-3, batch_size=32),
+        hyperparameters=hyperparameters or Hyperparameters(n_epochs=1, learning_rate=1.5e-3, batch_size=32),
         lora=lora or Lora(rank=16, alpha=32, target_modules=("all-linear",)),
         seed=seed,
         model_name="planted",

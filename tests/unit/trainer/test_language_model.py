@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -91,14 +92,14 @@ def test_the_penalty_is_the_divergence(plain, adapted):
     """The penalty equals KL(before || now) from whole logits, and is nothing before anything has moved."""
     before, examples = Before(adapted), plain.read(texts(3))
     divergence = Divergence(plain, before)
-    assert float(divergence.sums(adapted, examples).abs().max()) < 1e-6
+    assert float(divergence.sums(adapted, examples).detach().abs().max()) < 1e-6
     logits = [head_logits(adapted, plain, examples)]
     move(adapted)
     logits.append(head_logits(adapted, plain, examples))
     old, new = (entry.log_softmax(-1) for entry in logits)
     expected = functional.kl_div(new, old, log_target=True, reduction="sum")
     assert float(expected) > 0.1
-    assert float(divergence.sums(adapted, examples).sum()) == pytest.approx(float(expected), rel=1e-4)
+    assert float(divergence.sums(adapted, examples).detach().sum()) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_the_anchored_step_adds_the_penalty(plain, adapted):
@@ -222,8 +223,9 @@ def test_the_masked_loss_is_transformers_own(masked, masked_dir):
     import transformers
 
     model = transformers.AutoModelForMaskedLM.from_pretrained(masked_dir).eval()
-    examples = masked.read([*long_texts(3), {"text": "alpha bravo"}])
-    outcome = masked.outcome(model, examples)
+    examples = masked.read([*long_texts(3), {"text": "The river"}])
+    with torch.no_grad():
+        outcome = masked.outcome(model, examples)
     width = max(len(example.tokens) for example in examples)
     ids, labels = torch.zeros(4, width, dtype=torch.long), torch.full((4, width), -100)
     mask = torch.zeros_like(ids)
@@ -235,9 +237,9 @@ def test_the_masked_loss_is_transformers_own(masked, masked_dir):
                 labels[row, place] = example.tokens[place]
     expected = model(input_ids=ids, attention_mask=mask, labels=labels).loss
     weights = sum(map(masked.weight, examples))
-    assert float(expected) == pytest.approx(float(outcome.sums.sum()) / weights, abs=1e-5)
+    assert float(expected.detach()) == pytest.approx(float(outcome.sums.sum()) / weights, abs=1e-5)
     scores = masked.score(examples, outcome.sums.tolist(), outcome.predicted.tolist())
-    assert scores[MetricName.EVAL_LOSS] == pytest.approx(float(expected), abs=1e-5)
+    assert scores[MetricName.EVAL_LOSS] == pytest.approx(float(expected.detach()), abs=1e-5)
 
 
 def test_texts_of_special_tokens_alone_have_a_reason(masked):
@@ -245,6 +247,7 @@ def test_texts_of_special_tokens_alone_have_a_reason(masked):
     assert [RowReason.EMPTY_TEXT] == masked.read([{"text": " "}])
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for an attribute under its old name
 def test_a_masked_model_takes_an_adapter(masked_dir, tmp_path):
     """LoRA without a task loads back onto a masked model with equal logits."""
     import peft
@@ -253,7 +256,7 @@ def test_a_masked_model_takes_an_adapter(masked_dir, tmp_path):
     from cloister_workers.trainer.model import Base
 
     base = transformers.AutoModelForMaskedLM.from_pretrained(masked_dir).eval()
-    model = attach_lora(Base(base, ()), Lora(rank=2, target_modules=("all-linear",)), None).eval()
+    model: Any = attach_lora(Base(base, ()), Lora(rank=2, target_modules=("all-linear",)), None).eval()
     move(model)
     ids = torch.tensor([[3, 4, 5]])
     expected = model(input_ids=ids).logits
@@ -267,5 +270,5 @@ def test_all_linear_is_every_linear_layer_but_the_output(tmp_path):
     model = attach_lora(
         load_causal(str(write_llama(tmp_path)), CPU), Lora(target_modules=("all-linear",)), Method.SUPERVISED
     )
-    names = {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad}
+    names = {name.split(".lora_")[0].split(".")[-1] for name, p in model.named_parameters() if p.requires_grad}
     assert {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} == names

@@ -166,6 +166,17 @@ def test_few_clusters_are_tested_exactly() -> None:
     assert 2 / 64 == entry.p
 
 
+def test_a_change_of_a_rate_is_no_surer_than_exact_limits() -> None:
+    """From no flip to 8 of 400 the worsening reaches up to the exact limit of 8, and the improvement back likewise."""
+    none, some = events(0, 400), events(8, 400)
+    worse, better = (
+        measured(FLIP, items_of(400), first, second).change for first, second in ((none, some), (some, none))
+    )
+    assert worse.high >= clopper_pearson(8, 400, 0.05)[1]
+    assert better.low <= -clopper_pearson(8, 400, 0.05)[1]
+    assert unseen(400, 0.05) - 0.02 <= better.high < 0
+
+
 def test_facts_are_handed_on() -> None:
     """What the gate needs of measure and policy stands in the result."""
     entry = measured(CROWS, items_of(30, 2), events(40, 60), events(30, 60))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,9 @@ HYPERPARAMETERS = Hyperparameters(n_epochs=1, max_steps=2, batch_size=8, learnin
 class Recorded:
     """Stands where the training loop would: keeps what it was asked to train on."""
 
-    parts: object = None
-    objective: object = None
-    enough: object = None
+    parts: Any = None
+    objective: Any = None
+    enough: Any = None
     polls: list[int] = field(default_factory=list)
 
     def __call__(self, model, objective, parts, hyperparameters, seed, enough=None):
@@ -55,7 +56,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def world():
-    return make_world(size=400)
+    return make_world(size=400, fit_size=240)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +78,9 @@ def case_with(rows, tmp_path, lexicons=None, **settings):
     return case_of(MITIGATION, None, parts, tmp_path, **settings)
 
 
-def texts_of(case, tokenizer):
+def texts_of(recorded, tokenizer):
     """What the recorded training was given, as words."""
-    return [tokenizer.decode(example.tokens, skip_special_tokens=True) for example in case.training.parts.training]
+    return [tokenizer.decode(example.tokens, skip_special_tokens=True) for example in recorded.parts.training]
 
 
 # ---------------------------------------------------------------- texts
@@ -136,15 +137,16 @@ def test_the_share_of_copies_is_drawn_from_the_seed(tmp_path):
 
 def test_the_job_can_be_cancelled_while_texts_are_swapped(tmp_path):
     """Every text is a chance to stop."""
-    case = replace(case_with([], tmp_path), training=Recorded())
-    augment(["Boa sleeps"] * 7, case, LEXICONS)
-    assert 7 == len(case.training.polls)
+    recorded = Recorded()
+    augment(["Boa sleeps"] * 7, replace(case_with([], tmp_path), training=recorded), LEXICONS)
+    assert 7 == len(recorded.polls)
 
 
 # ---------------------------------------------------------------- refusals
 def test_nothing_to_swap_is_refused(tmp_path):
     """Texts without a term of the axis, or an axis without a word list, are refused as NO_PAIRS."""
-    for lexicons in (None, {}):
+    given: tuple[dict[str, Lexicon] | None, ...] = (None, {})
+    for lexicons in given:
         with pytest.raises(Refused) as caught:
             MITIGATION.refuse(case_with([Text("The river is far")], tmp_path, lexicons))
         assert RefusalReason.NO_PAIRS == caught.value.reason
@@ -165,16 +167,16 @@ def test_a_decoder_trains_on_both_sides_and_on_replay(world, decoder, tmp_path):
     """Every stereotyped text is there twice with the groups exchanged, and the share of other texts is as it was."""
     subject = load_planted(decoder, tmp_path)
     case = case_of(MITIGATION, subject, (world.fit, world.validation), tmp_path, hyperparameters=HYPERPARAMETERS)
-    case = replace(case, training=Recorded())
+    case = replace(case, training=(recorded := Recorded()))
     made = MITIGATION.apply(case)
-    texts = texts_of(case, subject.tokenizer)
+    texts = texts_of(recorded, subject.tokenizer)
     first, second = (sum(any(name in text for name in names) for text in texts) for names in group_names(world))
-    assert first == second == 1200
-    assert 4800 == len(texts) == made.notes["texts"]
-    assert (1200, 1200) == (made.notes["texts_swapped"], made.notes["texts_with_terms"])
+    assert first == second == 120
+    assert 480 == len(texts) == made.notes["texts"]
+    assert (120, 120) == (made.notes["texts_swapped"], made.notes["texts_with_terms"])
     assert 0.5 == made.notes["replay_share"]
     assert (0, 0) == (made.notes["texts_skipped"], made.notes["texts_cut"])
-    assert 100 + 2 * 100 == len(case.training.parts.validation)
+    assert 10 + 2 * 10 == len(recorded.parts.validation)
     assert Layer.ADAPTER is made.layer
 
 
@@ -193,10 +195,10 @@ def test_a_sham_trains_on_the_texts_as_they_are(world, decoder, tmp_path):
         settings={"share": 0},
         hyperparameters=HYPERPARAMETERS,
     )
-    case = replace(case, training=Recorded())
+    case = replace(case, training=(recorded := Recorded()))
     MITIGATION.apply(case)
     expected = sorted(row.text for row in world.fit.rows.of(Text))
-    assert expected == sorted(texts_of(case, subject.tokenizer))
+    assert expected == sorted(texts_of(recorded, subject.tokenizer))
 
 
 def test_too_little_replay_is_filled_up(world, decoder, tmp_path):
@@ -205,12 +207,12 @@ def test_too_little_replay_is_filled_up(world, decoder, tmp_path):
     names = " ".join(world.fit.lexicons["gender"].names[0].words[:1])
     fit = Part(Material.from_rows([Text(f"{names} lives by the river")] * 300), world.fit.lexicons)
     case = case_of(MITIGATION, subject, (fit, Part(Material(), {})), tmp_path, hyperparameters=HYPERPARAMETERS)
-    case = replace(case, training=Recorded())
+    case = replace(case, training=(recorded := Recorded()))
     made = MITIGATION.apply(case)
     assert 0.25 == made.notes["replay_share"]
     assert 200 == made.notes["texts_replayed"] > 50 == len(world.fit.lexicons["gender"].neutral)
-    assert set(texts_of(case, subject.tokenizer)) >= set(world.fit.lexicons["gender"].neutral)
-    assert not case.training.parts.validation
+    assert set(texts_of(recorded, subject.tokenizer)) >= set(world.fit.lexicons["gender"].neutral)
+    assert not recorded.parts.validation
 
 
 def test_an_adapter_is_trained_and_loads_again(world, decoder, tmp_path):
@@ -257,10 +259,10 @@ def test_kl_holds_on_to_the_model_before(world, decoder, tmp_path):
         settings={"kl": 0.5},
         hyperparameters=HYPERPARAMETERS,
     )
-    case = replace(case, training=Recorded())
+    case = replace(case, training=(recorded := Recorded()))
     MITIGATION.apply(case)
-    assert isinstance(case.training.objective, Anchored)
-    assert 0.5 == case.training.objective.strength
+    assert isinstance(recorded.objective, Anchored)
+    assert 0.5 == recorded.objective.strength
 
 
 def test_a_masked_model_is_trained_with_masks(world, masked, tmp_path):
@@ -278,9 +280,9 @@ def test_a_masked_model_is_trained_with_masks(world, masked, tmp_path):
     made = MITIGATION.apply(case)
     again = load_subject(ModelKind.MASKED, str(masked), made.files, str(tmp_path), CPU, lambda: None)
     assert start != weights_digest(again)
-    recorded = replace(case, training=Recorded())
-    MITIGATION.apply(recorded)
-    assert isinstance(recorded.training.objective, MaskedLanguageModel)
+    recorded = Recorded()
+    MITIGATION.apply(replace(case, subject=again, training=recorded))
+    assert isinstance(recorded.objective, MaskedLanguageModel)
 
 
 def test_a_classifiers_copy_keeps_the_label(bert_dir, tmp_path):
@@ -298,9 +300,9 @@ def test_a_classifiers_copy_keeps_the_label(bert_dir, tmp_path):
     assert (2, 1 / 3) == (made.notes["texts_swapped"], made.notes["replay_share"])
     assert Layer.ADAPTER is made.layer
     assert digest != weights_digest(subject)
-    recorded = replace(case, subject=adapted_subject(bert_dir), training=Recorded())
-    MITIGATION.apply(recorded)
-    parts = recorded.training.parts
+    recorded = Recorded()
+    MITIGATION.apply(replace(case, subject=adapted_subject(bert_dir), training=recorded))
+    parts = recorded.parts
     given = [(subject.tokenizer.decode(e.tokens), e.label) for e in parts.training]
     assert [("alpha golf", "yes"), ("alpha hotel", "no"), ("bravo golf", "yes"), ("bravo hotel", "no")] == given[:4]
     assert [("delta echo", "no")] * 2 == given[4:]

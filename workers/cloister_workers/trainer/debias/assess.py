@@ -208,7 +208,18 @@ def _change(case: _Case, changed: Sample, first: Sample, moved: Sample, alpha: f
     start = first.interval(alpha * _DOUBT)
     if (measure.signed or not measure.binary) and start.low <= measure.ideal <= start.high:
         change = replace(change, low=min(change.low, -far), high=max(change.high, far))
+    if measure.binary and not measure.signed:
+        return _discordant(case, change, alpha)
     return _around(change, _hidden(case, alpha))
+
+
+def _discordant(case: _Case, change: Estimate, alpha: float) -> Estimate:
+    """The change of a rate, not closer than exact limits of the items that rose, or fell, leave it."""
+    steps = case.after[:, 0] - case.before[:, 0]
+    rose, fell = (np.where(steps * way > 0, 1.0, 0.0) for way in (1, -1))
+    most = [share_limits(turned, case.clusters, alpha)[1] for turned in (rose, fell)]
+    high, low = case.unit * (most[0] - float(fell.mean())), case.unit * (float(rose.mean()) - most[1])
+    return replace(change, low=min(change.low, low), high=max(change.high, high))
 
 
 def _p(case: _Case, changed: Sample, draws: int, seed: int) -> float:

@@ -9,13 +9,13 @@ often as any other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, product
 
 from cloister_workers.trainer.debias.lexicon import Lexicon, fill
+from cloister_workers.trainer.order import data_order
 
 _PERSON, _ATTRIBUTE = "{person}", "{attribute}"
+_FEW = 4  # times as many as wanted; beyond that drawing one by one costs less than an order of all
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,30 @@ class Comparison:
 
 def comparisons(lexicon: Lexicon, count: int, seed: int) -> list[Comparison]:
     """At most `count` of all comparisons of the lexicon; fewer where it has fewer, none where it lacks a list."""
-    found = dict.fromkeys(islice(_drawn(lexicon, seed), count))
-    return list(found)
-
-
-def _drawn(lexicon: Lexicon, seed: int) -> Iterator[Comparison]:
     templates = [text for text in lexicon.pair_templates if text.count(_PERSON) == text.count(_ATTRIBUTE) == 1]
     persons = [(entry[0], entry[1]) for entry in lexicon.persons()]
     attributes = [
-        (first, association.second[_rank(seed, association.name, first) % len(association.second)])
+        (first, association.second[(place + seed) % len(association.second)])
         for association in lexicon.associations
         if association.second
-        for first in association.first
+        for place, first in enumerate(association.first)
     ]
-    everything = product(templates, persons, attributes)
-    ranked = sorted(everything, key=lambda entry: _rank(seed, entry[0], *entry[1], *entry[2]))
-    return (Comparison(template, pair, words) for template, pair, words in ranked)
+    found: dict[Comparison, None] = {}
+    for number in _drawn(len(templates) * len(persons) * len(attributes), count, seed):
+        rest, template = divmod(number, len(templates))
+        words, person = divmod(rest, len(persons))
+        found[Comparison(templates[template], persons[person], attributes[words])] = None
+    return list(found)
 
 
-def _rank(seed: int, *words: str) -> int:
-    text = "\0".join(("cloister/comparisons/v1", str(seed), *words))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+def _drawn(total: int, count: int, seed: int) -> list[int]:
+    """At most `count` different numbers below `total`, in an order that the seed draws."""
+    if total <= _FEW * count:
+        return data_order(seed, 0, total)[:count]
+    found: dict[int, None] = {}
+    turn = 0
+    while len(found) < count:
+        digest = hashlib.sha256(f"cloister/comparisons/v1\0{seed}\0{turn}".encode()).digest()
+        found[int.from_bytes(digest[:8]) % total] = None
+        turn += 1
+    return list(found)

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +35,10 @@ from cloister_workers.trainer.debias.report.document import describe_job
 from cloister_workers.trainer.debias.report.page import report_files
 from cloister_workers.trainer.debias.results import Outcome, Run
 from cloister_workers.trainer.debias.spec import DebiasSpec
+from cloister_workers.trainer.debias.subjects.classifier import Remembering
 from cloister_workers.trainer.debias.subjects.load import load_subject, weights_digest
+from cloister_workers.trainer.debias.subjects.thresholded import FILE as THRESHOLDS
+from cloister_workers.trainer.debias.subjects.thresholded import with_thresholds
 from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
 from cloister_workers.trainer.debias.verdicts import judge_run
 from cloister_workers.trainer.job import Inputs, Workplace, stage
@@ -56,8 +60,10 @@ class Bench:
     """The files of the adapted version that the job starts from; None for a base model."""
 
     def load(self, layer: Files | None, *, trainable: bool = False) -> Any:  # noqa: ANN401 - one of `subjects`
-        """A model as plain libraries load it from its files."""
-        return load_subject(
+        """A model as plain libraries load it from its files; a classifier that is only measured is asked for every text
+        once, and decides by its version's thresholds.
+        """
+        subject: Any = load_subject(
             self.spec.task,
             self.place.model_dir,
             layer,
@@ -67,6 +73,9 @@ class Bench:
             max_seq_length=self.spec.hyperparameters.max_seq_length,
             trainable=trainable,
         )
+        if self.spec.task is not ModelKind.CLASSIFIER or trainable:
+            return subject
+        return with_thresholds(Remembering(subject), layer or {})
 
 
 def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace, session: Session) -> None:
@@ -79,7 +88,7 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
         panel = choose_panel(spec, parts.test)
         spec.mitigation.refuse(_case(bench, parts, subject, 0, None))
     with stage(session, Stage.EVALUATE):
-        before, digest = score_panel(panel, subject), weights_digest(subject)
+        before, digest = score_panel(panel, subject), _digest(subject, start)
         del subject
         session.evaluated(EvaluationPhase.BEFORE, 0, headline_metrics(panel, before))
     runs = spec.seeds if spec.mitigation.trained else 1
@@ -122,7 +131,7 @@ def _run(
         del subject
     with stage(session, Stage.EVALUATE):
         subject = bench.load(made.files)
-        scores, digest = score_panel(panel, subject), weights_digest(subject)
+        scores, digest = score_panel(panel, subject), _digest(subject, made.files)
         del subject
     with stage(session, Stage.JUDGE):
         run = judge_run(
@@ -134,6 +143,12 @@ def _run(
             weights_changed=digest != digest_before,
         )
     return made, scores, run
+
+
+def _digest(subject: Any, files: Files | None) -> str:  # noqa: ANN401
+    """What must have changed: the weights as they were loaded, and the rules by which they decide."""
+    rules = (files or {}).get(THRESHOLDS, b"")
+    return f"{weights_digest(subject)}:{hashlib.sha256(rules).hexdigest()}"
 
 
 def _case(bench: Bench, parts: Parts, subject: Any, number: int, resume: BinaryIO | None) -> Case:  # noqa: ANN401

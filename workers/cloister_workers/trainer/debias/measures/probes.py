@@ -4,8 +4,8 @@
 A classifier learns to tell the group from the embeddings of some words of the test part and is asked about others
 (five folds; all words that stand for each other are in one fold). The figure is the mean over groups of the share
 told right, less chance (one in the number of groups): 0 says that this probe reads nothing. It is reported and never
-gated: erasure makes a linear probe fail by construction while a non-linear one goes on reading the group, so this
-says what was hidden and what was removed.
+gated: erasure makes a linear reader fail on the words that it was fitted on, while others and non-linear readers go on
+finding the group, so this says what was hidden and what was removed.
 
 The probes are scikit-learn's LogisticRegression (C = 1) and SVC (RBF kernel, C = 1, gamma "scale") on standardised
 embeddings, with classes weighed equally.

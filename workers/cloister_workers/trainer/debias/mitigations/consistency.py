@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.model import Base
 
 MOST_REPEATS = 20
+_TARGETS = ("all-linear",)  # where the spec names none: query and value alone move embeddings too little
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,8 @@ class Consistency:
         )
         encoder.requires_grad_(False)
         torch.manual_seed(case.seed)
-        encoder.transformer = attach_lora(Base(encoder.transformer, ()), case.lora, None)
+        lora = case.lora if case.lora.target_modules else replace(case.lora, target_modules=_TARGETS)
+        encoder.transformer = attach_lora(Base(encoder.transformer, ()), lora, None)
         wanted = case.hyperparameters
         objective = PairConsistency(subject, wanted.micro_batch_size or wanted.batch_size)
         trained = case.training(encoder, objective, Parts(training, validation=checked), wanted, case.seed)

@@ -133,7 +133,7 @@ def _checked(case: Case, place: Place) -> list[Counterpart]:
     refuse_short_lists(case)
     wanted = int(case.settings["texts"])
     if case.options["eraser"] == "leace":
-        wanted = max(wanted, ROWS_A_DIMENSION * place.width)
+        wanted = max(wanted, 2 * ROWS_A_DIMENSION * place.width)  # twice: some sets run out of templates
     entries = joined(_pairs(case, case.fit, wanted))
     if not entries:
         raise Refused(

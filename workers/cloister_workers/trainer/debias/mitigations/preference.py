@@ -134,9 +134,9 @@ class _Watch:
         self._model.eval()
         with torch.no_grad():
             total = 0.0
-            for text in self._texts:
+            for texts in self._divergence.likelihood.micro_batches(self._texts):
                 self._poll()
-                total += float(self._divergence.sums(self._model, [text]).sum())
+                total += float(self._divergence.sums(self._model, texts).sum())
         self._model.train(was_training)
         return total / max(1, sum(map(self._divergence.likelihood.weight, self._texts)))
 
