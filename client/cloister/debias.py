@@ -87,10 +87,10 @@ TASKS: Mapping[str, Task] = {
     ),
     MASKED: Task(("pair_preference",), ("pair_preference",), ("masked_perplexity",), _ENCODERS),
     ENCODER: Task(
-        ("association", "retrieval_swap", "probe_linear", "probe_nonlinear"),
+        ("association", "retrieval_stereotype", "retrieval_swap", "probe_linear", "probe_nonlinear"),
         ("association",),
         ("similarity_structure", "nearest_neighbours"),
-        _ENCODERS,
+        {**_ENCODERS, "learning_rate": 1e-3},
     ),
 }
 

@@ -134,6 +134,7 @@ _RULES: Mapping[str, tuple[_Rule, str, float]] = {
     "pair_preference": (_mean, "sentence pairs", 1.0),
     "token_fairness": (_mean, "texts with a counterfactual", 1.0),
     "association": (_mean, "words", 1.0),
+    "retrieval_stereotype": (_mean, "queries", 1.0),
     "retrieval_swap": (_mean, "queries", 1.0),
     "perplexity": (_mean, "texts", 1.0),
     "masked_perplexity": (_mean, "texts", 1.0),

@@ -55,7 +55,7 @@ DEFAULTS: Mapping[ModelKind, Hyperparameters] = {
     ModelKind.CLASSIFIER: Hyperparameters(n_epochs=2),
     ModelKind.CAUSAL: _LANGUAGE_MODEL,
     ModelKind.MASKED: Hyperparameters(learning_rate=2e-4, n_epochs=2),
-    ModelKind.ENCODER: Hyperparameters(learning_rate=2e-4, n_epochs=2),
+    ModelKind.ENCODER: Hyperparameters(learning_rate=1e-3, n_epochs=2),
 }
 T = TypeVar("T")
 
