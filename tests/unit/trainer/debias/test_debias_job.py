@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def classifier(base, tmp_path_factory, new_recorder):
 
 def run(base, scratch, classifier, recorder, spec=None, **inputs):
     given = {"training": TRAINING, "evaluation": EVALUATION, **inputs}
-    streams = {DatasetRole(name): io.BytesIO(content) for name, content in given.items()}
+    streams: dict[DatasetRole, BinaryIO] = {DatasetRole(name): io.BytesIO(content) for name, content in given.items()}
     descriptor = write_bundle(classifier)
     with open(descriptor, "rb") as layer:  # noqa: PTH123 - a descriptor
         streams[DatasetRole.LAYER] = layer

@@ -13,6 +13,7 @@ from cloister_workers.trainer.debias import measures as measures_package
 from cloister_workers.trainer.debias import mitigations as mitigations_package
 from cloister_workers.trainer.debias import registry
 from cloister_workers.trainer.debias.material import Material, Part
+from cloister_workers.trainer.debias.measure import Items
 from cloister_workers.trainer.debias.shapes import Labelled
 from cloister_workers.trainer.debias.spec import parse_debias
 
@@ -50,6 +51,7 @@ def test_the_guides_measure_gives_the_difference_that_a_hand_gets(guided):
     """Its figure on eight rows is sigmoid(1) - sigmoid(0), and weights that drop a group's rows move it."""
     measure = registry.measures()["score_gap"]
     items = measure.items(Part(Material.from_rows(ROWS), {}), "gender")
+    assert isinstance(items, Items)
     scores = measure.score(Sure(), items)
     figure = measure.figure(items, scores, np.ones((1, len(items))))
     assert figure == pytest.approx([1 / (1 + np.exp(-1)) - 0.5])

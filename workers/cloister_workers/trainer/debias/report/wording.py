@@ -104,7 +104,7 @@ def does_not_show(outcome: Outcome) -> list[str]:
     """What a reader must not conclude."""
     lines = [
         "It does not show that the model is free of bias. It shows how these measures, on these items, moved.",
-        "Groups, axes and languages that were not measured may have moved either way; those that were asked for are listed above.",
+        "Groups, axes and languages that were not measured may have moved either way.",
         (
             "Measures on a model's insides do not tell how an application of it behaves. After any further training, "
             "measure again: mitigated models learn bias anew."
