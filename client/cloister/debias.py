@@ -95,6 +95,9 @@ TASKS: Mapping[str, Task] = {
 }
 
 _LANGUAGE_MODELS = (CAUSAL, MASKED)
+WIDE_LORA: Mapping[str, float | int] = {"rank": 16, "alpha": 32.0, "dropout": 0.0}
+"""Adapters of language models: what prejudice says of a word sits in all layers, so all linear ones are adapted."""
+WIDE_TARGETS = ("all-linear",)
 MEASURES: Mapping[str, Measure] = {
     "flip_rate": Measure((CLASSIFIER,), extrinsic=True),
     "token_fairness": Measure((CLASSIFIER,), extrinsic=True),

@@ -15,7 +15,7 @@ import yaml
 from google.protobuf import json_format
 
 from cloister.api.v1 import jobs_pb2
-from cloister.debias import defaults_of, resolve_debias
+from cloister.debias import CAUSAL, MASKED, WIDE_LORA, WIDE_TARGETS, defaults_of, resolve_debias
 from cloister.errors import UsageError
 
 Spec = jobs_pb2.JobSpec
@@ -185,10 +185,13 @@ def _resolve_adapter(spec: Spec, parent: Spec | None) -> None:
             raise UsageError("spec: adapter is full; de-biasing trains adapters: give lora, or leave it out")
         return
     spec.adapter.lora.SetInParent()
-    lora = spec.adapter.lora
+    lora, defaults = spec.adapter.lora, LORA
     if parent is not None and parent.adapter.WhichOneof("type") == "lora":
         _continue_adapter(lora, parent.adapter.lora)
-    for name, value in LORA.items():
+    elif spec.method.debias.task in (CAUSAL, MASKED) and not lora.target_modules:
+        defaults = WIDE_LORA
+        lora.target_modules.extend(WIDE_TARGETS)
+    for name, value in defaults.items():
         if not lora.HasField(name):  # type: ignore[arg-type]
             setattr(lora, name, value)
 

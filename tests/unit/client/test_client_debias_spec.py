@@ -280,3 +280,13 @@ def test_the_command_of_a_plain_job(submit, spec):
     code, out, _ = submit(spec())
     assert 0 == code
     assert "PASS WITH" not in out
+
+
+def test_language_models_get_wide_adapters_unless_the_spec_says_otherwise():
+    """De-biasing adapts all linear layers of a language model; a named target or rank is left as it is."""
+    body = {"task": "causal_lm", "axes": ["gender"], "mitigation": {"name": "counterfactual"}}
+    given = {"model": "m", "training_dataset": "d", "purpose": "p", "method": {"debias": body}}
+    wide = resolve(read_spec(given)).adapter.lora
+    assert (wide.rank, wide.alpha, list(wide.target_modules)) == (16, 32.0, ["all-linear"])
+    named = resolve(read_spec({**given, "adapter": {"lora": {"rank": 4, "target_modules": ["q_proj"]}}})).adapter.lora
+    assert (named.rank, list(named.target_modules)) == (4, ["q_proj"])

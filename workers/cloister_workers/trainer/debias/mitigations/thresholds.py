@@ -7,6 +7,9 @@ who applies it gets its effect. Deciding by it needs the group of each person at
 law often forbids, so it is off unless `allow_group_at_inference: yes`. Some decisions near a threshold are drawn;
 the draw is a function of the text.
 
+The validation rows must be like the people who are decided on, with labels that can be trusted: thresholds fitted on
+skewed labels make the skew's gap look closed there and wider elsewhere.
+
 `constraint: equalized_odds` (equal rates of right and of wrong choices) or `demographic_parity` (equal rates of
 choice), each at the highest accuracy.
 
