@@ -17,7 +17,8 @@ PROTOS  = $(sort $(wildcard protos/cloister/api/v1/*.proto))
 STUBS  := client/cloister/api/v1
 # The console has no code yet: its extra is left out.
 EXTRAS := server,worker,demo,dev
-PYTEST := $(BIN)/python -m pytest
+# A thread a process: the processes share the cores, and threads that wait for one another would cost more than they give.
+PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Whole modules go to a process for each core: modules share what is slow to make, such as a site.
 PARALLEL := -n auto --dist loadfile
 

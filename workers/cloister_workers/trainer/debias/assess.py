@@ -248,5 +248,7 @@ def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha
     found = []
     for place, name in enumerate(names):
         before, after = (sample.interval(alpha) for sample in samples[2 * place : 2 * place + 2])
-        found.append(GroupEstimate(name, items.groups.count(name) or len(items), before, after))
+        # A measure may say more of a group than its name: `female: chosen as yes` counts the items of female.
+        held = items.groups.count(name) or items.groups.count(name.partition(":")[0])
+        found.append(GroupEstimate(name, held or len(items), before, after))
     return tuple(found)

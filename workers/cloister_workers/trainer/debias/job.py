@@ -60,10 +60,8 @@ class Bench:
     """The files of the adapted version that the job starts from; None for a base model."""
 
     def load(self, layer: Files | None, *, trainable: bool = False) -> Any:  # noqa: ANN401 - one of `subjects`
-        """A model as plain libraries load it from its files; a classifier that is only measured is asked for every text
-        once, and decides by its version's thresholds.
-        """
-        subject: Any = load_subject(
+        """A model as plain libraries load it from its files."""
+        return load_subject(
             self.spec.task,
             self.place.model_dir,
             layer,
@@ -73,9 +71,15 @@ class Bench:
             max_seq_length=self.spec.hyperparameters.max_seq_length,
             trainable=trainable,
         )
-        if self.spec.task is not ModelKind.CLASSIFIER or trainable:
-            return subject
-        return with_thresholds(Remembering(subject), layer or {})
+
+    def score(self, panel: Panel, subject: Any, layer: Files | None) -> tuple[Scores, str]:  # noqa: ANN401
+        """All scores of a model, and the digest of what was scored. A classifier is asked for every text once, and
+        decides by its version's thresholds.
+        """
+        asked = subject
+        if self.spec.task is ModelKind.CLASSIFIER:
+            asked = with_thresholds(Remembering(subject), layer or {})
+        return score_panel(panel, asked), _digest(subject, layer)
 
 
 def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace, session: Session) -> None:
@@ -88,7 +92,7 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
         panel = choose_panel(spec, parts.test)
         spec.mitigation.refuse(_case(bench, parts, subject, 0, None))
     with stage(session, Stage.EVALUATE):
-        before, digest = score_panel(panel, subject), _digest(subject, start)
+        before, digest = bench.score(panel, subject, start)
         del subject
         session.evaluated(EvaluationPhase.BEFORE, 0, headline_metrics(panel, before))
     runs = spec.seeds if spec.mitigation.trained else 1
@@ -131,7 +135,7 @@ def _run(
         del subject
     with stage(session, Stage.EVALUATE):
         subject = bench.load(made.files)
-        scores, digest = score_panel(panel, subject), _digest(subject, made.files)
+        scores, digest = bench.score(panel, subject, made.files)
         del subject
     with stage(session, Stage.JUDGE):
         run = judge_run(
