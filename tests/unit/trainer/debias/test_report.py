@@ -64,7 +64,7 @@ def outcome(*entries: Measured, verdict: Verdict = Verdict.PASS, seeds: int = 1)
     finding = Finding(GateRule.LEVEL, verdict, "flip_rate", "gender", Estimate(0.006, 0.002, 0.015), 0.02)
     run = Run(42, entries or (measured(),), (kept,), Judgement(verdict, (finding,)))
     return Outcome(
-        job={"model": "screening", "task": "classifier", "axes": "gender", "mitigation": "Counterfactual"},
+        job={"version": "screening", "task": "classifier", "axes": "gender", "mitigation": "Counterfactual"},
         runs=(run,) * seeds,
         not_measured=(NotMeasured("bbq_ambiguous", "gender", "no rows of kind bbq"),),
         notes={"texts_swapped": 800.0},

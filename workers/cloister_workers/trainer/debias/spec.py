@@ -65,7 +65,9 @@ class DebiasSpec:
     """What the trainer needs to know of a de-biasing job."""
 
     model: str
-    """Given name, written into exports."""
+    """Id of the version that the job starts from; a base model's is written into exports."""
+    name: str
+    """Of the new version; the start's id where the spec gives none."""
     seed: int
     data: Data
     lora: Lora
@@ -118,6 +120,7 @@ def parse_debias(spec: Mapping[str, object]) -> DebiasSpec:
     check(1 <= seeds <= MAX_SEEDS, SpecField.SEEDS, f"1 to {MAX_SEEDS}", seeds)
     return DebiasSpec(
         model=common.model,
+        name=str(spec.get("suffix") or common.model),
         seed=common.seed,
         data=common.data,
         lora=common.adapter if isinstance(common.adapter, Lora) else Lora(),

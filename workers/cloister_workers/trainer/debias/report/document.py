@@ -32,7 +32,8 @@ def describe_job(spec: DebiasSpec, gate: Gate) -> Mapping[str, str]:
         f"adapter rank {spec.lora.rank}"
     )
     return {
-        "model": spec.model,
+        "version": spec.name,
+        "started_from": spec.model,
         "task": spec.task.value,
         "axes": ", ".join(spec.axes),
         "language": spec.language,

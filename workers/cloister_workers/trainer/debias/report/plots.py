@@ -11,7 +11,8 @@ from html import escape
 from cloister_workers.trainer.debias.report.wording import interval, number
 from cloister_workers.trainer.debias.results import Estimate
 
-_WIDTH, _LABELS, _ROW, _TOP, _AXIS = 760, 210, 44, 10, 34
+_WIDTH, _LABELS, _ROW, _TOP, _AXIS = 900, 340, 44, 10, 34
+_MOST = 46  # characters of a label
 _LEFT, _RIGHT = _LABELS, _WIDTH - 24
 
 
@@ -81,7 +82,7 @@ def _band(span: Span, ideal: float | None, bar: float | None, bottom: int) -> li
 
 
 def _row(span: Span, row: Row, top: int) -> list[str]:
-    label = row.label if len(row.label) <= 28 else f"{row.label[:27]}…"
+    label = row.label if len(row.label) <= _MOST else f"{row.label[: _MOST - 1]}…"
     return [
         f'<text class="label" x="{_LABELS - 12}" y="{top + _ROW / 2 + 4:.0f}" text-anchor="end">{escape(label)}</text>',
         *_mark(span, row.before, top + 14, "before"),
