@@ -27,6 +27,7 @@ method:
   debias:
     task: classifier
     axes: [gender]
+    seeds: 1
     mitigation: {name: counterfactual}
     hyperparameters: {n_epochs: 4, max_seq_length: 32, learning_rate: 0.01}
 """

@@ -65,13 +65,13 @@ def test_what_is_signed_says_everything():
     values = json.loads(spec_bytes(spec))["method"]["debias"]
     assert {field.name for field in jobs_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins"} == set(values)
     assert {"replay": 0.25, "share": 1.0, "kl": 0.0} == values["mitigation"]["settings"]
-    assert (["flip_rate", "equalized_odds"], ["accuracy"], "en", 1) == (
+    assert (["flip_rate", "equalized_odds"], ["accuracy"], "en", 3) == (
         values["primary"],
         values["utilities"],
         values["language"],
         values["seeds"],
     )
-    assert 2 == values["hyperparameters"]["n_epochs"]
+    assert (3, 2e-3) == (values["hyperparameters"]["n_epochs"], values["hyperparameters"]["learning_rate"])
     assert spec == from_bytes(spec_bytes(spec))
 
 

@@ -52,7 +52,7 @@ _KEYS = frozenset(
 )
 _LANGUAGE_MODEL = Hyperparameters(learning_rate=2e-4, n_epochs=2, micro_batch_size=1)
 DEFAULTS: Mapping[ModelKind, Hyperparameters] = {
-    ModelKind.CLASSIFIER: Hyperparameters(n_epochs=2),
+    ModelKind.CLASSIFIER: Hyperparameters(learning_rate=2e-3, n_epochs=3),
     ModelKind.CAUSAL: _LANGUAGE_MODEL,
     ModelKind.MASKED: Hyperparameters(learning_rate=2e-4, n_epochs=2),
     ModelKind.ENCODER: Hyperparameters(learning_rate=1e-3, n_epochs=2),
