@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import spec_pb2
 from cloister.errors import UsageError
 from cloister.gate import BARS
 
@@ -184,12 +184,12 @@ MITIGATIONS: Mapping[str, Mitigation] = {
 
 
 # ---------------------------------------------------------------- defaults
-def defaults_of(wanted: jobs_pb2.Debias) -> Settings:
+def defaults_of(wanted: spec_pb2.Debias) -> Settings:
     """Hyper-parameters of the task.  Raises UsageError."""
     return _task(wanted).hyperparameters
 
 
-def resolve_debias(wanted: jobs_pb2.Debias) -> None:
+def resolve_debias(wanted: spec_pb2.Debias) -> None:
     """Spell out every default but the hyper-parameters, in place, and check what is there.
 
     Raises UsageError that names the field.
@@ -207,13 +207,13 @@ def resolve_debias(wanted: jobs_pb2.Debias) -> None:
     _check(wanted)
 
 
-def _task(wanted: jobs_pb2.Debias) -> Task:
+def _task(wanted: spec_pb2.Debias) -> Task:
     if wanted.task not in TASKS:
         raise UsageError(f"spec: task is {wanted.task[:60]!r}; choose one of {', '.join(TASKS)}")
     return TASKS[wanted.task]
 
 
-def _resolve_mitigation(wanted: jobs_pb2.Debias) -> None:
+def _resolve_mitigation(wanted: spec_pb2.Debias) -> None:
     mitigation = wanted.mitigation
     if not _NAME.fullmatch(mitigation.name):
         raise UsageError(f"spec: mitigation.name is missing or no name; choose one of {', '.join(MITIGATIONS)}")
@@ -243,7 +243,7 @@ def _check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 # ---------------------------------------------------------------- checks
-def _check(wanted: jobs_pb2.Debias) -> None:
+def _check(wanted: spec_pb2.Debias) -> None:
     _check_names("axes", wanted.axes, _AXIS, "such as gender, or gender*age")
     if not wanted.axes:
         raise UsageError("spec: axes is missing; name what is to be protected, such as gender")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import spec_pb2
 from cloister.debias import MEASURES, MITIGATIONS, UTILITIES
 from cloister.errors import UsageError
 from cloister.evidence.errors import FormatError
@@ -79,7 +79,7 @@ def plan(spec: Spec, start: Start, data: Mapping[str, VerifiedObject], policy: P
     return DryRun(spec, start, data, policy, gate, limits, DEBIAS_STAGES, tuple(_remarks(wanted, gate)))
 
 
-def _limits(wanted: jobs_pb2.Debias, gate: Gate, allowed: Gate) -> Iterable[Limit]:
+def _limits(wanted: spec_pb2.Debias, gate: Gate, allowed: Gate) -> Iterable[Limit]:
     for name in wanted.measures:
         role = "primary" if name in wanted.primary else "measure"
         yield _limit(name, role, gate.bars, allowed.bars, gate.alpha)
@@ -94,7 +94,7 @@ def _limit(name: str, role: str, limits: Mapping[str, float], allowed: Mapping[s
     return Limit(name, role, limit, allowed.get(name), need)
 
 
-def _remarks(wanted: jobs_pb2.Debias, gate: Gate) -> Iterable[str]:
+def _remarks(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:
     known = [MEASURES[name] for name in wanted.measures if name in MEASURES]
     if gate.extrinsic and len(known) == len(wanted.measures) and not any(measure.extrinsic for measure in known):
         yield "the policy asks for a measure on the task itself, and none of these is: the gate cannot PASS"

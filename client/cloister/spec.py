@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Job specifications: the contract's JobSpec as YAML, with every default spelled out before it is signed.
 
-There is no second schema: names and types are those of `JobSpec` in protos/cloister/api/v1/jobs.proto, and a key
+There is no second schema: names and types are those of `JobSpec` in protos/cloister/api/v1/spec.proto, and a key
 that it does not have is refused.  docs/reference/spec.md lists defaults and ranges.
 """
 
@@ -13,72 +13,26 @@ from pathlib import Path
 
 import yaml
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import spec_pb2
 from cloister.debias import CAUSAL, MASKED, WIDE_LORA, WIDE_TARGETS, defaults_of, resolve_debias
 from cloister.errors import UsageError
+from cloister.settings import HYPERPARAMETERS, check, defaults, fill, training_defaults
 
-Spec = jobs_pb2.JobSpec
+Spec = spec_pb2.JobSpec
 SpecSource = Spec | Mapping[str, object] | str | Path
 
 SEED = 42
 MAX_ATTEMPTS = 3
 VALIDATION_FRACTION = 0.1
 EVALUATION_FRACTION = 0.2
-LORA: Mapping[str, float | int] = {"rank": 8, "alpha": 16.0, "dropout": 0.0}
-
-METHOD_DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
-    "classification": {
-        "n_epochs": 4,
-        "batch_size": 16,
-        "micro_batch_size": 16,
-        "learning_rate": 5e-3,
-        "lr_scheduler_type": "linear",
-        "warmup_ratio": 0.06,
-        "weight_decay": 0.01,
-        "max_grad_norm": 1.0,
-        "max_seq_length": 128,
-        "max_steps": 0,
-        "n_evals": 4,
-        "n_checkpoints": 2,
-    },
-    "supervised": {
-        "n_epochs": 3,
-        "batch_size": 8,
-        "micro_batch_size": 8,
-        "learning_rate": 2e-4,
-        "lr_scheduler_type": "cosine",
-        "warmup_ratio": 0.03,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "max_seq_length": 1024,
-        "max_steps": 0,
-        "n_evals": 4,
-        "n_checkpoints": 2,
-    },
-}
-
-RANGES: Mapping[str, tuple[float, float]] = {
-    "n_epochs": (1, 10_000),
-    "batch_size": (1, 65_536),
-    "micro_batch_size": (1, 65_536),
-    "learning_rate": (0.0, 1.0),
-    "warmup_ratio": (0.0, 0.99),
-    "weight_decay": (0.0, 1.0),
-    "max_grad_norm": (0.0, 1e6),
-    "max_seq_length": (4, 1_048_576),
-    "max_steps": (0, 10_000_000),
-    "n_evals": (0, 1000),
-    "n_checkpoints": (0, 1000),
-    "rank": (1, 1024),
-    "alpha": (0.0, 1e6),
-    "dropout": (0.0, 0.99),
-    "validation_fraction": (0.0, 0.5),
-    "evaluation_fraction": (0.0, 0.5),
-    "priority": (-100, 100),
-    "max_attempts": (1, 10),
-}
-SCHEDULERS = ("linear", "cosine", "constant")
+REPLAY_RATIO = 0.2
+FULL_RATE = 0.1
+"""Training every weight takes this share of an adapter's learning rate."""
+NO_TRAINING = ("evaluation", "inference")
+"""Methods that learn nothing: their rows are those of evaluation_dataset."""
+AUTO = "auto"
 
 
 def read_spec(source: SpecSource) -> Spec:
@@ -113,10 +67,28 @@ def parse_spec(text: str, what: str = "spec") -> Spec:
 
 def _from_mapping(values: Mapping[str, object], what: str) -> Spec:
     try:
-        return json_format.ParseDict(dict(values), Spec())
+        return json_format.ParseDict(_without_auto(values), Spec())
     except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         raise UsageError(f"{what}: {text}; see docs/reference/spec.md") from None
+
+
+def _without_auto(values: Mapping[str, object]) -> dict[str, object]:
+    """`auto` for a hyper-parameter or a number of the adapter is the same as leaving it out, so that the signed form
+    spells out what it came to; for micro_batch_size it is 0: as many as the host's memory takes.
+    """
+    return {key: _tidy(value) if key in ("method", "adapter") else value for key, value in values.items()}
+
+
+def _tidy(table: object, name: str = "") -> object:
+    if not isinstance(table, Mapping):
+        return table
+    found = {key: _tidy(value, key) for key, value in table.items()}
+    if name not in (HYPERPARAMETERS, "lora"):
+        return found
+    if found.get("micro_batch_size") == AUTO:
+        found["micro_batch_size"] = 0
+    return {key: value for key, value in found.items() if value != AUTO}
 
 
 def resolve(spec: Spec, parent: Spec | None = None) -> Spec:
@@ -130,8 +102,8 @@ def resolve(spec: Spec, parent: Spec | None = None) -> Spec:
     resolved.pool = resolved.pool or "default"
     resolved.seed = resolved.seed or SEED
     resolved.max_attempts = resolved.max_attempts or MAX_ATTEMPTS
-    _resolve_data(resolved)
     _resolve_method(resolved)
+    _resolve_data(resolved)
     _resolve_adapter(resolved, parent)
     _check(resolved)
     return resolved
@@ -151,52 +123,87 @@ def from_bytes(data: bytes) -> Spec:
         raise UsageError("the job's specification is not readable; update cloister") from None
 
 
+def method_of(spec: Spec) -> tuple[str, Message]:
+    """Name and settings of the method.  Raises UsageError where none is given."""
+    kind = spec.method.WhichOneof("type")
+    if kind is None:
+        names = ", ".join(field.name for field in spec_pb2.Method.DESCRIPTOR.fields)
+        raise UsageError(f"spec: method is missing; choose one of {names}")
+    chosen: Message = getattr(spec.method, kind)
+    return kind, chosen
+
+
+def hyperparameters_of(spec: Spec) -> spec_pb2.Hyperparameters | None:
+    """Those of the method; None where it trains nothing."""
+    _, chosen = method_of(spec)
+    found: spec_pb2.Hyperparameters | None = getattr(chosen, HYPERPARAMETERS, None)
+    return found
+
+
 def _resolve_data(spec: Spec) -> None:
     """A share is held out only where no dataset is named for it."""
-    if spec.validation_dataset:
+    kind, _ = method_of(spec)
+    held_out = kind not in NO_TRAINING
+    if spec.validation_dataset or not held_out:
         spec.data.validation_fraction = 0.0
     elif not spec.data.HasField("validation_fraction"):
         spec.data.validation_fraction = VALIDATION_FRACTION
-    if spec.evaluation_dataset:
+    if (spec.evaluation_dataset and not spec.replay_dataset) or not held_out:
         spec.data.evaluation_fraction = 0.0
     elif not spec.data.HasField("evaluation_fraction"):
         spec.data.evaluation_fraction = EVALUATION_FRACTION
+    if spec.replay_dataset:
+        if not spec.data.HasField("replay_ratio"):
+            spec.data.replay_ratio = REPLAY_RATIO
+    elif spec.data.HasField("replay_ratio"):
+        raise UsageError("spec: replay_ratio is given, but no replay_dataset; name one, or leave it out")
 
 
 def _resolve_method(spec: Spec) -> None:
-    kind = spec.method.WhichOneof("type")
-    if kind is None:
-        raise UsageError(f"spec: method is missing; choose one of {', '.join(METHOD_DEFAULTS)}, debias")
+    kind, chosen = method_of(spec)
+    chosen.SetInParent()
+    settings = hyperparameters_of(spec)
     if kind == "debias":
         resolve_debias(spec.method.debias)
-    defaults = defaults_of(spec.method.debias) if kind == "debias" else METHOD_DEFAULTS[kind]
-    settings = _hyperparameters(spec)
+    else:
+        fill(chosen)
+    if settings is None:
+        return
+    settings.SetInParent()
+    stated = training_defaults(chosen.DESCRIPTOR)
+    if kind == "debias":
+        stated |= defaults_of(spec.method.debias)
+    if spec.adapter.WhichOneof("type") == "full":
+        stated["learning_rate"] = float(f"{FULL_RATE * float(stated['learning_rate']):.6g}")
     explicit_micro = settings.HasField("micro_batch_size")
-    for name, value in defaults.items():
-        if not settings.HasField(name):  # type: ignore[arg-type]  # names are the message's own, tested
-            setattr(settings, name, value)
+    fill(settings, stated)
     if not explicit_micro:
         settings.micro_batch_size = min(settings.micro_batch_size, settings.batch_size)
 
 
 def _resolve_adapter(spec: Spec, parent: Spec | None) -> None:
-    if spec.adapter.WhichOneof("type") == "full":
-        if spec.method.WhichOneof("type") == "debias":
-            raise UsageError("spec: adapter is full; de-biasing trains adapters: give lora, or leave it out")
+    kind, _ = method_of(spec)
+    if hyperparameters_of(spec) is None:
+        if spec.adapter.WhichOneof("type") is not None:
+            raise UsageError(f"spec: adapter is given, but {kind} trains nothing; leave it out")
+        return
+    if spec.adapter.WhichOneof("type") in ("full", "head"):
+        if kind == "debias":
+            asked = spec.adapter.WhichOneof("type")
+            raise UsageError(f"spec: adapter is {asked}; de-biasing trains adapters: give lora, or leave it out")
         return
     spec.adapter.lora.SetInParent()
-    lora, defaults = spec.adapter.lora, LORA
+    lora = spec.adapter.lora
+    stated = defaults(lora.DESCRIPTOR)
     if parent is not None and parent.adapter.WhichOneof("type") == "lora":
         _continue_adapter(lora, parent.adapter.lora)
     elif spec.method.debias.task in (CAUSAL, MASKED) and not lora.target_modules:
-        defaults = WIDE_LORA
+        stated |= WIDE_LORA
         lora.target_modules.extend(WIDE_TARGETS)
-    for name, value in defaults.items():
-        if not lora.HasField(name):  # type: ignore[arg-type]
-            setattr(lora, name, value)
+    fill(lora, stated)
 
 
-def _continue_adapter(lora: jobs_pb2.Lora, before: jobs_pb2.Lora) -> None:
+def _continue_adapter(lora: spec_pb2.Lora, before: spec_pb2.Lora) -> None:
     """An adapter that is trained on keeps its rank, scale and places; another dropout may be asked for."""
     for name in ("rank", "alpha"):
         old = getattr(before, name)
@@ -209,43 +216,31 @@ def _continue_adapter(lora: jobs_pb2.Lora, before: jobs_pb2.Lora) -> None:
     if lora.target_modules and sorted(lora.target_modules) != sorted(before.target_modules):
         raise UsageError("spec: target_modules are not those of the model's adapter; leave them out")
     lora.target_modules[:] = before.target_modules
+    lora.rslora, lora.dora = before.rslora, before.dora
     if not lora.HasField("dropout"):
         lora.dropout = before.dropout
 
 
-def _hyperparameters(spec: Spec) -> jobs_pb2.Hyperparameters:
-    methods: dict[str, jobs_pb2.Classification | jobs_pb2.Supervised | jobs_pb2.Debias] = {
-        "classification": spec.method.classification,
-        "supervised": spec.method.supervised,
-        "debias": spec.method.debias,
-    }
-    chosen = methods[spec.method.WhichOneof("type") or ""]
-    chosen.hyperparameters.SetInParent()
-    return chosen.hyperparameters
-
-
 def _check(spec: Spec) -> None:
-    for name in ("model", "training_dataset", "purpose"):
+    kind, chosen = method_of(spec)
+    rows = "evaluation_dataset" if kind in NO_TRAINING else "training_dataset"
+    for name in ("model", rows, "purpose"):
         if not getattr(spec, name):
             raise UsageError(f"spec: {name} is missing; see docs/reference/spec.md")
-    settings = _hyperparameters(spec)
-    for message in (spec, spec.data, settings, spec.adapter.lora):
-        _check_ranges(message)
-    if settings.learning_rate == 0:
-        raise UsageError("spec: learning_rate is 0; give a number above 0")
-    if settings.micro_batch_size > settings.batch_size:
-        raise UsageError(f"spec: micro_batch_size is above batch_size {settings.batch_size}; lower it")
-    if settings.lr_scheduler_type not in SCHEDULERS:
-        raise UsageError(f"spec: lr_scheduler_type is none of {', '.join(SCHEDULERS)}")
+    settings = hyperparameters_of(spec)
+    for message in (spec, spec.data, chosen, settings, spec.adapter.lora):
+        if message is not None:
+            check(message)
+    if settings is not None:
+        _check_hyperparameters(settings)
     if spec.data.max_rows < 0:
         raise UsageError("spec: max_rows is below 0; 0 means all")
     if len(spec.metadata) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in spec.metadata.items()):
         raise UsageError("spec: metadata has at most 16 pairs, keys of 64 and values of 512 characters")
 
 
-def _check_ranges(message: jobs_pb2.JobSpec | jobs_pb2.DataOptions | jobs_pb2.Hyperparameters | jobs_pb2.Lora) -> None:
-    for field, value in message.ListFields():
-        if field.name in RANGES:
-            low, high = RANGES[field.name]
-            if not low <= value <= high:
-                raise UsageError(f"spec: {field.name} is {value}; give {low:.10g} to {high:.10g}")
+def _check_hyperparameters(settings: spec_pb2.Hyperparameters) -> None:
+    if settings.learning_rate == 0:
+        raise UsageError("spec: learning_rate is 0; give a number above 0")
+    if settings.micro_batch_size > settings.batch_size:
+        raise UsageError(f"spec: micro_batch_size is above batch_size {settings.batch_size}; lower it")

@@ -53,12 +53,12 @@ def adapted_subject(
     from cloister_workers.trainer.adapt import attach_lora
     from cloister_workers.trainer.model import load_classifier, load_tokenizer
 
-    tokenizer = load_tokenizer(str(model_dir), Method.CLASSIFICATION)
+    tokenizer = load_tokenizer(str(model_dir), padded=True)
     torch.manual_seed(3)
     base = load_classifier(str(model_dir), labels, int(tokenizer.pad_token_id), CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft to transformers, about a name
-        model = attach_lora(base, Lora(target_modules=("query", "value"), dropout=0.1), Method.CLASSIFICATION)
+        model = attach_lora(base, Lora(target_modules=("query", "value"), dropout=0.1))
     return ClassifierSubject(model, tokenizer, CPU, poll, 32, batch_size, labels)
 
 

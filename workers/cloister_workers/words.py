@@ -12,8 +12,13 @@ class DatasetRole(StrEnum):
     TRAINING = "training"
     VALIDATION = "validation"
     EVALUATION = "evaluation"
+    REPLAY = "replay"
     CHECKPOINT = "checkpoint"  # in Start.inputs only
-    LAYER = "layer"  # in Start.inputs only: the files of an adapted version to start from, as a bundle
+    # In Start.inputs only: the layers of an adapted version to start from, in order, each as a bundle of its files.
+    LAYER = "layer"
+    LAYER_2 = "layer_2"
+    LAYER_3 = "layer_3"
+    AUXILIARY_LAYER = "auxiliary_layer"  # in Start.inputs only: the layer of the second model's version
 
 
 class Stage(StrEnum):
@@ -24,6 +29,9 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
     MITIGATE = "mitigate"  # de-biasing, in place of train
     JUDGE = "judge"  # de-biasing: statistics and gate
+    INDEX = "index"  # retrieval: chunks and their vectors
+    SELECT = "select"  # in-context learning: which examples are shown
+    INFER = "infer"  # answers to rows
     EXPORT = "export"
 
 
@@ -59,6 +67,9 @@ class RowReason(StrEnum):
     TEMPLATE_REFUSED = "TEMPLATE_REFUSED"  # the tokenizer's chat template does not take this row
     TOO_LONG = "TOO_LONG"  # more than max_seq_length tokens
     DUPLICATE = "DUPLICATE"  # only under data.reject_duplicates
+    LENGTH_MISMATCH = "LENGTH_MISMATCH"  # two lists that go together have different lengths, e.g. tokens and tags
+    ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"  # an extractive answer that does not stand in its context
+    BAD_CHECK = "BAD_CHECK"  # what a reward is checked by is no expression or schema that can be used
     UNKNOWN_KIND = "UNKNOWN_KIND"  # de-biasing: the row's `kind` is none that is known
 
 
@@ -77,6 +88,46 @@ class MetricName(StrEnum):
     EVAL_MACRO_F1 = "eval_macro_f1"
     EVAL_PERPLEXITY = "eval_perplexity"
     EVAL_TOKEN_ACCURACY = "eval_token_accuracy"  # noqa: S105 - the name of a metric
+    EVAL_CALIBRATION_ERROR = "eval_calibration_error"  # expected calibration error, 0 to 1
+    EVAL_MICRO_F1 = "eval_micro_f1"
+    EVAL_RMSE = "eval_rmse"
+    EVAL_PEARSON = "eval_pearson"
+    EVAL_SPEARMAN = "eval_spearman"
+    EVAL_PRECISION = "eval_precision"  # of entities
+    EVAL_RECALL = "eval_recall"
+    EVAL_F1 = "eval_f1"  # of entities, or of the words of an answer
+    EVAL_F1_CI_LOW = "eval_f1_ci_low"
+    EVAL_F1_CI_HIGH = "eval_f1_ci_high"
+    EVAL_EXACT_MATCH = "eval_exact_match"
+    EVAL_EXACT_MATCH_CI_LOW = "eval_exact_match_ci_low"
+    EVAL_EXACT_MATCH_CI_HIGH = "eval_exact_match_ci_high"
+    EVAL_CHRF = "eval_chrf"
+    EVAL_CHRF_CI_LOW = "eval_chrf_ci_low"
+    EVAL_CHRF_CI_HIGH = "eval_chrf_ci_high"
+    EVAL_BLEU = "eval_bleu"
+    EVAL_ROUGE_L = "eval_rouge_l"
+    EVAL_MARGIN = "eval_margin"  # mean difference of rewards or scores, chosen minus rejected
+    EVAL_KL = "eval_kl"  # divergence from the teacher, nats a token
+    EVAL_REWARD = "eval_reward"
+    EVAL_REWARD_CI_LOW = "eval_reward_ci_low"
+    EVAL_REWARD_CI_HIGH = "eval_reward_ci_high"
+    EVAL_RECALL_AT_1 = "eval_recall_at_1"
+    EVAL_RECALL_AT_1_CI_LOW = "eval_recall_at_1_ci_low"
+    EVAL_RECALL_AT_1_CI_HIGH = "eval_recall_at_1_ci_high"
+    EVAL_RECALL_AT_K = "eval_recall_at_k"
+    EVAL_RECALL_AT_K_CI_LOW = "eval_recall_at_k_ci_low"
+    EVAL_RECALL_AT_K_CI_HIGH = "eval_recall_at_k_ci_high"
+    EVAL_MRR = "eval_mrr"
+    EVAL_LOSS_CI_LOW = "eval_loss_ci_low"
+    EVAL_LOSS_CI_HIGH = "eval_loss_ci_high"
+    REPLAY_LOSS = "replay_loss"  # on held-out rows of the replay dataset
+    REPLAY_ROWS = "replay_rows"
+    REPLAY_ACCURACY = "replay_accuracy"
+    REPLAY_PERPLEXITY = "replay_perplexity"
+    FORGETTING = "forgetting"  # replay_loss after minus before
+    MICRO_BATCH_SIZE = "micro_batch_size"  # as found on the host
+    CHUNKS = "chunks"  # of a retrieval index
+    SHOTS = "shots"  # demonstrations of a prompt
     DEBIAS_VERDICT = "debias_verdict"  # 1 PASS, 0 INCONCLUSIVE, -1 FAIL
 
 
@@ -93,6 +144,7 @@ class FailureCode(StrEnum):
     ADAPTER_INVALID = "ADAPTER_INVALID"  # e.g. no module has a target's name
     CHECKPOINT_INVALID = "CHECKPOINT_INVALID"
     NON_FINITE_LOSS = "NON_FINITE_LOSS"
+    LIBRARY_MISSING = "LIBRARY_MISSING"  # a library, or the GPU that it needs, is not on this host
     MITIGATION_REFUSED = "MITIGATION_REFUSED"  # RefusalReason says why
     NOTHING_MEASURED = "NOTHING_MEASURED"  # no primary measure of the spec can be taken on this material
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
@@ -105,6 +157,7 @@ class FailureNumber(StrEnum):
     """Names of the numbers that explain a failure."""
 
     STEP = "step"
+    ROW = "row"  # number of a row of the training file, from 1: the one that lost most at a step that went wrong
     ROWS = "rows"
     LABELS = "labels"
     TOTAL_ERRORS = "total_errors"
@@ -202,6 +255,11 @@ class SpecField(StrEnum):
     MAX_STEPS = "max_steps"
     N_EVALS = "n_evals"
     N_CHECKPOINTS = "n_checkpoints"
+    EARLY_STOP_PATIENCE = "early_stop_patience"
+    KEEP_BEST = "keep_best"
+    QUANTIZATION = "quantization"
+    AUXILIARY_MODEL = "auxiliary_model"
+    REPLAY_DATASET = "replay_dataset"
     RANK = "rank"
     ALPHA = "alpha"
     DROPOUT = "dropout"

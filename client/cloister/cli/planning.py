@@ -14,7 +14,7 @@ from cloister.evidence.manifest import VerifiedObject
 from cloister.spec import spec_bytes
 
 if TYPE_CHECKING:
-    from cloister.api.v1.jobs_pb2 import Debias
+    from cloister.api.v1.spec_pb2 import Debias
     from cloister.dry_run import DryRun, Limit
     from cloister.gate import Gate
 

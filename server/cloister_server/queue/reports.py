@@ -27,7 +27,20 @@ from cloister_server.queue import events
 from cloister_server.queue.fence import held_job
 from cloister_server.queue.states import RUNNING, VALIDATING
 
-STEPS = ("validate", "queue", "unseal", "train", "evaluate", "mitigate", "judge", "seal", "publish")
+STEPS = (
+    "validate",
+    "queue",
+    "unseal",
+    "train",
+    "evaluate",
+    "mitigate",
+    "judge",
+    "index",
+    "select",
+    "infer",
+    "seal",
+    "publish",
+)
 STATUSES = ("started", "finished", "failed")
 MAX_EVENTS = 1000
 _NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}")

@@ -10,7 +10,7 @@ import re
 
 from google.protobuf import json_format
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import spec_pb2
 from cloister.evidence.authorisation import Authorisation, ObjectReference
 from cloister_server.errors import EvidenceRejectedError, InvalidFieldError
 
@@ -20,23 +20,25 @@ _MAX_PRIORITY = 100
 _MAX_ATTEMPTS = 10
 
 
-def read_spec(data: bytes) -> jobs_pb2.JobSpec:
+def read_spec(data: bytes) -> spec_pb2.JobSpec:
     """Raises InvalidFieldError."""
     if len(data) > MAX_SPEC_BYTES:
         raise InvalidFieldError("spec", f"{len(data)} bytes are more than {MAX_SPEC_BYTES}")
     try:
-        spec = json_format.Parse(data, jobs_pb2.JobSpec())
+        spec = json_format.Parse(data, spec_pb2.JobSpec())
     except (json_format.ParseError, UnicodeDecodeError):
         raise InvalidFieldError("spec", "not the JSON form of a JobSpec; update the client") from None
     _check_form(spec)
     return spec
 
 
-def _check_form(spec: jobs_pb2.JobSpec) -> None:
-    if spec.method.WhichOneof("type") is None:
-        raise InvalidFieldError("spec.method", "name one of classification, supervised and debias")
-    if spec.adapter.WhichOneof("type") is None:
-        raise InvalidFieldError("spec.adapter", "name one of lora and full")
+def _check_form(spec: spec_pb2.JobSpec) -> None:
+    method = spec.method.WhichOneof("type")
+    if method is None:
+        raise InvalidFieldError("spec.method", "name one of those that the contract lists")
+    trains = hasattr(getattr(spec.method, method), "hyperparameters")
+    if trains and spec.adapter.WhichOneof("type") is None:
+        raise InvalidFieldError("spec.adapter", "name one of lora, full and head")
     if not -_MAX_PRIORITY <= spec.priority <= _MAX_PRIORITY:
         raise InvalidFieldError("spec.priority", f"{spec.priority} is not between -100 and 100")
     if not 1 <= spec.max_attempts <= _MAX_ATTEMPTS:
@@ -52,7 +54,7 @@ def _check_form(spec: jobs_pb2.JobSpec) -> None:
         raise InvalidFieldError("spec.data.max_rows", "is negative")
 
 
-def check_binding(spec: jobs_pb2.JobSpec, authorisation: Authorisation) -> None:
+def check_binding(spec: spec_pb2.JobSpec, authorisation: Authorisation) -> None:
     """The spec and the authorisation say the same.  Raises EvidenceRejectedError."""
     pairs = (
         ("purpose", spec.purpose, authorisation.purpose),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import jobs_pb2, spec_pb2
 from cloister.evidence.authorisation import Authorisation, ObjectReference, verify_authorisation
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Subject
@@ -51,7 +51,7 @@ class Submitted:
     statement: Statement
     authorisation: Authorisation
     spec_bytes: bytes
-    spec: jobs_pb2.JobSpec
+    spec: spec_pb2.JobSpec
 
     def inputs(self) -> list[tuple[str, ObjectReference]]:
         """Role and reference of every input, in the order of `Authorisation.inputs`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import spec_pb2
 from cloister.cli.exits import run
 from cloister.cli.main import cli
 from cloister.client import Client
@@ -18,8 +18,9 @@ from cloister.debias import MEASURES, MITIGATIONS, TASKS, UTILITIES
 from cloister.errors import UsageError
 from cloister.evidence.policy import Policy
 from cloister.gate import BARS, MARGINS, Gate
+from cloister.settings import check, fill
 from cloister.sizes import needed
-from cloister.spec import RANGES, from_bytes, read_spec, resolve, spec_bytes
+from cloister.spec import from_bytes, read_spec, resolve, spec_bytes
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "spec.md"
 DEBIAS = {"task": "classifier", "axes": ["gender"], "mitigation": {"name": "counterfactual"}}
@@ -38,9 +39,10 @@ def resolved(**changes):
 def test_defaults_of_each_task_are_complete_and_fit(task):
     """Every hyper-parameter has a default in its range; measures and utilities fit, and primary ones have bars."""
     found = TASKS[task]
-    assert {field.name for field in jobs_pb2.Hyperparameters.DESCRIPTOR.fields} == set(found.hyperparameters)
-    for name, value in found.hyperparameters.items():
-        assert name not in RANGES or RANGES[name][0] <= float(value) <= RANGES[name][1]
+    assert set(found.hyperparameters) <= {field.name for field in spec_pb2.Hyperparameters.DESCRIPTOR.fields}
+    wanted = spec_pb2.Hyperparameters()
+    fill(wanted, dict(found.hyperparameters))
+    check(wanted)
     assert all(task in MEASURES[name].tasks for name in found.measures)
     assert all(task in UTILITIES[name].tasks and name in MARGINS for name in found.utilities)
     assert set(found.primary) <= set(found.measures) & set(BARS)
@@ -63,7 +65,7 @@ def test_what_is_signed_says_everything():
     """A short specification becomes one with language, measures, primary, utilities, settings, seeds and training."""
     spec = resolve(read_spec(spec_of()))
     values = json.loads(spec_bytes(spec))["method"]["debias"]
-    assert {field.name for field in jobs_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins"} == set(values)
+    assert {field.name for field in spec_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins"} == set(values)
     assert {"replay": 0.25, "share": 1.0, "kl": 0.0} == values["mitigation"]["settings"]
     assert (["flip_rate", "equalized_odds"], ["accuracy"], "en", 3) == (
         values["primary"],

@@ -3,37 +3,71 @@
 
 import pytest
 
-from cloister.api.v1 import jobs_pb2
+from cloister.api.v1 import spec_pb2
 from cloister.errors import UsageError
-from cloister.spec import METHOD_DEFAULTS, RANGES, from_bytes, parse_spec, read_spec, resolve, spec_bytes
+from cloister.spec import NO_TRAINING, from_bytes, parse_spec, read_spec, resolve, spec_bytes
 
 GOOD = "model: m\ntraining_dataset: d\npurpose: p\nmethod: {classification: {}}\n"
 
 
-def test_defaults_are_complete():
-    """Each method has a default for every hyper-parameter of the contract."""
-    names = {field.name for field in jobs_pb2.Hyperparameters.DESCRIPTOR.fields}
-    assert [names, names] == [set(METHOD_DEFAULTS[kind]) for kind in ("classification", "supervised")]
-    kinds = {field.name for field in jobs_pb2.Method.DESCRIPTOR.fields}
-    assert kinds - {"debias"} == set(METHOD_DEFAULTS)  # de-biasing: by task, in `cloister.debias`
+METHODS = {field.name: field.message_type for field in spec_pb2.Method.DESCRIPTOR.fields}
+PLAIN = sorted(METHODS.keys() - {"debias"})
 
 
-def test_ranges_are_of_known_fields():
-    """Each range belongs to a field of the contract."""
-    messages = (jobs_pb2.JobSpec, jobs_pb2.DataOptions, jobs_pb2.Hyperparameters, jobs_pb2.Lora)
-    known = {field.name for message in messages for field in message.DESCRIPTOR.fields}
-    assert set() == set(RANGES) - known
+def bare(kind):
+    """The shortest specification of a method."""
+    rows = "evaluation_dataset" if kind in NO_TRAINING else "training_dataset"
+    settings = {"task": "supervised"} if kind == "evaluation" else {}
+    return {"model": "m", rows: "d", "purpose": "p", "method": {kind: settings}}
 
 
-@pytest.mark.parametrize("kind", ["classification", "supervised"])
-def test_defaults_are_spelled_out(kind):
-    """A bare method resolves to its own defaults, LoRA, seed and attempts."""
-    spec = resolve(parse_spec(GOOD.replace("classification", kind)))
-    settings = getattr(spec.method, kind).hyperparameters
-    assert dict(METHOD_DEFAULTS[kind]) == {f.name: v for f, v in settings.ListFields()}
+@pytest.mark.parametrize("kind", PLAIN)
+def test_every_default_of_the_contract_is_in_its_range(kind):
+    """A bare method resolves, every setting of it and of its training is spelled out, and each passes its own check."""
+    chosen = getattr(resolve(read_spec(bare(kind))).method, kind)
+    assert {name for name, field in chosen.DESCRIPTOR.fields_by_name.items()} == {
+        f.name for f, _ in chosen.ListFields()
+    }
+    if hasattr(chosen, "hyperparameters"):
+        wanted = {field.name for field in spec_pb2.Hyperparameters.DESCRIPTOR.fields}
+        assert wanted == {field.name for field, _ in chosen.hyperparameters.ListFields()}
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("classification", 5e-3), ("supervised", 2e-4)])
+def test_defaults_are_spelled_out(kind, rate):
+    """A bare method resolves to its own defaults, LoRA, seed and attempts; every weight learns at a tenth the rate."""
+    spec = resolve(read_spec(bare(kind)))
+    assert rate == getattr(spec.method, kind).hyperparameters.learning_rate
     assert (8, 16.0, 0.0) == (spec.adapter.lora.rank, spec.adapter.lora.alpha, spec.adapter.lora.dropout)
     assert (42, 3, "default") == (spec.seed, spec.max_attempts, spec.pool)
     assert (0.1, 0.2) == (spec.data.validation_fraction, spec.data.evaluation_fraction)
+    full = resolve(read_spec({**bare(kind), "adapter": {"full": {}}}))
+    assert pytest.approx(rate / 10) == getattr(full.method, kind).hyperparameters.learning_rate
+
+
+def test_auto_is_what_the_signed_form_spells_out():
+    """`auto` resolves to the default that is signed; as micro batch it is left to the host."""
+    settings = {"learning_rate": "auto", "batch_size": "auto", "micro_batch_size": "auto"}
+    wanted = {**bare("supervised"), "method": {"supervised": {"hyperparameters": settings}}}
+    found = resolve(read_spec({**wanted, "adapter": {"lora": {"rank": "auto"}}}))
+    hyper = found.method.supervised.hyperparameters
+    assert (2e-4, 8, 0, 8) == (hyper.learning_rate, hyper.batch_size, hyper.micro_batch_size, found.adapter.lora.rank)
+
+
+def test_replay_is_shared_out_only_where_there_is_a_replay_dataset():
+    """A replay dataset brings its ratio, and a ratio without one is refused."""
+    found = resolve(read_spec({**bare("supervised"), "replay_dataset": "old", "evaluation_dataset": "e"}))
+    assert (0.2, 0.2) == (found.data.replay_ratio, found.data.evaluation_fraction)
+    with pytest.raises(UsageError, match="replay_dataset"):
+        resolve(read_spec({**bare("supervised"), "data": {"replay_ratio": 0.5}}))
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "inference", "retrieval", "in_context"])
+def test_what_trains_nothing_takes_no_adapter(kind):
+    """A method without a training loop refuses an adapter instead of forgetting it."""
+    assert resolve(read_spec(bare(kind))).adapter.WhichOneof("type") is None
+    with pytest.raises(UsageError, match="adapter"):
+        resolve(read_spec({**bare(kind), "adapter": {"lora": {}}}))
 
 
 def test_round_trip():

@@ -20,7 +20,7 @@ from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.anchor import Anchored, Before, Divergence
 from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
-from cloister_workers.trainer.spec import Lora, Method
+from cloister_workers.trainer.spec import Lora
 from planted import write_tiny_masked
 from tiny_models import WORDS, write_llama
 
@@ -30,13 +30,13 @@ EOS = 2
 
 @pytest.fixture
 def plain(llama_dir):
-    return language_model(load_tokenizer(str(llama_dir), Method.SUPERVISED), 32, 1, CPU)
+    return language_model(load_tokenizer(str(llama_dir), chat=True), 32, 1, CPU)
 
 
 @pytest.fixture
 def adapted(llama_dir):
     torch.manual_seed(1)
-    return attach_lora(load_causal(str(llama_dir), CPU), Lora(rank=4), Method.SUPERVISED).eval()
+    return attach_lora(load_causal(str(llama_dir), CPU), Lora(rank=4)).eval()
 
 
 def texts(count):
@@ -256,7 +256,7 @@ def test_a_masked_model_takes_an_adapter(masked_dir, tmp_path):
     from cloister_workers.trainer.model import Base
 
     base = transformers.AutoModelForMaskedLM.from_pretrained(masked_dir).eval()
-    model: Any = attach_lora(Base(base, ()), Lora(rank=2, target_modules=("all-linear",)), None).eval()
+    model: Any = attach_lora(Base(base, ()), Lora(rank=2, target_modules=("all-linear",))).eval()
     move(model)
     ids = torch.tensor([[3, 4, 5]])
     expected = model(input_ids=ids).logits
@@ -267,8 +267,6 @@ def test_a_masked_model_takes_an_adapter(masked_dir, tmp_path):
 
 def test_all_linear_is_every_linear_layer_but_the_output(tmp_path):
     """The one target `all-linear` puts adapters on every projection of a decoder."""
-    model = attach_lora(
-        load_causal(str(write_llama(tmp_path)), CPU), Lora(target_modules=("all-linear",)), Method.SUPERVISED
-    )
+    model = attach_lora(load_causal(str(write_llama(tmp_path)), CPU), Lora(target_modules=("all-linear",)))
     names = {name.split(".lora_")[0].split(".")[-1] for name, p in model.named_parameters() if p.requires_grad}
     assert {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} == names

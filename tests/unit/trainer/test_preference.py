@@ -33,7 +33,7 @@ BETA = 0.3
 
 @pytest.fixture
 def objective(llama_dir):
-    reader = ChatReader(load_tokenizer(str(llama_dir), Method.SUPERVISED), 64)
+    reader = ChatReader(load_tokenizer(str(llama_dir), chat=True), 64)
     return Preference(Supervised(reader, 64, CPU), beta=BETA)
 
 
@@ -184,7 +184,7 @@ def test_training_prefers_and_keeps_its_reference(objective, llama_dir):
     """Training through the loop raises the share of preferred pairs; the reference does not move with the model."""
     torch.manual_seed(1)
     lora = Lora(rank=4, target_modules=("all-linear",))
-    model = attach_lora(load_causal(str(llama_dir), CPU), lora, Method.SUPERVISED)
+    model = attach_lora(load_causal(str(llama_dir), CPU), lora)
     examples = tuple(objective.read(ROWS))
     known = objective.scored(model, examples, lambda: None)
     start = dict(known.reference)
@@ -225,7 +225,7 @@ class Hooks:
 
 def test_training_ends_when_it_is_enough(objective, llama_dir):
     """The loop stops at the first evaluation of which `enough` says so."""
-    model = attach_lora(load_causal(str(llama_dir), CPU), Lora(), Method.SUPERVISED)
+    model = attach_lora(load_causal(str(llama_dir), CPU), Lora())
     examples = tuple(objective.read(ROWS))
     known = objective.scored(model, examples, lambda: None)
     spec = TrainingSpec(

@@ -19,7 +19,7 @@ from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.probe import check_packing
-from cloister_workers.trainer.spec import Lora, Method
+from cloister_workers.trainer.spec import Lora
 from tiny_models import chat_rows
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def reader(llama_dir):
-    return ChatReader(load_tokenizer(str(llama_dir), Method.SUPERVISED), 64)
+    return ChatReader(load_tokenizer(str(llama_dir), chat=True), 64)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def objective(reader):
 def adapted(llama_dir):
     """A llama whose adapters are not zero, so that every adapter has a gradient."""
     torch.manual_seed(1)
-    model = attach_lora(load_causal(str(llama_dir), CPU), Lora(target_modules=("q_proj", "v_proj")), Method.SUPERVISED)
+    model = attach_lora(load_causal(str(llama_dir), CPU), Lora(target_modules=("q_proj", "v_proj")))
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -93,9 +93,7 @@ def test_without_boundaries_the_gradients_differ(adapted, objective, monkeypatch
     examples = examples_of(objective)
     accumulate(adapted, objective, examples, lambda: None)
     packed = gradients(adapted)
-    monkeypatch.setattr(
-        "cloister_workers.trainer.objectives.supervised.cumulative_lengths", lambda lengths: [0, sum(lengths)]
-    )
+    monkeypatch.setattr("cloister_workers.trainer.decoder.cumulative_lengths", lambda lengths: [0, sum(lengths)])
     accumulate(adapted, objective, examples, lambda: None)
     wrong = gradients(adapted)
     assert max(float((wrong[name] - packed[name]).abs().max()) for name in packed) > 1e-2

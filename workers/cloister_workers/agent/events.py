@@ -28,6 +28,9 @@ _STEPS = {
     Stage.EVALUATE: "evaluate",
     Stage.MITIGATE: "mitigate",
     Stage.JUDGE: "judge",
+    Stage.INDEX: "index",
+    Stage.SELECT: "select",
+    Stage.INFER: "infer",
     Stage.EXPORT: "seal",
 }
 

@@ -72,6 +72,7 @@ _MESSAGES = {
     FailureCode.ADAPTER_INVALID: "the adapter does not fit the base model",
     FailureCode.CHECKPOINT_INVALID: "the checkpoint does not fit the specification",
     FailureCode.NON_FINITE_LOSS: "the loss became infinite or undefined; use a smaller learning rate",
+    FailureCode.LIBRARY_MISSING: "the method needs a library or a GPU that this host does not have",
     FailureCode.MITIGATION_REFUSED: "the mitigation must not be used here",
     FailureCode.NOTHING_MEASURED: "no primary measure of the specification can be taken on these rows",
     FailureCode.PROTOCOL: "agent and trainer do not understand each other; install one version of both",

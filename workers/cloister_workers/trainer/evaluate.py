@@ -10,7 +10,7 @@ import torch
 
 from cloister_workers.messages import Metrics
 from cloister_workers.trainer.example import Example
-from cloister_workers.trainer.objectives import Objective
+from cloister_workers.trainer.objectives import Examining, Objective
 
 
 def evaluate(
@@ -44,3 +44,23 @@ def evaluate(
         model.train(was_training)
     finite = all(math.isfinite(value) for value in sums)
     return objective.score(seen, sums, predicted) if seen and finite else {}
+
+
+def examine(
+    model: torch.nn.Module,
+    objective: Objective,
+    examples: Sequence[Example],
+    batch_size: int,
+    before_batch: Callable[[], object],
+) -> Metrics:
+    """`evaluate`, and whatever else the objective can tell of the model, such as how good its generated answers are."""
+    found = evaluate(model, objective, examples, batch_size, before_batch)
+    if not (examples and isinstance(objective, Examining)):
+        return found
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return {**found, **objective.examine(model, examples, before_batch)}
+    finally:
+        model.train(was_training)

@@ -37,8 +37,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of n examples: the summed loss of each (float32 [n], differentiable) and what was predicted (int64
-    [n]): the class, or how many target tokens were right; empty where gradients are on and nobody asks.
+    """Of n examples: the summed loss of each (float32 [n], differentiable) and what was predicted ([n, ...], as the
+    objective's `score` takes it): the class, or how many target tokens were right; empty where gradients are on and
+    nobody asks.
     """
 
     sums: torch.Tensor

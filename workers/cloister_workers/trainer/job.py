@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One job from its start message to its result.
+"""One training job from its start message to its result; what differs between methods is in `objectives/`.
 
-1. validate: every row of every input is read and checked; the training rows are split
-2. load and adapt the model, or the adapted version that the job starts from; put a checkpoint's state back
-3. evaluate on the evaluation part, before
+1. validate: every row of every input is read and checked; the training rows are split, replay rows mixed in
+2. load and adapt the model, or the adapted version that the job starts from; let the objective look at it; put a
+   checkpoint's state back
+3. evaluate on the evaluation part, and on held-out replay rows, before
 4. train
-5. evaluate on the evaluation part, after
+5. evaluate on the same rows, after
 6. export, and hand over the result
 """
 
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cloister_workers.errors import RowsRefused, TrainerError
+from cloister_workers.errors import RowsRefused, SpecError, TrainerError
 from cloister_workers.protocol import (
     Checkpoint,
     DatasetRole,
@@ -31,25 +32,25 @@ from cloister_workers.protocol import (
     Progress,
     Result,
     Rows,
+    SpecField,
     Stage,
     StageStatus,
 )
+from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint, save_checkpoint
 from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
-from cloister_workers.trainer.evaluate import evaluate
+from cloister_workers.trainer.evaluate import evaluate, examine
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_bundle
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
-from cloister_workers.trainer.model import load_causal, load_classifier, load_tokenizer
+from cloister_workers.trainer.method import AuxiliaryModel, Settling, Setup, TrainingMethod
+from cloister_workers.trainer.model import load_config
 from cloister_workers.trainer.objectives import Objective
-from cloister_workers.trainer.objectives.chat import ChatReader
-from cloister_workers.trainer.objectives.classification import Classification
-from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.optimiser import Optimiser
-from cloister_workers.trainer.probe import check_packing
+from cloister_workers.trainer.replay import with_replay
 from cloister_workers.trainer.session import Session
-from cloister_workers.trainer.spec import Method, TrainingSpec
+from cloister_workers.trainer.spec import TrainingSpec
 from cloister_workers.trainer.split import split_rows
 
 Inputs = Mapping[DatasetRole, BinaryIO]
@@ -63,6 +64,8 @@ class Workplace:
     scratch: str
     device: torch.device
     clock: Callable[[], float] = time.monotonic
+    auxiliary_dir: str = ""
+    """Of the job's second model; empty: it has none."""
 
 
 @dataclass(frozen=True)
@@ -92,31 +95,30 @@ class JobHooks:
 
 def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
+    method = training_method(spec.method)
     layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
-    tokenizer = load_tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir, spec.method)
+    tokenizer = method.tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir)
     with stage(session, Stage.VALIDATE):
-        objective, parts = prepare(spec, inputs, tokenizer, place.device, session, layer.labels if layer else ())
+        setup = make_setup(spec, tokenizer, place, layer)
+        objective, parts = prepare(spec, method, setup, inputs, session)
     model = build_model(spec, place, objective, layer)
+    objective = method.settled(objective, _settling(model, parts, inputs, place, session))
     optimiser = Optimiser(model, spec.hyperparameters.weight_decay, spec.hyperparameters.max_grad_norm)
     mark = fingerprint(spec, parts.training)
     trainee, hooks = Trainee(model, objective, optimiser), JobHooks(session, optimiser, mark)
-
-    def measure(step: int) -> Metrics:
-        batch = spec.hyperparameters.batch_size
-        return evaluate(model, objective, parts.evaluation, batch, lambda: session.poll(step))
-
+    exam = Exam(objective, parts, spec.hyperparameters.batch_size, session)
     state = LoopState()
     if DatasetRole.CHECKPOINT in inputs:
         state = load_checkpoint(inputs[DatasetRole.CHECKPOINT], optimiser, mark)
     with stage(session, Stage.EVALUATE):
         if state.step == 0:
-            state = replace(state, before=tuple(measure(0).items()))
+            state = replace(state, before=tuple(exam.measure(model, 0).items()))
         session.evaluated(EvaluationPhase.BEFORE, 0, dict(state.before))
     with stage(session, Stage.TRAIN):
         state = train(spec, trainee, parts, hooks, place.clock, state)
     with stage(session, Stage.EVALUATE):
-        model = finished(model, layer)
-        after = measure(state.step)
+        model = finished(model, layer, spec.adapter)
+        after = with_forgetting(dict(state.before), exam.measure(model, state.step))
         session.evaluated(EvaluationPhase.AFTER, state.step, after)
     with stage(session, Stage.EXPORT):
         name = (layer.base_name if layer else "") or spec.model
@@ -125,69 +127,118 @@ def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Sessi
     session.hand_over(Result(step=state.step, metrics=final, trained_tokens=state.trained_tokens), descriptor)
 
 
+@dataclass(frozen=True)
+class Exam:
+    """What is asked of the model before and after training: the same rows, in the same order."""
+
+    objective: Objective
+    parts: Parts
+    batch_size: int
+    session: Session
+
+    def measure(self, model: torch.nn.Module, step: int) -> dict[MetricName, float]:
+        """Metrics on the evaluation part, and as `replay_*` on held-out replay rows. Raises Cancelled."""
+
+        def poll() -> None:
+            self.session.poll(step)
+
+        found = dict(examine(model, self.objective, self.parts.evaluation, self.batch_size, poll))
+        earlier = evaluate(model, self.objective, self.parts.replay, self.batch_size, poll)
+        return found | {REPLAYED[name]: value for name, value in earlier.items() if name in REPLAYED}
+
+
+REPLAYED = {
+    MetricName.EVAL_LOSS: MetricName.REPLAY_LOSS,
+    MetricName.EVAL_ROWS: MetricName.REPLAY_ROWS,
+    MetricName.EVAL_ACCURACY: MetricName.REPLAY_ACCURACY,
+    MetricName.EVAL_PERPLEXITY: MetricName.REPLAY_PERPLEXITY,
+}
+
+
+def with_forgetting(before: Metrics, after: Metrics) -> dict[MetricName, float]:
+    """`after` with what was forgotten of the replay rows: by how much their loss rose."""
+    name = MetricName.REPLAY_LOSS
+    known = name in before and name in after
+    return {**after, MetricName.FORGETTING: after[name] - before[name]} if known else dict(after)
+
+
+def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Layer | None) -> Setup:  # noqa: ANN401
+    """What the method makes its objective from."""
+    return Setup(
+        tokenizer=tokenizer,
+        config=load_config(layer.model_dir(place.model_dir) if layer else place.model_dir),
+        hyperparameters=spec.hyperparameters,
+        settings=spec.settings,
+        device=place.device,
+        seed=spec.seed,
+        too_long=spec.data.too_long,
+        labels=layer.labels if layer else (),
+    )
+
+
 def build_model(
     spec: TrainingSpec, place: Workplace, objective: Objective, layer: Layer | None = None
 ) -> torch.nn.Module:
     """The seeded, loaded and adapted model; torch's random state is left as `get_peft_model` leaves it."""
     torch.manual_seed(spec.seed)
     model_dir = layer.model_dir(place.model_dir) if layer else place.model_dir
-    if isinstance(objective, Classification):
-        pad = int(objective.tokenizer.pad_token_id)
-        base = load_classifier(model_dir, objective.labels, pad, place.device)
-    else:
-        base = load_causal(model_dir, place.device)
-        check_packing(base.model, place.device)
-    return attach(base, layer, spec.adapter, spec.method)
+    base = training_method(spec.method).load(model_dir, objective, place.device)
+    return attach(base, layer, spec.adapter)
+
+
+def _settling(model: torch.nn.Module, parts: Parts, inputs: Inputs, place: Workplace, session: Session) -> Settling:
+    examples = (*parts.training, *parts.validation, *parts.evaluation, *parts.replay)
+    return Settling(model, examples, lambda: auxiliary_model(inputs, place), lambda: session.poll(0), place.device)
+
+
+def auxiliary_model(inputs: Inputs, place: Workplace) -> AuxiliaryModel:
+    """The second model of the job, its layer unpacked. Raises SpecError where there is none, TrainerError."""
+    if not place.auxiliary_dir:
+        raise SpecError(
+            FailureCode.SPEC_INVALID,
+            SpecField.AUXILIARY_MODEL,
+            "auxiliary_model is missing; the method needs a second model",
+        )
+    if DatasetRole.AUXILIARY_LAYER not in inputs:
+        return AuxiliaryModel(place.auxiliary_dir, "")
+    layer = unpack_layer(inputs[DatasetRole.AUXILIARY_LAYER], place.scratch)
+    return AuxiliaryModel(layer.model_dir(place.auxiliary_dir), str(layer.folder) if layer.adapter else "")
 
 
 def prepare(
-    spec: TrainingSpec,
-    inputs: Inputs,
-    tokenizer: Any,  # noqa: ANN401
-    device: torch.device,
-    session: Session,
-    known: tuple[str, ...] = (),
+    spec: TrainingSpec, method: TrainingMethod[Any], setup: Setup, inputs: Inputs, session: Session
 ) -> tuple[Objective, Parts]:
-    """Read, check and split every input; `known` are the classes of a classifier that is trained on.
+    """Read, check and split every input.
 
     Raises RowsRefused, and TrainerError for too few rows or labels.
     """
     reading = Reading(spec.data.max_rows, spec.data.reject_duplicates, lambda: session.poll(0))
     seen: set[bytes] = set()
-    objective = _objective(spec, tokenizer, device, known)
+    objective: Objective = method.objective(setup)
     training = _read(DatasetRole.TRAINING, inputs, objective, reading, seen, session)
-    labels = tuple(sorted({example.label for example in training.examples}))
-    if isinstance(objective, Classification):
-        if len(labels) < 2:
-            raise TrainerError(
-                FailureCode.TOO_FEW_LABELS,
-                f"the training rows have {len(labels)} labels; classification needs 2 or more",
-                {FailureNumber.LABELS: len(labels)},
-            )
-        objective = replace(objective, labels=known or labels)
+    objective = method.fitted(objective, training.examples)
     validation = _read(DatasetRole.VALIDATION, inputs, objective, reading, seen, session)
     evaluation = _read(DatasetRole.EVALUATION, inputs, objective, reading, seen, session)
+    replay = _read(DatasetRole.REPLAY, inputs, objective, reading, seen, session)
     parts = _split(spec, inputs, training, validation, evaluation)
-    classes = len(objective.labels) if isinstance(objective, Classification) else 0
-    for dataset, used in zip(
-        (training, validation, evaluation), (parts.training, parts.validation, parts.evaluation), strict=True
-    ):
-        session.tell(_rows(dataset, used, classes))
     if not parts.training:
         raise TrainerError(
             FailureCode.TOO_FEW_ROWS,
             "no row is left to train on after the split; give more rows or smaller fractions",
             {FailureNumber.ROWS: training.total},
         )
+    parts, repeated = with_replay(parts, replay.examples, spec.seed, spec.data)
+    classes = len(getattr(objective, "labels", ()))
+    news = parts.training[: len(parts.training) - len(repeated)]
+    for dataset, used in (
+        (training, news),
+        (validation, parts.validation),
+        (evaluation, parts.evaluation),
+        (replay, repeated),
+    ):
+        if dataset.role in inputs or dataset.role is not DatasetRole.REPLAY:
+            session.tell(_rows(dataset, used, classes))
     return objective, parts
-
-
-def _objective(spec: TrainingSpec, tokenizer: Any, device: torch.device, known: tuple[str, ...]) -> Objective:  # noqa: ANN401
-    wanted = spec.hyperparameters
-    if spec.method is Method.CLASSIFICATION:
-        return Classification(tokenizer, wanted.max_seq_length, wanted.micro_batch_size, device, known)
-    reader = ChatReader(tokenizer, wanted.max_seq_length)
-    return Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, device)
 
 
 def _read(

@@ -19,15 +19,15 @@ import torch
 
 from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import FailureCode, SpecField
-from cloister_workers.trainer.adapt import attach_full, attach_lora, attach_saved, merge_adapter
+from cloister_workers.trainer.adapt import attach_new, attach_saved, merge_adapter
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
 from cloister_workers.trainer.model import Base
-from cloister_workers.trainer.spec import Full, Lora, Method
+from cloister_workers.trainer.spec import Adapter, Lora
 
 _ADAPTER, _MODEL, _TOKENIZER = "adapter_config.json", "config.json", "tokenizer.json"
-_TASKS = {Method.CLASSIFICATION: "SEQ_CLS", Method.SUPERVISED: "CAUSAL_LM"}
-_CLASSIFIER = "ForSequenceClassification"
+_CLASSIFIERS = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification"}
+"""Models with classes: what peft calls them, and how transformers' names for them end."""
 
 
 @dataclass(frozen=True)
@@ -66,36 +66,37 @@ def unpack_layer(stream: BinaryIO, scratch: str) -> Layer:
         raise _invalid("its files are not those of a version that a job made") from error
 
 
-def attach(base: Base, layer: Layer | None, wanted: Lora | Full, method: Method) -> torch.nn.Module:
+def attach(base: Base, layer: Layer | None, wanted: Adapter) -> torch.nn.Module:
     """The model to train: what the layer has, what the specification asks for.
 
     Raises SpecError ADAPTER_INVALID where the adapter that is there is not the one asked for, TrainerError
     MODEL_INVALID where it does not load.
     """
     if layer is None or layer.adapter is None:
-        return attach_lora(base, wanted, method) if isinstance(wanted, Lora) else attach_full(base)
-    _check_task(layer.adapter, method)
-    if isinstance(wanted, Full):
+        return attach_new(base, wanted)
+    _check_task(layer.adapter, base.task)
+    if not isinstance(wanted, Lora):
         merged = merge_adapter(attach_saved(base, layer.folder, 0.0))
-        return attach_full(Base(merged, ()))
+        return attach_new(Base(merged, (), base.task), wanted)
     _check_shape(layer.adapter, wanted)
     return attach_saved(base, layer.folder, wanted.dropout)
 
 
-def finished(model: torch.nn.Module, layer: Layer | None) -> torch.nn.Module:
-    """The model as it is measured and exported: an adapter on whole weights goes into them."""
-    if layer is not None and layer.adapter is None and hasattr(model, "peft_config"):
+def finished(model: torch.nn.Module, layer: Layer | None, wanted: Adapter) -> torch.nn.Module:
+    """The model as it is measured and exported: an adapter on whole weights goes into them, or where that is asked."""
+    asked = isinstance(wanted, Lora) and wanted.merge
+    if hasattr(model, "peft_config") and (asked or (layer is not None and layer.adapter is None)):
         return merge_adapter(model)
     return model
 
 
-def _check_task(adapter: Mapping[str, Any], method: Method) -> None:
-    if adapter.get("peft_type") != "LORA" or adapter.get("task_type") != _TASKS[method]:
+def _check_task(adapter: Mapping[str, Any], task: str | None) -> None:
+    if adapter.get("peft_type") != "LORA" or adapter.get("task_type") != task:
         raise SpecError(
             FailureCode.ADAPTER_INVALID,
             SpecField.METHOD,
-            f"the version's adapter is for {adapter.get('task_type')}, {method} needs {_TASKS[method]}; name a version "
-            "of that kind, or the base model",
+            f"the version's adapter is for {adapter.get('task_type')}, the method needs {task}; name a version of that "
+            "kind, or the base model",
         )
 
 
@@ -119,9 +120,10 @@ def _check_shape(adapter: Mapping[str, Any], wanted: Lora) -> None:
 
 def _labels(config: Mapping[str, Any], adapter: Mapping[str, Any] | None) -> tuple[str, ...]:
     if adapter is None:
-        classifies = any(str(name).endswith(_CLASSIFIER) for name in config.get("architectures") or ())
+        ends = tuple(_CLASSIFIERS.values())
+        classifies = any(str(name).endswith(ends) for name in config.get("architectures") or ())
     else:
-        classifies = adapter.get("task_type") == _TASKS[Method.CLASSIFICATION]
+        classifies = adapter.get("task_type") in _CLASSIFIERS
     if not classifies:
         return ()
     names = config["id2label"]

@@ -104,6 +104,8 @@ class Parts:
     training: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
     evaluation: tuple[Example, ...] = ()
+    replay: tuple[Example, ...] = ()
+    """Held-out rows of the replay dataset, on which forgetting is measured."""
 
 
 def train(

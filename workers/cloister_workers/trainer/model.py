@@ -21,17 +21,19 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.objectives.chat import FALLBACK_TEMPLATE
-from cloister_workers.trainer.spec import Method
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded model; `fresh` names its modules that hold random numbers."""
+    """A loaded model; `fresh` names its modules that hold random numbers, `task` is what peft calls its kind (None:
+    peft has no name for it, as for a masked language model or a bare encoder).
+    """
 
     model: torch.nn.Module
     fresh: tuple[str, ...]
+    task: str | None = None
 
 
 def pick_device() -> torch.device:
@@ -44,8 +46,19 @@ def use_all_cores() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
-def load_tokenizer(model_dir: str, method: Method) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
-    """The fast tokenizer of the directory, ready for the method. Raises TrainerError MODEL_INVALID."""
+def load_config(model_dir: str) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
+    """The configuration of the directory's model. Raises TrainerError MODEL_INVALID."""
+    try:
+        return transformers.AutoConfig.from_pretrained(model_dir, **_LOCAL)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _invalid("its config.json does not load") from error
+
+
+def load_tokenizer(model_dir: str, *, padded: bool = False, chat: bool = False) -> Any:  # noqa: ANN401 - dynamic
+    """The fast tokenizer of the directory; `padded`: with a token to pad with, `chat`: with a chat template.
+
+    Raises TrainerError MODEL_INVALID.
+    """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir, use_fast=True, **_LOCAL)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,11 +66,11 @@ def load_tokenizer(model_dir: str, method: Method) -> Any:  # noqa: ANN401 - tra
     if not tokenizer.is_fast:
         raise _invalid("it has no tokenizer.json, which a fast tokenizer needs")
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    if method is Method.CLASSIFICATION and tokenizer.pad_token_id is None:
+    if padded and tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise _invalid("its tokenizer has neither a padding nor an end-of-text token")
         tokenizer.pad_token = tokenizer.eos_token
-    if method is Method.SUPERVISED and tokenizer.chat_template is None:
+    if chat and tokenizer.chat_template is None:
         tokenizer.chat_template = FALLBACK_TEMPLATE
     return tokenizer
 
@@ -80,7 +93,7 @@ def load_classifier(model_dir: str, labels: Sequence[str], pad_token_id: int, de
     if any(key.startswith(backbone) and "pooler" not in key for key in lacking):
         raise _invalid("its weights lack tensors of the architecture in config.json")
     fresh = {"pooler" if key.startswith(backbone) else key.split(".")[0] for key in lacking}
-    return Base(model, tuple(sorted(fresh)))
+    return Base(model, tuple(sorted(fresh)), "SEQ_CLS")
 
 
 def load_causal(model_dir: str, device: torch.device) -> Base:
@@ -89,7 +102,7 @@ def load_causal(model_dir: str, device: torch.device) -> Base:
     model, report = _load(transformers.AutoModelForCausalLM, model_dir, device, attn_implementation=NAME)
     if report["missing_keys"] or report["mismatched_keys"]:
         raise _invalid("its weights lack tensors of the architecture in config.json")
-    return Base(model, ())
+    return Base(model, (), "CAUSAL_LM")
 
 
 def _load(kind: Any, model_dir: str, device: torch.device, **settings: object) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401

@@ -15,7 +15,7 @@ import torch
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME
-from cloister_workers.trainer.objectives.supervised import hidden_states, output_head
+from cloister_workers.trainer.decoder import hidden_states, output_head
 
 _LENGTHS = (5, 9, 1, 3)
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of the largest logit

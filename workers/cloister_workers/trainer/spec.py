@@ -11,16 +11,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import FailureCode, SpecField
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
 
 _SKIPPED = frozenset(
     {
         "training_dataset",
         "validation_dataset",
         "evaluation_dataset",
+        "replay_dataset",
+        "auxiliary_model",
         "purpose",
         "pool",
         "suffix",
@@ -29,15 +36,28 @@ _SKIPPED = frozenset(
         "max_attempts",
     }
 )
+TRUNCATE, REFUSE = "truncate", "refuse"
 _MAX_STEPS = 10_000_000
 _DEFAULT_SEED = 42  # what the contract's 0 stands for
 
 
 class Method(StrEnum):
-    """What the rows are and which loss they give."""
+    """What is done with the rows; de-biasing has a specification of its own (`debias/spec.py`)."""
 
     CLASSIFICATION = "classification"
     SUPERVISED = "supervised"
+    LANGUAGE_MODELING = "language_modeling"
+    TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105 - the name of a method
+    QUESTION_ANSWERING = "question_answering"
+    PREFERENCE = "preference"
+    REWARD = "reward"
+    REINFORCEMENT = "reinforcement"
+    DISTILLATION = "distillation"
+    EMBEDDING = "embedding"
+    RETRIEVAL = "retrieval"
+    IN_CONTEXT = "in_context"
+    EVALUATION = "evaluation"
+    INFERENCE = "inference"
 
 
 class Scheduler(StrEnum):
@@ -68,9 +88,8 @@ class Hyperparameters:
     batch_size: int = 16
     """Examples per optimiser step."""
     micro_batch_size: int = 0
-    """Examples per forward pass, at most a batch; supervised packs what fits into the tokens of that many
-    longest ones.
-    0: batch_size for classification, 1 for supervised."""
+    """Examples per forward pass, at most a batch; packing methods take what fits into the tokens of that many
+    longest ones. 0: as many as memory takes (`fitting.py`)."""
     learning_rate: float = 5e-3
     """Peak learning rate of AdamW."""
     lr_scheduler_type: Scheduler = Scheduler.LINEAR
@@ -88,6 +107,10 @@ class Hyperparameters:
     """Evaluations on the validation part, spread evenly inside training."""
     n_checkpoints: int = 0
     """Checkpoints, spread evenly inside training."""
+    early_stop_patience: int = 0
+    """Stop after so many evaluations in a row without a lower validation loss; 0: never."""
+    keep_best: bool = False
+    """End with the weights of the evaluation with the lowest validation loss."""
 
     def __post_init__(self) -> None:
         name, at_least_1 = SpecField, "a whole number from 1"
@@ -105,6 +128,8 @@ class Hyperparameters:
         check(0 <= self.max_steps <= _MAX_STEPS, name.MAX_STEPS, f"0 to {_MAX_STEPS}", self.max_steps)
         check(0 <= self.n_evals <= 1000, name.N_EVALS, "0 to 1000", self.n_evals)
         check(0 <= self.n_checkpoints <= 1000, name.N_CHECKPOINTS, "0 to 1000", self.n_checkpoints)
+        patience = self.early_stop_patience
+        check(0 <= patience <= 1000, name.EARLY_STOP_PATIENCE, "0 to 1000", patience)
 
 
 DEFAULTS: Mapping[Method, Hyperparameters] = {
@@ -126,6 +151,10 @@ class Data:
     """Refuse a row that an earlier row repeats exactly, across all datasets of the job."""
     max_rows: int = 0
     """Use the first so many rows of each dataset; 0: all. Rows after them are neither used nor checked."""
+    replay_ratio: float = 0.0
+    """Share of the training examples that are drawn from the replay rows."""
+    too_long: str = ""
+    """What becomes of a row of more than max_seq_length tokens: truncate, refuse, or as the method does."""
 
     def __post_init__(self) -> None:
         for share in (self.validation_fraction, self.evaluation_fraction):
@@ -133,6 +162,9 @@ class Data:
         both = self.validation_fraction + self.evaluation_fraction
         check(both < 1, SpecField.DATA, "fractions that add up to less than 1", both)
         check(self.max_rows >= 0, SpecField.DATA, "max_rows from 0", self.max_rows)
+        check(0 <= self.replay_ratio < 1, SpecField.DATA, "replay_ratio from 0 to below 1", self.replay_ratio)
+        known = self.too_long in ("", TRUNCATE, REFUSE)
+        check(known, SpecField.DATA, f"too_long as {TRUNCATE} or {REFUSE}", self.too_long)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,17 +176,35 @@ class Lora:
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
     """Last names of modules, e.g. query; empty: peft's choice for the architecture."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Magnitude and direction apart (Liu et al. 2024, arXiv:2402.09353)."""
+    quantization: str = "none"
+    """nf4: the frozen base in 4 bits (Dettmers et al. 2023, arXiv:2305.14314)."""
+    merge: bool = False
+    """The result is whole weights with the adapter in them."""
 
     def __post_init__(self) -> None:
         check(1 <= self.rank <= 1024, SpecField.RANK, "1 to 1024", self.rank)
         check(math.isfinite(self.alpha) and self.alpha > 0, SpecField.ALPHA, "a number above 0", self.alpha)
         check(0 <= self.dropout < 1, SpecField.DROPOUT, "a number from 0 to below 1", self.dropout)
         check(all(self.target_modules), SpecField.TARGET_MODULES, "names of modules", len(self.target_modules))
+        known = self.quantization in ("none", "nf4")
+        check(known, SpecField.QUANTIZATION, "none or nf4", self.quantization)
 
 
 @dataclass(frozen=True)
 class Full:
     """Every weight is trained."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The task's own head alone is trained."""
+
+
+Adapter = Lora | Full | Head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +216,10 @@ class TrainingSpec:
     method: Method
     seed: int = _DEFAULT_SEED
     data: Data = field(default_factory=Data)
-    adapter: Lora | Full = field(default_factory=Lora)
+    adapter: Adapter = field(default_factory=Lora)
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """The method's own, as the specification says them; `read_settings` gives them their types."""
 
     def __post_init__(self) -> None:
         check(0 < self.seed < 2**64, SpecField.SEED, "1 to 2^64-1", self.seed)
@@ -184,19 +236,19 @@ class Common:
     model: str
     seed: int
     data: Data
-    adapter: Lora | Full
+    adapter: Adapter
 
 
 def parse_spec(spec: Mapping[str, object]) -> TrainingSpec:
     """Read the JSON form of a JobSpec. Raises SpecError naming the field that does not fit."""
     common = parse_common(spec)
-    method, hyperparameters = _method(spec.get("method"))
-    return TrainingSpec(method=method, hyperparameters=hyperparameters, **vars(common))
+    method, hyperparameters, settings = _method(spec.get("method"))
+    return TrainingSpec(method=method, hyperparameters=hyperparameters, settings=settings, **vars(common))
 
 
 def parse_common(spec: Mapping[str, object]) -> Common:
     """Everything but the method. Raises SpecError."""
-    known = {entry.name for entry in fields(TrainingSpec)} - {"hyperparameters"} | _SKIPPED
+    known = {entry.name for entry in fields(TrainingSpec)} - {"hyperparameters", "settings"} | _SKIPPED
     check_keys(spec, known, SpecField.SPEC)
     model = spec.get("model", "")
     check(isinstance(model, str), SpecField.SPEC, "a model name that is a string", type(model).__name__)
@@ -230,10 +282,16 @@ def one_key(value: object, name: SpecField, known: set[str]) -> tuple[str, Mappi
     return key, table_of(table[key], name)
 
 
-def _method(value: object) -> tuple[Method, Hyperparameters]:
+def _method(value: object) -> tuple[Method, Hyperparameters, Mapping[str, object]]:
     key, body = one_key(value, SpecField.METHOD, {entry.value for entry in Method})
-    check_keys(body, {"hyperparameters"}, SpecField.METHOD)
-    return Method(key), parse_hyperparameters(body.get("hyperparameters", {}), DEFAULTS[Method(key)])
+    settings = {name: setting for name, setting in body.items() if name != "hyperparameters"}
+    defaults = DEFAULTS.get(Method(key), DEFAULTS[Method.SUPERVISED])
+    return Method(key), parse_hyperparameters(body.get("hyperparameters", {}), defaults), settings
+
+
+def read_settings(kind: type[S], given: Mapping[str, object]) -> S:
+    """A method's own settings: a frozen dataclass whose fields have defaults. Raises SpecError."""
+    return kind(**_typed(given, kind(), SpecField.METHOD))
 
 
 def parse_hyperparameters(value: object, defaults: Hyperparameters) -> Hyperparameters:
@@ -245,11 +303,11 @@ def parse_hyperparameters(value: object, defaults: Hyperparameters) -> Hyperpara
     return replace(defaults, lr_scheduler_type=Scheduler(str(scheduler)), **values)
 
 
-def _adapter(value: object) -> Lora | Full:
-    key, body = one_key(value, SpecField.ADAPTER, {"lora", "full"})
-    if key == "full":
+def _adapter(value: object) -> Adapter:
+    key, body = one_key(value, SpecField.ADAPTER, {"lora", "full", "head"})
+    if key != "lora":
         check_keys(body, set(), SpecField.ADAPTER)
-        return Full()
+        return Full() if key == "full" else Head()
     given = dict(body)
     targets = given.pop("target_modules", [])
     if not isinstance(targets, list | tuple) or not all(isinstance(name, str) for name in targets):
@@ -257,16 +315,19 @@ def _adapter(value: object) -> Lora | Full:
     return replace(Lora(), target_modules=tuple(targets), **_typed(given, Lora(), SpecField.ADAPTER))
 
 
-def _typed(given: Mapping[str, object], defaults: Data | Lora | Hyperparameters, name: SpecField) -> dict[str, Any]:
+def _typed(given: Mapping[str, object], defaults: DataclassInstance, name: SpecField) -> dict[str, Any]:
     """The given values in the types of the defaults; keys outside of the dataclass are refused."""
     kinds = {entry.name: type(getattr(defaults, entry.name)) for entry in fields(defaults)}
-    kinds = {key: kind for key, kind in kinds.items() if kind in (bool, int, float)}
+    kinds = {key: kind for key, kind in kinds.items() if kind in (bool, int, float, str)}
     check_keys(given, set(kinds), name)
     named = {key: SpecField(key) if key in set(SpecField) else name for key in given}
     return {key: _value(value, kinds[key], named[key]) for key, value in given.items()}
 
 
-def _value(value: object, kind: type, name: SpecField) -> bool | int | float:
+def _value(value: object, kind: type, name: SpecField) -> bool | int | float | str:
+    if kind is str:
+        check(isinstance(value, str), name, "a word", type(value).__name__)
+        return str(value)
     if kind is bool:
         check(isinstance(value, bool), name, "true or false", value)
         return bool(value)

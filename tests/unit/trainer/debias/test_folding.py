@@ -27,7 +27,7 @@ from cloister_workers.trainer.debias.subjects.load import load_subject, weights_
 from cloister_workers.trainer.debias.utilities.similarity import UTILITIES
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.model import load_classifier
-from cloister_workers.trainer.spec import Lora, Method
+from cloister_workers.trainer.spec import Lora
 from debias_cases import make_case
 from tiny_encoder import planted_part, write_encoder
 
@@ -151,7 +151,7 @@ def test_a_folded_head_gives_the_logits_of_the_map(folder, tmp_path, architectur
 def test_a_head_inside_an_adapter_stays_inside_it(folder, tmp_path):
     """Where peft keeps the head with the adapter, the version is that adapter with a folded head."""
     lora = Lora(rank=2, target_modules=("query",))
-    files = classifier_files(tmp_path, folder, wrap=lambda base: attach_lora(base, lora, Method.CLASSIFICATION))
+    files = classifier_files(tmp_path, folder, wrap=lambda base: attach_lora(base, lora))
     subject = load(ModelKind.CLASSIFIER, folder, files)
     before = weights_digest(subject)
     place: Any = place_of(

@@ -16,7 +16,7 @@ from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.subjects.load import load_subject, weights_digest
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.model import load_classifier
-from cloister_workers.trainer.spec import Lora, Method
+from cloister_workers.trainer.spec import Lora
 
 LABELS = ("no", "perhaps", "yes")
 TEXTS = ["alpha bravo", "golf hotel india juliett", "echo"]
@@ -37,7 +37,7 @@ def adapter(bert_dir, tmp_path_factory):
     """A peft classifier on the tiny encoder as another job would export it, and its logits."""
     torch.manual_seed(1)
     base = load_classifier(str(bert_dir), LABELS, 0, torch.device("cpu"))
-    model = attach_lora(base, Lora(rank=2, target_modules=("query",)), Method.CLASSIFICATION)
+    model = attach_lora(base, Lora(rank=2, target_modules=("query",)))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)

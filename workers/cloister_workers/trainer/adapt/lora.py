@@ -11,26 +11,27 @@ import torch
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import FailureCode, SpecField
 from cloister_workers.trainer.model import Base
-from cloister_workers.trainer.spec import Lora, Method
+from cloister_workers.trainer.spec import Lora
 
-_TASKS = {Method.CLASSIFICATION: peft.TaskType.SEQ_CLS, Method.SUPERVISED: peft.TaskType.CAUSAL_LM}
 _ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the output
 
 
-def attach_lora(base: Base, lora: Lora, method: Method | None) -> torch.nn.Module:
+def attach_lora(base: Base, lora: Lora) -> torch.nn.Module:
     """`base` with adapters on the target modules; adapters have the base's dtype.
 
-    Equal to `peft.get_peft_model(model, LoraConfig(task_type, r, lora_alpha, lora_dropout, target_modules,
-    modules_to_save))`, where modules_to_save are the fresh modules of a classifier, its head above all. The one
-    target `all-linear` stands for every linear layer but the output. `method` None: a model that peft has no task for,
-    such as a masked language model. Raises SpecError ADAPTER_INVALID where no module has a target's name.
+    Equal to `peft.get_peft_model(model, LoraConfig(task_type, r, lora_alpha, lora_dropout, use_rslora, use_dora,
+    target_modules, modules_to_save))`, where modules_to_save are the fresh modules of a classifier, its head above
+    all. The one target `all-linear` stands for every linear layer but the output. Raises SpecError ADAPTER_INVALID
+    where no module has a target's name.
     """
     whole = lora.target_modules == (_ALL_LINEAR,)
     config = peft.LoraConfig(
-        task_type=None if method is None else _TASKS[method],
+        task_type=base.task,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         target_modules=_ALL_LINEAR if whole else list(lora.target_modules) or None,
         modules_to_save=list(base.fresh) or None,
     )

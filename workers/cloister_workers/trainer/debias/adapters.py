@@ -29,7 +29,7 @@ from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.order import data_order
 from cloister_workers.trainer.probe import check_packing
-from cloister_workers.trainer.spec import Hyperparameters, Method
+from cloister_workers.trainer.spec import Hyperparameters
 
 _LOOKS = 5  # evaluations in a run whose spec asks for none, for mitigations that stop by them
 
@@ -48,7 +48,7 @@ def adapter_on(case: Case) -> torch.nn.Module:
     torch.manual_seed(case.seed)
     if hasattr(model, "peft_config"):
         return model
-    return attach_lora(Base(model, ()), case.lora, Method.SUPERVISED if causal else None)
+    return attach_lora(Base(model, (), "CAUSAL_LM" if causal else None), case.lora)
 
 
 def watched(hyperparameters: Hyperparameters) -> Hyperparameters:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -31,8 +31,19 @@ class Objective(Protocol):
         """One forward pass: the summed loss of each example."""
         ...
 
-    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
-        """Metrics of an evaluation over all of `examples`."""
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
+        """Metrics of an evaluation over all of `examples`; `predicted` holds an entry of `Outcome.predicted` each."""
+        ...
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """An objective that knows of metrics for which a loss is not enough. They are taken before and after training."""
+
+    def examine(
+        self, model: torch.nn.Module, examples: Sequence[Example], before_batch: Callable[[], object]
+    ) -> Metrics:
+        """Metrics of all `examples`, without gradients or random numbers; call `before_batch` often."""
         ...
 
 

@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cloister_workers.messages import Metrics, RowReason
 from cloister_workers.trainer.cross_entropy import CHUNK, token_losses
+from cloister_workers.trainer.decoder import output_head
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.objectives import Objective
-from cloister_workers.trainer.objectives.supervised import Supervised, output_head
+from cloister_workers.trainer.objectives.supervised import Supervised
 
 
 class Before:

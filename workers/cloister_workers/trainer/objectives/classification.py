@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from cloister_workers.messages import MetricName, Metrics, RowReason
+from cloister_workers.errors import TrainerError
+from cloister_workers.messages import FailureCode, FailureNumber, MetricName, Metrics, RowReason
 from cloister_workers.trainer import metrics
 from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.method import Setup, TrainingMethod
+from cloister_workers.trainer.model import Base, load_classifier
 from cloister_workers.trainer.rows import checked_text, text_of
+from cloister_workers.trainer.spec import Method
 
 
 @dataclass(frozen=True)
@@ -96,3 +100,27 @@ class Classification:
             MetricName.EVAL_ACCURACY_CI_HIGH: high,
             MetricName.EVAL_MACRO_F1: metrics.macro_f1(predicted, true),
         }
+
+
+def _objective(setup: Setup) -> Classification:
+    wanted = setup.hyperparameters
+    return Classification(setup.tokenizer, wanted.max_seq_length, wanted.micro_batch_size, setup.device, setup.labels)
+
+
+def _fitted(objective: Classification, examples: Sequence[Example]) -> Classification:
+    """With the classes of the training rows, in code point order, where the model brings none."""
+    labels = tuple(sorted({example.label for example in examples}))
+    if len(labels) < 2:
+        raise TrainerError(
+            FailureCode.TOO_FEW_LABELS,
+            f"the training rows have {len(labels)} labels; classification needs 2 or more",
+            {FailureNumber.LABELS: len(labels)},
+        )
+    return replace(objective, labels=objective.labels or labels)
+
+
+def _load(model_dir: str, objective: Classification, device: torch.device) -> Base:
+    return load_classifier(model_dir, objective.labels, int(objective.tokenizer.pad_token_id), device)
+
+
+METHOD = TrainingMethod(name=Method.CLASSIFICATION, objective=_objective, fitted=_fitted, load=_load, padded=True)

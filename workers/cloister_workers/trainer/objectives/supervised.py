@@ -8,7 +8,7 @@ never a target. How rows become text is in `chat.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +17,12 @@ import torch
 from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer import metrics
 from cloister_workers.trainer.cross_entropy import token_hits, token_losses
+from cloister_workers.trainer.decoder import hidden_states, output_head
 from cloister_workers.trainer.example import Example, Outcome
-from cloister_workers.trainer.packing import best_fit_decreasing, cumulative_lengths, position_ids
+from cloister_workers.trainer.method import Setup, TrainingMethod
+from cloister_workers.trainer.objectives.chat import ChatReader
+from cloister_workers.trainer.packing import best_fit_decreasing
+from cloister_workers.trainer.spec import Method
 
 
 class Reader(Protocol):
@@ -96,29 +100,10 @@ def token_metrics(tokens: int, sums: Sequence[float], hits: Sequence[int]) -> Me
     return scores if perplexity is None else {**scores, MetricName.EVAL_PERPLEXITY: perplexity}
 
 
-def hidden_states(
-    model: torch.nn.Module, tokens: Sequence[int], lengths: Sequence[int], device: torch.device
-) -> torch.Tensor:
-    """Last hidden states [1, T, h] of the sequences with these lengths, concatenated in `tokens`."""
-    causal = _causal(model)
-    decoder = getattr(causal, str(causal.base_model_prefix))
-    states: torch.Tensor = decoder(
-        input_ids=torch.tensor([list(tokens)], device=device),
-        position_ids=torch.tensor([position_ids(lengths)], device=device),
-        cu_seqlens=torch.tensor(cumulative_lengths(lengths), dtype=torch.int32, device=device),
-        max_seqlen=max(lengths),
-        use_cache=False,
-    ).last_hidden_state
-    return states
+def _objective(setup: Setup) -> Supervised:
+    wanted = setup.hyperparameters
+    reader = ChatReader(setup.tokenizer, wanted.max_seq_length)
+    return Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, setup.device)
 
 
-def output_head(model: torch.nn.Module) -> torch.nn.Module:
-    """The layer from hidden states to logits."""
-    head: torch.nn.Module = _causal(model).get_output_embeddings()  # type: ignore[operator]
-    return head
-
-
-def _causal(model: torch.nn.Module) -> torch.nn.Module:
-    """The transformers model inside a peft one. Its layers carry the adapters, so calling it skips nothing."""
-    unwrap: Callable[[], torch.nn.Module] | None = getattr(model, "get_base_model", None)
-    return model if unwrap is None else unwrap()
+METHOD = TrainingMethod(name=Method.SUPERVISED, objective=_objective, chat=True)

@@ -128,7 +128,7 @@ class Consistency:
         encoder.requires_grad_(False)
         torch.manual_seed(case.seed)
         lora = case.lora if case.lora.target_modules else replace(case.lora, target_modules=_TARGETS)
-        encoder.transformer = attach_lora(Base(encoder.transformer, ()), lora, None)
+        encoder.transformer = attach_lora(Base(encoder.transformer, ()), lora)
         wanted = case.hyperparameters
         objective = PairConsistency(subject, wanted.micro_batch_size or wanted.batch_size)
         trained = case.training(encoder, objective, Parts(training, validation=checked), wanted, case.seed)

@@ -25,7 +25,6 @@ from cloister_workers.trainer.debias.subjects import Subject
 from cloister_workers.trainer.debias.subjects.folders import write_folder
 from cloister_workers.trainer.debias.subjects.pretrained import invalid, pretrained, read_json, refusing, settle
 from cloister_workers.trainer.model import load_tokenizer
-from cloister_workers.trainer.spec import Method
 
 ADAPTER_CONFIG = "adapter_config.json"
 _TOKENIZER = "tokenizer.json"
@@ -64,7 +63,7 @@ def load_subject(  # noqa: PLR0913 - where from, where to, and how
         base = Path(model_dir) if adapter else top
         if kind is ModelKind.ENCODER:
             return _encoder(base, adapter, trainable, common)
-        tokenizer = load_tokenizer(str(top if (top / _TOKENIZER).is_file() else base), Method.CLASSIFICATION)
+        tokenizer = load_tokenizer(str(top if (top / _TOKENIZER).is_file() else base), padded=True)
         if kind is ModelKind.CLASSIFIER:
             model = _classifier(base, adapter, int(tokenizer.pad_token_id))
         else:

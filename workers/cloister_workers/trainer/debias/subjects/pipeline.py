@@ -24,7 +24,6 @@ from torch.nn import functional
 from cloister_workers.trainer.debias.subjects.pretrained import invalid, pretrained, read_json, settle
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.model import load_tokenizer
-from cloister_workers.trainer.spec import Method
 
 _MODULES, _SETTINGS, _TOP = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
 _TYPE = "sentence_transformers.models."
@@ -172,7 +171,7 @@ def _transformer(folder: Path) -> tuple[Any, Any]:
     if any("pooler" not in key for key in lacking):
         raise invalid("its weights lack tensors of the architecture in config.json")
     settle(model, lacking)  # a pooler that no step reads
-    return model, load_tokenizer(str(folder), Method.CLASSIFICATION)
+    return model, load_tokenizer(str(folder), padded=True)
 
 
 def _pooling(folder: Path) -> Pooling:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training method is: which model it wants, how its rows become examples, and which losses it gives.
+
+A method is one file of `objectives/`: its objective, a frozen dataclass of its own settings, and at the end
+`METHOD = TrainingMethod(...)`, by which `catalogue.py` finds it. The loop (`loop.py`) and the stages of a job
+(`job.py`) are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.model import Base, load_causal, load_tokenizer
+from cloister_workers.trainer.objectives import Objective
+from cloister_workers.trainer.probe import check_packing
+from cloister_workers.trainer.spec import Hyperparameters, Method
+
+T = TypeVar("T", bound=Objective)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an objective is made from, before a row is read."""
+
+    tokenizer: Any
+    """The model's, as `TrainingMethod.padded` and `chat` ask for it."""
+    config: Any
+    """The model's transformers configuration."""
+    hyperparameters: Hyperparameters
+    settings: Mapping[str, object]
+    """The method's own of the specification; `read_settings` gives them their types."""
+    device: torch.device
+    seed: int
+    too_long: str = ""
+    """What the specification says of rows of more than max_seq_length tokens: truncate, refuse, or nothing."""
+    labels: tuple[str, ...] = ()
+    """The classes of a version that is trained on, in the order of its logits."""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """What an objective may look at once, before the first step: the model as it starts, all examples, and the
+    second model of the job.
+    """
+
+    model: torch.nn.Module
+    examples: tuple[Example, ...]
+    """Of training, validation and evaluation parts."""
+    auxiliary: Callable[[], AuxiliaryModel]
+    """Loads the second model. Raises SpecError where the job names none."""
+    poll: Callable[[], object]
+    """Call often. Raises Cancelled."""
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class AuxiliaryModel:
+    """Where the second model of a job is: a teacher, a reward model, an encoder."""
+
+    folder: str
+    """Of the whole weights."""
+    adapter: str
+    """Folder of an adapter on them; empty: none."""
+
+
+def _unchanged(objective: T, _: object) -> T:
+    return objective
+
+
+def load_packed(model_dir: str, objective: object, device: torch.device) -> Base:  # noqa: ARG001 - one shape for all
+    """A causal model for objectives that pack. Raises TrainerError MODEL_INVALID, MODEL_UNSUPPORTED."""
+    base = load_causal(model_dir, device)
+    check_packing(base.model, device)
+    return base
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMethod(Generic[T]):
+    """One way to train."""
+
+    name: Method
+    objective: Callable[[Setup], T]
+    """Raises SpecError for settings that do not fit."""
+    load: Callable[[str, T, torch.device], Base] = load_packed
+    """From a folder of whole weights, once the objective is fitted. Raises TrainerError."""
+    fitted: Callable[[T, Sequence[Example]], T] = _unchanged
+    """The objective once the training rows are read: what they alone tell, such as the classes. Raises TrainerError."""
+    settled: Callable[[T, Settling], T] = _unchanged
+    """The objective once the model is there, such as with the log-probabilities of the model as it starts."""
+    padded: bool = False
+    """Whether its batches are padded, so that the tokenizer must have a token for that."""
+    chat: bool = False
+    """Whether rows may be chats, so that the tokenizer must have a template."""
+
+    def tokenizer(self, folder: str) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
+        """The tokenizer as the method needs it. Raises TrainerError MODEL_INVALID."""
+        return load_tokenizer(folder, padded=self.padded, chat=self.chat)
