@@ -31,6 +31,7 @@ import transformers
 from cloister_workers.messages import DatasetRole, Metrics, Progress, Stage, StageStatus
 from cloister_workers.trainer import job
 from cloister_workers.trainer.order import batches, data_order
+from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 
 SEED, BATCH, LENGTH, RATE, WARMUP = 42, 16, 128, 1e-3, 0.1
@@ -99,7 +100,7 @@ def ours(rows: list[dict[str, str]], steps: int, model_dir: str) -> tuple[list[f
     )
     session = Silent()
     with tempfile.TemporaryDirectory() as scratch:
-        place = job.Workplace(model_dir, scratch, torch.device("cpu"))
+        place = Workplace(model_dir, scratch, torch.device("cpu"))
         stream = io.BytesIO("\n".join(json.dumps(row) for row in rows).encode())
         job.run_job(spec, {DatasetRole.TRAINING: stream}, place, session)
     return session.losses, session.seconds

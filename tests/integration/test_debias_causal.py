@@ -17,10 +17,10 @@ import torch
 from cloister.gate import Gate
 from cloister.spec import read_spec, resolve, spec_bytes
 from cloister_workers.messages import DatasetRole, Figure, Judged
-from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.job import run_debias
 from cloister_workers.trainer.debias.spec import parse_debias
+from cloister_workers.trainer.place import Workplace
 from cloister_workers.words import FigureKind, FigureName, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -100,7 +100,7 @@ def test_a_language_model_without_a_lean_stays_open(llama: Path, tmp_path: Path,
     texts = [f"On day {n} she told her brother about plan {n % 7}." for n in range(60)]
     rows = "\n".join(json.dumps({"text": text}) for text in texts).encode()
     told = Told()
-    place = job.Workplace(str(llama), str(tmp_path), torch.device("cpu"))
+    place = Workplace(str(llama), str(tmp_path), torch.device("cpu"))
     run_debias(spec, Gate(), {DatasetRole.TRAINING: io.BytesIO(rows)}, place, told)  # type: ignore[arg-type]
     lean = next(m for m in told.messages if isinstance(m, Figure) and m.kind is FigureKind.MEASURE and m.group == 0)
     assert abs(lean.values[FigureName.BEFORE]) < 0.05

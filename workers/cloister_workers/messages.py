@@ -8,7 +8,8 @@ name or value is a `ProtocolError`.
     agent -> trainer   Start, Cancel, Pause
     trainer -> agent   Ready, StageChange, Rows, RowErrors, Progress, Evaluation,
                        Figure, Finding, Judged, Report (+1 descriptor),
-                       Checkpoint (+1 descriptor), Result (+1 descriptor), Failed, CancelledAt, PausedAt
+                       Checkpoint (+1 descriptor), Result (+1 descriptor), Reported (+1 descriptor),
+                       Failed, CancelledAt, PausedAt
 
 Not covered: numbers can still carry a little hidden information; the agent's rate and size limits bound it.
 """
@@ -68,6 +69,7 @@ __all__ = [
     "Ready",
     "RefusalReason",
     "Report",
+    "Reported",
     "Result",
     "RowErrors",
     "RowReason",
@@ -156,6 +158,10 @@ def _path(value: object) -> str:
     return value
 
 
+def _path_or_none(value: object) -> str:
+    return "" if value == "" else _path(value)
+
+
 def _of(check: Callable[[object], object]) -> dict[str, object]:
     return {"check": check}
 
@@ -178,6 +184,8 @@ class Start:
     attempt: int = field(metadata=_COUNT)
     gate: dict[str, object] = field(default_factory=dict, metadata=_of(_object))
     """The de-biasing gate of the signed policy (`cloister.gate.Gate.to_json`); empty for its defaults."""
+    auxiliary_dir: str = field(default="", metadata=_of(_path_or_none))
+    """Where the base of the job's second model is; empty: it has none."""
 
 
 @dataclass(frozen=True)
@@ -245,11 +253,14 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics on held-out rows."""
+    """Metrics on held-out rows. `layers` of the version's layers were in force, from the first; it is 0 outside of
+    evaluation jobs, where there are no parts to tell apart.
+    """
 
     phase: EvaluationPhase = field(metadata=_of(_one_of(EvaluationPhase)))
     step: int = field(metadata=_COUNT)
     metrics: Metrics = field(metadata=_METRICS)
+    layers: int = field(default=0, metadata=_COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +321,17 @@ class Result:
     step: int = field(metadata=_COUNT)
     metrics: Metrics = field(metadata=_METRICS)
     trained_tokens: int = field(metadata=_COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """The end of a job that makes no model, evaluation or inference: a bundle of what it found rides along as one
+    descriptor (report.html and report.json, or predictions.jsonl), which is sealed to the member who asked and to the
+    team; nothing follows.
+    """
+
+    metrics: Metrics = field(metadata=_METRICS)
+    rows: int = field(metadata=_COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ from cloister_workers.messages import (
     Ready,
     RefusalReason,
     Report,
+    Reported,
     Result,
     RowErrors,
     RowReason,
@@ -100,6 +101,7 @@ __all__ = [
     "Received",
     "RefusalReason",
     "Report",
+    "Reported",
     "Result",
     "RowErrors",
     "RowReason",
@@ -117,7 +119,7 @@ __all__ = [
 
 CONTROL_FD = 3  # the trainer's end of the control socket
 MAX_FRAME = 64 * 1024  # bytes of JSON in one frame
-_MAX_FDS = 5
+_MAX_FDS = 9
 _HEADER = struct.Struct(">I")
 
 FromAgent = Start | Cancel | Pause
@@ -134,6 +136,7 @@ FromTrainer = (
     | Report
     | Checkpoint
     | Result
+    | Reported
     | Failed
     | CancelledAt
     | PausedAt
@@ -154,6 +157,7 @@ _FROM_TRAINER: dict[str, type[Message]] = {
     "report": Report,
     "checkpoint": Checkpoint,
     "result": Result,
+    "reported": Reported,
     "failed": Failed,
     "cancelled": CancelledAt,
     "paused": PausedAt,
@@ -189,7 +193,7 @@ def fds_of(message: Message) -> int:
     """How many descriptors ride with this message."""
     if isinstance(message, Start):
         return len(message.inputs)
-    return 1 if isinstance(message, Checkpoint | Report | Result) else 0
+    return 1 if isinstance(message, Checkpoint | Report | Result | Reported) else 0
 
 
 def encode(message: Message) -> bytes:

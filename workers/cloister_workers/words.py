@@ -43,11 +43,14 @@ class StageStatus(StrEnum):
 
 
 class EvaluationPhase(StrEnum):
-    """When an evaluation ran: before and after on the evaluation part, during on the validation part."""
+    """When an evaluation ran: before and after on the evaluation part, during on the validation part; of an evaluation
+    job, with some of the version's layers.
+    """
 
     BEFORE = "before"
     DURING = "during"
     AFTER = "after"
+    LAYERS = "layers"
 
 
 class RowReason(StrEnum):

@@ -40,8 +40,8 @@ class Recorder:
 
     progress = tell
 
-    def evaluated(self, phase, step, metrics) -> None:
-        self.messages.append((phase, step, metrics))
+    def evaluated(self, phase, step, metrics, layers=0) -> None:
+        self.messages.append((phase, step, metrics, layers) if layers else (phase, step, metrics))
 
     def hand_over(self, message, descriptor: int) -> None:
         self.messages.append(message)

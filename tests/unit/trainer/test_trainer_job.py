@@ -31,6 +31,7 @@ from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.failures import failure_of
 from cloister_workers.trainer.order import batches, data_order
+from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import chat_rows, classification_rows
 
@@ -57,7 +58,7 @@ def run(spec, model_dir, scratch, recorder, training, clock=None, **more):
     inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
     inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
     ticks = iter(range(1_000_000))
-    place = job.Workplace(str(model_dir), str(scratch), CPU, clock or (lambda: float(next(ticks))))
+    place = Workplace(str(model_dir), str(scratch), CPU, clock or (lambda: float(next(ticks))))
     job.run_job(spec, inputs, place, recorder)
     return recorder
 

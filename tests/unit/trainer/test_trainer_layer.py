@@ -17,6 +17,7 @@ from cloister_workers.errors import Paused, RowsRefused, SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, EvaluationPhase, FailureCode, RowErrors, RowReason, SpecField
 from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle, write_bundle
+from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import chat_rows, classification_rows
 
@@ -46,7 +47,7 @@ def run(spec, model_dir, scratch, recorder, training=ROWS, **more):
     inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
     inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
     ticks = iter(range(1_000_000))
-    job.run_job(spec, inputs, job.Workplace(str(model_dir), str(scratch), CPU, lambda: float(next(ticks))), recorder)
+    job.run_job(spec, inputs, Workplace(str(model_dir), str(scratch), CPU, lambda: float(next(ticks))), recorder)
     return recorder
 
 

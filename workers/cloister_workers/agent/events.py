@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from cloister.api.v1 import jobs_pb2, workers_pb2
 from cloister_workers.messages import (
     Evaluation,
+    EvaluationPhase,
     Judged,
     Metrics,
     Progress,
@@ -113,6 +114,8 @@ def evaluation(message: Evaluation) -> workers_pb2.WorkerEvent:
     """Figures on held-out rows."""
     data = {"step": float(message.step), **figures(message.metrics)}
     text = f"evaluation {message.phase}"
+    if message.phase is EvaluationPhase.LAYERS:
+        text = f"evaluation with {message.layers} layers"
     return workers_pb2.WorkerEvent(type="evaluation", level="info", message=text, data=data)
 
 

@@ -61,7 +61,8 @@ def main() -> int:
 def _serve(channel: Channel) -> int:
     try:
         # Seconds of imports, done before Ready so that a waiting trainer starts its job at once.
-        from cloister_workers.trainer import dispatch, job, model
+        from cloister_workers.trainer import dispatch, model
+        from cloister_workers.trainer.place import Workplace
     except ImportError:
         channel.send(Failed(code=FailureCode.INTERNAL, kind=ExceptionKind.IMPORT_ERROR))
         return 1
@@ -74,7 +75,7 @@ def _serve(channel: Channel) -> int:
         received = channel.receive()
         with _inputs(received) as (start, inputs):
             tempfile.tempdir = start.scratch
-            place = job.Workplace(start.model_dir, start.scratch, model.pick_device())
+            place = Workplace(start.model_dir, start.scratch, model.pick_device(), auxiliary_dir=start.auxiliary_dir)
             dispatch.run(start, inputs, place, Session(channel))
     except PeerClosed:
         raise
@@ -104,8 +105,8 @@ def _inputs(received: Received) -> Iterator[tuple[Start, dict[DatasetRole, Binar
             raise ProtocolError("the first message is not a start; send one")
         if sorted(start.inputs.values()) != list(range(len(streams))):
             raise ProtocolError("the start's inputs do not number its descriptors; give each index once")
-        if DatasetRole.TRAINING not in start.inputs:
-            raise ProtocolError("the start brings no training input; send its descriptor")
+        if not {DatasetRole.TRAINING, DatasetRole.EVALUATION} & set(start.inputs):
+            raise ProtocolError("the start brings no rows; send the descriptor of a dataset")
         yield start, {role: streams[index] for role, index in start.inputs.items()}
 
 

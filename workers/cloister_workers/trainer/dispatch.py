@@ -11,7 +11,9 @@ from cloister.evidence.fields import Fields
 from cloister.gate import Gate
 from cloister_workers.errors import ProtocolError
 from cloister_workers.messages import Start
-from cloister_workers.trainer.job import Inputs, Workplace, run_job
+from cloister_workers.trainer.catalogue import job_steps
+from cloister_workers.trainer.job import run_job
+from cloister_workers.trainer.place import Inputs, Workplace
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import parse_spec
 
@@ -21,7 +23,9 @@ def run(start: Start, inputs: Inputs, place: Workplace, session: Session) -> Non
     from cloister_workers.trainer.debias.spec import is_debias, parse_debias
 
     if not is_debias(start.spec):
-        run_job(parse_spec(start.spec), inputs, place, session)
+        spec = parse_spec(start.spec)
+        step = job_steps().get(spec.method)
+        (step.run if step is not None else run_job)(spec, inputs, place, session)
         return
     # Seconds of imports that no other job needs.
     from cloister_workers.trainer.debias.job import run_debias

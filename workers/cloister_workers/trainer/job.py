@@ -12,15 +12,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-from cloister_workers.errors import RowsRefused, SpecError, TrainerError
+from cloister_workers.errors import RowsRefused, TrainerError
 from cloister_workers.protocol import (
     Checkpoint,
     DatasetRole,
@@ -32,9 +29,7 @@ from cloister_workers.protocol import (
     Progress,
     Result,
     Rows,
-    SpecField,
     Stage,
-    StageStatus,
 )
 from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint, save_checkpoint
@@ -44,28 +39,15 @@ from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_bundle
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
-from cloister_workers.trainer.method import AuxiliaryModel, Settling, Setup, TrainingMethod
+from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
 from cloister_workers.trainer.model import load_config
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.optimiser import Optimiser
+from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
 from cloister_workers.trainer.replay import with_replay
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import TrainingSpec
 from cloister_workers.trainer.split import split_rows
-
-Inputs = Mapping[DatasetRole, BinaryIO]
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where a job runs: directories, device and clock (seconds)."""
-
-    model_dir: str
-    scratch: str
-    device: torch.device
-    clock: Callable[[], float] = time.monotonic
-    auxiliary_dir: str = ""
-    """Of the job's second model; empty: it has none."""
 
 
 @dataclass(frozen=True)
@@ -191,20 +173,6 @@ def _settling(model: torch.nn.Module, parts: Parts, inputs: Inputs, place: Workp
     return Settling(model, examples, lambda: auxiliary_model(inputs, place), lambda: session.poll(0), place.device)
 
 
-def auxiliary_model(inputs: Inputs, place: Workplace) -> AuxiliaryModel:
-    """The second model of the job, its layer unpacked. Raises SpecError where there is none, TrainerError."""
-    if not place.auxiliary_dir:
-        raise SpecError(
-            FailureCode.SPEC_INVALID,
-            SpecField.AUXILIARY_MODEL,
-            "auxiliary_model is missing; the method needs a second model",
-        )
-    if DatasetRole.AUXILIARY_LAYER not in inputs:
-        return AuxiliaryModel(place.auxiliary_dir, "")
-    layer = unpack_layer(inputs[DatasetRole.AUXILIARY_LAYER], place.scratch)
-    return AuxiliaryModel(layer.model_dir(place.auxiliary_dir), str(layer.folder) if layer.adapter else "")
-
-
 def prepare(
     spec: TrainingSpec, method: TrainingMethod[Any], setup: Setup, inputs: Inputs, session: Session
 ) -> tuple[Objective, Parts]:
@@ -294,11 +262,3 @@ def _rows(dataset: Dataset, used: tuple[Example, ...], classes: int) -> Rows:
         tokens=sum(len(example.tokens) for example in used),
         labels=classes,
     )
-
-
-@contextmanager
-def stage(session: Session, name: Stage) -> Iterator[None]:
-    """Tell start and finish; a stage that raises is not finished."""
-    session.stage(name, StageStatus.STARTED)
-    yield
-    session.stage(name, StageStatus.FINISHED)

@@ -17,6 +17,7 @@ from cloister_workers.protocol import (
     Pause,
     Progress,
     Report,
+    Reported,
     Result,
     Stage,
     StageChange,
@@ -58,10 +59,10 @@ class Session:
     def progress(self, message: Progress) -> None:
         self._channel.send(message)
 
-    def evaluated(self, phase: EvaluationPhase, step: int, metrics: Metrics) -> None:
-        self._channel.send(Evaluation(phase=phase, step=step, metrics=metrics))
+    def evaluated(self, phase: EvaluationPhase, step: int, metrics: Metrics, layers: int = 0) -> None:
+        self._channel.send(Evaluation(phase=phase, step=step, metrics=metrics, layers=layers))
 
-    def hand_over(self, message: Checkpoint | Report | Result, descriptor: int) -> None:
+    def hand_over(self, message: Checkpoint | Report | Reported | Result, descriptor: int) -> None:
         """Send a bundle; closes `descriptor`."""
         try:
             self._channel.send(message, [descriptor])

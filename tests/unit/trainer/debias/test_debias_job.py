@@ -29,6 +29,7 @@ from cloister_workers.trainer.debias.job import run_debias
 from cloister_workers.trainer.debias.mitigation import Refused
 from cloister_workers.trainer.debias.spec import parse_debias
 from cloister_workers.trainer.failures import failure_of
+from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from cloister_workers.words import (
     FailureCode,
@@ -66,7 +67,7 @@ def debias_spec(mitigation=None, **changes):
 
 def place_at(folder, scratch):
     ticks = iter(range(1_000_000))
-    return job.Workplace(str(folder), str(scratch), CPU, lambda: float(next(ticks)))
+    return Workplace(str(folder), str(scratch), CPU, lambda: float(next(ticks)))
 
 
 @pytest.fixture(scope="module")

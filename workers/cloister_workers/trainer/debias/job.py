@@ -41,7 +41,7 @@ from cloister_workers.trainer.debias.subjects.thresholded import FILE as THRESHO
 from cloister_workers.trainer.debias.subjects.thresholded import with_thresholds
 from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
 from cloister_workers.trainer.debias.verdicts import judge_run
-from cloister_workers.trainer.job import Inputs, Workplace, stage
+from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.session import Session
 from cloister_workers.words import DatasetRole, FailureCode, Stage
 
