@@ -16,7 +16,7 @@ STAMP  := $(VENV)/.ready-$(shell cat $(INPUTS) Makefile | sha256sum | cut -c1-16
 PROTOS  = $(sort $(wildcard protos/cloister/api/v1/*.proto))
 STUBS  := client/cloister/api/v1
 # The console has no code yet: its extra is left out.
-EXTRAS := server,worker,demo,dev
+EXTRAS := server,worker,quantization,demo,dev
 # A thread a process: the processes share the cores, and threads that wait for one another would cost more than they give.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Whole modules go to a process for each core: modules share what is slow to make, such as a site.

@@ -6,7 +6,7 @@ that no text of a dataset can pass. Both ends build and parse the same frozen da
 name or value is a `ProtocolError`.
 
     agent -> trainer   Start, Cancel, Pause
-    trainer -> agent   Ready, StageChange, Rows, RowErrors, Progress, Evaluation,
+    trainer -> agent   Ready, StageChange, Rows, RowErrors, Progress, OddRows, Evaluation,
                        Figure, Finding, Judged, Report (+1 descriptor),
                        Checkpoint (+1 descriptor), Result (+1 descriptor), Reported (+1 descriptor),
                        Failed, CancelledAt, PausedAt
@@ -43,6 +43,7 @@ from cloister_workers.words import (
 
 __all__ = [
     "MAX_LOSSES",
+    "MAX_ODD_ROWS",
     "MAX_PROGRESS_PER_SECOND",
     "MAX_ROW_ERRORS",
     "Cancel",
@@ -63,6 +64,7 @@ __all__ = [
     "Judged",
     "MetricName",
     "Metrics",
+    "OddRows",
     "Pause",
     "PausedAt",
     "Progress",
@@ -83,6 +85,7 @@ __all__ = [
 ]
 
 MAX_ROW_ERRORS = 100  # row errors listed in one RowErrors message
+MAX_ODD_ROWS = 8  # rows listed in one OddRows message
 MAX_LOSSES = 1024  # per-step losses in one Progress message
 MAX_PROGRESS_PER_SECOND = 10  # the trainer keeps below this; an agent may end one that does not
 _MAX_INT = 2**53 - 1  # largest integer that every JSON reader keeps exact
@@ -144,6 +147,12 @@ def _losses(value: object) -> tuple[float, ...]:
     if not isinstance(value, list | tuple) or len(value) > MAX_LOSSES:
         raise _fail(f"a list of at most {MAX_LOSSES} losses", value)
     return tuple(_number(entry) for entry in value)
+
+
+def _row_numbers(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_ODD_ROWS:
+        raise _fail(f"a list of at most {MAX_ODD_ROWS} row numbers", value)
+    return tuple(_count(entry) for entry in value)
 
 
 def _object(value: object) -> dict[str, object]:
@@ -261,6 +270,15 @@ class Evaluation:
     step: int = field(metadata=_COUNT)
     metrics: Metrics = field(metadata=_METRICS)
     layers: int = field(default=0, metadata=_COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddRows:
+    """The loss of step `step` stands out; `rows` of the dataset, worst first, made it so."""
+
+    dataset: DatasetRole = field(metadata=_ROLE)
+    step: int = field(metadata=_COUNT)
+    rows: tuple[int, ...] = field(metadata=_of(_row_numbers))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ from cloister_workers.messages import (
     Judged,
     MetricName,
     Metrics,
+    OddRows,
     Pause,
     PausedAt,
     Progress,
@@ -92,6 +93,7 @@ __all__ = [
     "Message",
     "MetricName",
     "Metrics",
+    "OddRows",
     "Pause",
     "PausedAt",
     "PeerClosed",
@@ -129,6 +131,7 @@ FromTrainer = (
     | Rows
     | RowErrors
     | Progress
+    | OddRows
     | Evaluation
     | Figure
     | Finding
@@ -150,6 +153,7 @@ _FROM_TRAINER: dict[str, type[Message]] = {
     "rows": Rows,
     "row_errors": RowErrors,
     "progress": Progress,
+    "odd_rows": OddRows,
     "evaluation": Evaluation,
     "figure": Figure,
     "finding": Finding,

@@ -178,14 +178,15 @@ def test_cancel_comes_before_the_next_micro_batch(bert_dir, tmp_path, new_record
 
 
 def test_non_finite_loss_stops_with_its_step(bert_dir, tmp_path, recorder, monkeypatch):
-    """A loss that is not finite ends the job with NON_FINITE_LOSS and the step, before weights are touched by it."""
+    """A loss that is not finite ends the job with NON_FINITE_LOSS, the step and a row, before weights are touched."""
     monkeypatch.setattr(
         "cloister_workers.trainer.loop.learning_rate", lambda kind, peak, step, *_: math.inf if step == 1 else 0.0
     )
     with pytest.raises(TrainerError) as caught:
         run(classification_spec(), bert_dir, tmp_path, recorder, classification_rows(60))
     assert FailureCode.NON_FINITE_LOSS == caught.value.code
-    assert {FailureNumber.STEP: 3} == caught.value.numbers
+    assert {FailureNumber.STEP, FailureNumber.ROW} == caught.value.numbers.keys()
+    assert 3 == caught.value.numbers[FailureNumber.STEP]
 
 
 def test_progress_is_thinned_but_no_loss_is_lost(bert_dir, tmp_path, new_recorder):

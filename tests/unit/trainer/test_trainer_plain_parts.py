@@ -40,10 +40,10 @@ def test_spec_in_the_form_of_the_contract():
     assert 42 == parse_spec({"method": {"classification": {}}, "seed": "0"}).seed
 
 
-def test_micro_batch_defaults_to_the_batch():
-    """Classification without micro_batch_size takes a whole batch at once."""
+def test_micro_batch_is_left_to_the_host():
+    """Classification without micro_batch_size takes what memory allows, and the method's other defaults."""
     parsed = parse_spec({"method": {"classification": {"hyperparameters": {"batch_size": 9}}}})
-    assert 9 == parsed.hyperparameters.micro_batch_size
+    assert 0 == parsed.hyperparameters.micro_batch_size
     assert spec.DEFAULTS[Method.CLASSIFICATION].n_epochs == parsed.hyperparameters.n_epochs
 
 

@@ -11,6 +11,7 @@ from cloister_workers.messages import (
     EvaluationPhase,
     Judged,
     Metrics,
+    OddRows,
     Progress,
     RowErrors,
     Rows,
@@ -96,6 +97,13 @@ def progress(message: Progress) -> workers_pb2.WorkerEvent:
     losses = {f"{LOSS}{first + number}": loss for number, loss in enumerate(message.losses)}
     data = {"step": float(message.step), "max_steps": float(message.max_steps), **metrics, **losses}
     return workers_pb2.WorkerEvent(type="progress", level="info", message="training", data=data, progress=done)
+
+
+def odd_rows(message: OddRows) -> workers_pb2.WorkerEvent:
+    """Rows, by number, that made a step's loss stand out."""
+    rows = ", ".join(str(number) for number in message.rows)
+    text = f"loss of step {message.step} stands out; {message.dataset} rows {rows}"[:200]
+    return note("warn", text, {"step": float(message.step)})
 
 
 def merged(older: workers_pb2.WorkerEvent, newer: workers_pb2.WorkerEvent) -> workers_pb2.WorkerEvent:

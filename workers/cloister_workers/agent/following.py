@@ -31,6 +31,7 @@ from cloister_workers.messages import (
     Finding,
     Judged,
     Metrics,
+    OddRows,
     Pause,
     PausedAt,
     Progress,
@@ -138,6 +139,8 @@ class Follower:
                 self.reporter.add(*events.row_errors(message))
             case Progress():
                 self.reporter.add(events.progress(message))
+            case OddRows():
+                self.reporter.add(events.odd_rows(message))
             case Evaluation():
                 if message.phase is EvaluationPhase.BEFORE:
                     self.metrics_before = _plain(message.metrics)

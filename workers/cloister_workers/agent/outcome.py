@@ -101,6 +101,10 @@ def trainer_failure(message: Failed) -> AttemptError:
     text = _MESSAGES[message.code]
     if (total := message.numbers.get(FailureNumber.TOTAL_ERRORS)) is not None:
         text = f"{text} ({total} rows)"
+    if (step := message.numbers.get(FailureNumber.STEP)) is not None:
+        text = f"{text} (step {step})"
+    if (row := message.numbers.get(FailureNumber.ROW)) is not None:
+        text = f"{text}; look at row {row}"
     if message.code is FailureCode.INTERNAL:
         text = f"{text} ({message.kind})"
     if message.code is FailureCode.MITIGATION_REFUSED and message.refusal is not RefusalReason.NONE:

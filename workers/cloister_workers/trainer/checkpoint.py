@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -40,6 +40,13 @@ class LoopState:
     trained_tokens: int = 0
     loss: float = 0.0
     before: tuple[tuple[MetricName, float], ...] = ()
+    micro_batch_size: int = 0
+    """As it was found on the first host; 0 where the specification says it."""
+    best_step: int = 0
+    """The evaluation with the lowest validation loss; 0 before the first."""
+    best_loss: float = 0.0
+    waited: int = 0
+    """Evaluations since then."""
 
 
 def fingerprint(spec: TrainingSpec, examples: Iterable[Example]) -> str:
@@ -76,9 +83,7 @@ def load_checkpoint(stream: BinaryIO, optimiser: Optimiser, mark: str, objective
         document = json.loads(files[_STATE])
         if document["format"] != _FORMAT or document["fingerprint"] != mark:
             raise _invalid("it belongs to another spec, dataset or version")
-        loop = document["loop"]
-        before = tuple((MetricName(name), float(value)) for name, value in loop["before"])
-        state = LoopState(int(loop["step"]), int(loop["trained_tokens"]), float(loop["loss"]), before)
+        state = _loop_state(document["loop"])
         tensors = load(files[_TENSORS])
         cpu, cuda = tensors.pop("rng/cpu"), tensors.pop("rng/cuda", None)
         remembered = {name: tensors.pop(name) for name in [*tensors] if name.startswith(_OBJECTIVE)}
@@ -91,6 +96,17 @@ def load_checkpoint(stream: BinaryIO, optimiser: Optimiser, mark: str, objective
     if cuda is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
     return state
+
+
+def _loop_state(table: dict[str, Any]) -> LoopState:
+    """Raises KeyError, TypeError, ValueError."""
+    whole = ("step", "trained_tokens", "micro_batch_size", "best_step", "waited")
+    return LoopState(
+        before=tuple((MetricName(name), float(value)) for name, value in table["before"]),
+        loss=float(table["loss"]),
+        best_loss=float(table["best_loss"]),
+        **{name: int(table[name]) for name in whole},
+    )
 
 
 def _invalid(why: str) -> TrainerError:

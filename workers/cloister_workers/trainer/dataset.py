@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from cloister_workers.errors import TrainerError
@@ -68,7 +68,7 @@ def read_dataset(
                 problems.append((number, RowReason.DUPLICATE))
                 continue
             seen.add(made.digest)
-            examples.append(made)
+            examples.append(replace(made, row=number, replayed=role is DatasetRole.REPLAY))
     return Dataset(role, tuple(examples), total, duplicates, tuple(problems))
 
 

@@ -18,7 +18,8 @@ class Example:
     `learned` marks each token that is a target, others are 0 (empty for classification): supervised with 1, masked
     as `masked_language_model` says. `label` is the class (classification; else empty). `group` is the digest of the
     input, `digest` that of input and answer. `other` is a second sequence to compare with: what a preference
-    rejects, the other text of a pair.
+    rejects, the other text of a pair. `row` is the number of the row in its file, from 1 (0: of none), `replayed`
+    whether that file is the replay dataset's.
     """
 
     tokens: array[int]
@@ -28,6 +29,8 @@ class Example:
     label: str = ""
     truncated: bool = False
     other: Example | None = None
+    row: int = 0
+    replayed: bool = False
 
     @property
     def size(self) -> int:

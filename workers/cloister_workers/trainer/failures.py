@@ -32,7 +32,7 @@ def failure_of(error: BaseException) -> Failed:
         return Failed(code=error.code, numbers=error.numbers, refusal=error.reason)
     if isinstance(error, TrainerError):
         return Failed(code=error.code, numbers=error.numbers)
-    if _is_memory(error):
+    if is_memory_error(error):
         return Failed(code=FailureCode.OUT_OF_MEMORY)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failed(code=FailureCode.SCRATCH_FULL)
@@ -42,7 +42,8 @@ def failure_of(error: BaseException) -> Failed:
     return Failed(code=FailureCode.INTERNAL, kind=kind)
 
 
-def _is_memory(error: BaseException) -> bool:
+def is_memory_error(error: BaseException) -> bool:
+    """Whether memory ran out, on whichever device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

@@ -26,6 +26,7 @@ from cloister_workers.protocol import (
     FailureNumber,
     MetricName,
     Metrics,
+    OddRows,
     Progress,
     Result,
     Rows,
@@ -37,6 +38,7 @@ from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
 from cloister_workers.trainer.evaluate import evaluate, examine
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_bundle
+from cloister_workers.trainer.fitting import fit_micro_batch, resized
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
@@ -46,7 +48,8 @@ from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
 from cloister_workers.trainer.replay import with_replay
 from cloister_workers.trainer.session import Session
-from cloister_workers.trainer.spec import TrainingSpec
+from cloister_workers.trainer.spec import Hyperparameters, TrainingSpec
+from cloister_workers.trainer.spikes import RowLoss
 from cloister_workers.trainer.split import split_rows
 
 
@@ -70,6 +73,13 @@ class JobHooks:
     def evaluated(self, phase: EvaluationPhase, step: int, metrics: Metrics) -> None:
         self.session.evaluated(phase, step, metrics)
 
+    def notice(self, step: int, rows: tuple[RowLoss, ...]) -> None:
+        """Say which rows made a step's loss stand out."""
+        for role, replayed in ((DatasetRole.TRAINING, False), (DatasetRole.REPLAY, True)):
+            numbers = tuple(entry.row for entry in rows if entry.replayed is replayed and entry.row)
+            if numbers:
+                self.session.tell(OddRows(dataset=role, step=step, rows=numbers))
+
     def checkpoint(self, state: LoopState, metrics: Metrics) -> None:
         descriptor = save_checkpoint(self.optimiser, state, self.mark)
         self.session.hand_over(Checkpoint(step=state.step, metrics=metrics), descriptor)
@@ -87,17 +97,20 @@ def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Sessi
     objective = method.settled(objective, _settling(model, parts, inputs, place, session))
     optimiser = Optimiser(model, spec.hyperparameters.weight_decay, spec.hyperparameters.max_grad_norm)
     mark = fingerprint(spec, parts.training)
-    trainee, hooks = Trainee(model, objective, optimiser), JobHooks(session, optimiser, mark)
-    exam = Exam(objective, parts, spec.hyperparameters.batch_size, session)
     state = LoopState()
     if DatasetRole.CHECKPOINT in inputs:
         state = load_checkpoint(inputs[DatasetRole.CHECKPOINT], optimiser, mark)
+    if not spec.hyperparameters.micro_batch_size:
+        state = _fitted(state, model, objective, parts, spec, session)
+        objective = resized(objective, state.micro_batch_size)
+    trainee, hooks = Trainee(model, objective, optimiser), JobHooks(session, optimiser, mark)
+    exam = Exam(objective, parts, spec.hyperparameters.batch_size, session)
     with stage(session, Stage.EVALUATE):
         if state.step == 0:
             state = replace(state, before=tuple(exam.measure(model, 0).items()))
         session.evaluated(EvaluationPhase.BEFORE, 0, dict(state.before))
     with stage(session, Stage.TRAIN):
-        state = train(spec, trainee, parts, hooks, place.clock, state)
+        state = train(spec, trainee, parts, hooks, place.clock, state, notice=hooks.notice)
     with stage(session, Stage.EVALUATE):
         model = finished(model, layer, spec.adapter)
         after = with_forgetting(dict(state.before), exam.measure(model, state.step))
@@ -106,7 +119,20 @@ def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Sessi
         name = (layer.base_name if layer else "") or spec.model
         descriptor = export_bundle(model, tokenizer, name, place.scratch)
     final = {MetricName.LOSS: state.loss, **after}
+    if state.micro_batch_size:
+        final[MetricName.MICRO_BATCH_SIZE] = float(state.micro_batch_size)
     session.hand_over(Result(step=state.step, metrics=final, trained_tokens=state.trained_tokens), descriptor)
+
+
+def _fitted(
+    state: LoopState, model: torch.nn.Module, objective: Objective, parts: Parts, spec: TrainingSpec, session: Session
+) -> LoopState:
+    """With the micro batch that memory takes, unless a checkpoint brings the one of an earlier host."""
+    if state.micro_batch_size:
+        return state
+    batch = spec.hyperparameters.batch_size
+    size = fit_micro_batch(model, objective, parts.training, batch, lambda: session.poll(0))
+    return replace(state, micro_batch_size=size)
 
 
 @dataclass(frozen=True)
@@ -149,13 +175,18 @@ def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Laye
     return Setup(
         tokenizer=tokenizer,
         config=load_config(layer.model_dir(place.model_dir) if layer else place.model_dir),
-        hyperparameters=spec.hyperparameters,
+        hyperparameters=_first_try(spec.hyperparameters),
         settings=spec.settings,
         device=place.device,
         seed=spec.seed,
         too_long=spec.data.too_long,
         labels=layer.labels if layer else (),
     )
+
+
+def _first_try(wanted: Hyperparameters) -> Hyperparameters:
+    """A micro batch that is to be found starts as a whole batch."""
+    return wanted if wanted.micro_batch_size else replace(wanted, micro_batch_size=wanted.batch_size)
 
 
 def build_model(

@@ -19,13 +19,13 @@
    warmup_ratio)` with step from 0. Weights, gradients and moments are float32 on a CPU; no autocast.
 
 A step's reported loss is that before its update. The loop looks at the control socket before every micro
-batch.
+batch. With early_stop_patience or keep_best the validation part is measured after the last step too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,8 +33,6 @@ import torch
 
 from cloister_workers.errors import Paused, TrainerError
 from cloister_workers.messages import (
-    MAX_LOSSES,
-    MAX_PROGRESS_PER_SECOND,
     EvaluationPhase,
     FailureCode,
     FailureNumber,
@@ -47,9 +45,11 @@ from cloister_workers.trainer.evaluate import evaluate
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.optimiser import Optimiser
-from cloister_workers.trainer.order import batches, data_order, milestones, steps_per_epoch
+from cloister_workers.trainer.order import Visits, milestones, steps_per_epoch
 from cloister_workers.trainer.schedule import learning_rate
 from cloister_workers.trainer.spec import TrainingSpec
+from cloister_workers.trainer.spikes import RowLoss, Spikes, odd_rows
+from cloister_workers.trainer.telling import Teller
 
 
 class Hooks(Protocol):
@@ -85,7 +85,9 @@ def plan_of(spec: TrainingSpec, count: int) -> Plan:
     wanted = spec.hyperparameters
     per_epoch = steps_per_epoch(count, wanted.batch_size)
     total = wanted.max_steps or wanted.n_epochs * per_epoch
-    return Plan(total, per_epoch, milestones(total, wanted.n_evals), milestones(total, wanted.n_checkpoints))
+    last = frozenset({total} if wanted.keep_best or wanted.early_stop_patience else ())
+    evaluations = milestones(total, wanted.n_evals) | last
+    return Plan(total, per_epoch, evaluations, milestones(total, wanted.n_checkpoints))
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,19 @@ def train(
     clock: Callable[[], float],
     state: LoopState,
     enough: Callable[[Metrics], bool] = lambda _: False,
+    notice: Callable[[int, tuple[RowLoss, ...]], object] = lambda *_: None,
 ) -> LoopState:
     """Train from `state` to the end of the plan, or until `enough` says so of an evaluation. `clock` gives seconds;
-    it decides on what is told when, nothing else.
+    it decides on what is told when, nothing else. `notice` is told of steps whose loss stands out, and of their rows.
 
     Raises Cancelled before the next micro batch, Paused after a step whose checkpoint was told, and
-    TrainerError NON_FINITE_LOSS with the step at which a loss or gradient norm was no number.
+    TrainerError NON_FINITE_LOSS with the step at which a loss or gradient norm was no number, and its worst row.
     """
     model, objective, optimiser = trainee.model, trainee.objective, trainee.optimiser
     examples, wanted = parts.training, spec.hyperparameters
     plan = plan_of(spec, len(examples))
-    teller = Teller(hooks, plan, clock, state)
-    epoch, order = -1, list[list[int]]()
+    teller = Teller(hooks.progress, plan.max_steps, plan.per_epoch, clock, state)
+    visits, spikes, losses = Visits(spec.seed, len(examples), wanted.batch_size), Spikes(), list[RowLoss]()
 
     def poll() -> None:
         hooks.poll(state.step)
@@ -135,24 +138,22 @@ def train(
     model.train()
     while state.step < plan.max_steps:
         # ------------------------------------------------ data
-        if epoch != state.step // plan.per_epoch:
-            epoch = state.step // plan.per_epoch
-            order = batches(data_order(spec.seed, epoch, len(examples)), wanted.batch_size)
-        batch = [examples[index] for index in order[state.step % plan.per_epoch]]
+        batch = [examples[index] for index in visits.step(state.step)]
 
         # ------------------------------------------------ forward and backward, one micro batch after the other
-        loss = accumulate(model, objective, batch, poll)
+        losses.clear()
+        loss = accumulate(model, objective, batch, poll, losses)
 
         # ------------------------------------------------ update
         norm = float(optimiser.clip())
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _not_finite(state.step + 1)
+        if spikes.stands_out(loss if math.isfinite(norm) else math.nan):
+            _odd_step(state.step + 1, loss, norm, losses, notice)
         rate = learning_rate(
             wanted.lr_scheduler_type, wanted.learning_rate, state.step, plan.max_steps, wanted.warmup_ratio
         )
         optimiser.step(rate)
-        tokens = sum(example.size for example in batch)
-        state = replace(state, step=state.step + 1, trained_tokens=state.trained_tokens + tokens, loss=loss)
+        tokens = state.trained_tokens + sum(example.size for example in batch)
+        state = replace(state, step=state.step + 1, trained_tokens=tokens, loss=loss)
 
         # ------------------------------------------------ once in a while
         teller.step(state, {MetricName.LEARNING_RATE: rate, MetricName.GRAD_NORM: norm})
@@ -161,14 +162,33 @@ def train(
             measured = evaluate(model, objective, parts.validation, wanted.batch_size, poll)
             hooks.evaluated(EvaluationPhase.DURING, state.step, measured)
             metrics |= measured
-            if enough(measured):
+            state = _judged(state, measured, optimiser, keep=wanted.keep_best)
+            if enough(measured) or 0 < wanted.early_stop_patience <= state.waited:
                 break
         pause = hooks.pause_wanted() and state.step < plan.max_steps
         if pause or state.step in plan.checkpoints:
             hooks.checkpoint(state, metrics)
         if pause:
+            teller.pause(state)
             raise Paused(state.step)
+    if wanted.keep_best and state.best_step:
+        optimiser.restore()
+    teller.end(state)
     return state
+
+
+def _judged(state: LoopState, measured: Metrics, optimiser: Optimiser, *, keep: bool) -> LoopState:
+    """After an evaluation: whether it is the best so far, whose weights are kept on request. One whose loss is no
+    number has no metrics, and is never the best.
+    """
+    loss = measured.get(MetricName.EVAL_LOSS, math.inf)
+    if state.best_step and loss >= state.best_loss:
+        return replace(state, waited=state.waited + 1)
+    if not math.isfinite(loss):
+        return state
+    if keep:
+        optimiser.keep()
+    return replace(state, best_step=state.step, best_loss=loss, waited=0)
 
 
 def accumulate(
@@ -176,62 +196,38 @@ def accumulate(
     objective: Objective,
     batch: Sequence[Example],
     before_micro_batch: Callable[[], object],
+    losses: list[RowLoss] | None = None,
 ) -> float:
     """Add the gradients of a step's loss, and return the loss: all summed losses over all weights of the
-    batch.
+    batch. What each row lost, per weight, is put into `losses`.
     """
     weight = sum(objective.weight(example) for example in batch)
     total = 0.0
     for micro in objective.micro_batches(batch):
         before_micro_batch()
-        loss = objective.outcome(model, micro).sums.sum() / weight
+        sums = objective.outcome(model, micro).sums
+        loss = sums.sum() / weight
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
+        if losses is not None:
+            shares = zip(micro, sums.detach().tolist(), strict=True)
+            losses += [RowLoss(e.row, lost / (objective.weight(e) or 1), e.replayed) for e, lost in shares]
     return total
 
 
-class Teller:
-    """Thins progress to the allowed rate without losing a loss, and estimates the time left."""
-
-    def __init__(self, hooks: Hooks, plan: Plan, clock: Callable[[], float], start: LoopState) -> None:
-        self._hooks, self._plan, self._clock = hooks, plan, clock
-        self._start, self._began = start, clock()
-        self._told = -math.inf
-        self._losses: list[float] = []
-
-    def step(self, state: LoopState, metrics: Mapping[MetricName, float]) -> None:
-        """Called after every step; tells the first, the last, and others as the rate allows."""
-        now = self._clock()
-        self._losses.append(state.loss)
-        last = state.step == self._plan.max_steps
-        soon = now - self._told < 1 / MAX_PROGRESS_PER_SECOND
-        if soon and not last and len(self._losses) < MAX_LOSSES:
-            return
-        elapsed = max(now - self._began, 1e-9)
-        tokens = state.trained_tokens - self._start.trained_tokens
-        per_step = elapsed / (state.step - self._start.step)
-        self._hooks.progress(
-            Progress(
-                step=state.step,
-                max_steps=self._plan.max_steps,
-                epoch=state.step / self._plan.per_epoch,
-                metrics={
-                    MetricName.LOSS: state.loss,
-                    **metrics,
-                    MetricName.TOKENS_PER_SECOND: tokens / elapsed,
-                },
-                losses=tuple(self._losses),
-                trained_tokens=state.trained_tokens,
-                eta_seconds=per_step * (self._plan.max_steps - state.step),
-            )
-        )
-        self._told = now
-        self._losses.clear()
-
-
-def _not_finite(step: int) -> TrainerError:
-    return TrainerError(
+def _odd_step(
+    step: int, loss: float, norm: float, losses: Sequence[RowLoss], notice: Callable[[int, tuple[RowLoss, ...]], object]
+) -> None:
+    """Say which rows made it odd. Raises TrainerError where loss or gradient is no number: then nothing can go on."""
+    rows = odd_rows(losses)
+    notice(step, rows)
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    numbers = {FailureNumber.STEP: step}
+    if rows and rows[0].row:
+        numbers[FailureNumber.ROW] = rows[0].row
+    raise TrainerError(
         FailureCode.NON_FINITE_LOSS,
         f"loss or gradient of step {step} is not finite; lower learning_rate or look at its rows",
-        {FailureNumber.STEP: step},
+        numbers,
     )

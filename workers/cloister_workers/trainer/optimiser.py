@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_KEPT = "kept/"
 
 
 class Optimiser:
@@ -24,6 +25,7 @@ class Optimiser:
             name: param if param.dtype is torch.float32 else param.detach().float().requires_grad_()
             for name, param in self._params.items()
         }
+        self._kept: dict[str, torch.Tensor] = {}
         self._max_grad_norm = max_grad_norm
         self._adamw = torch.optim.AdamW(
             list(self._masters.values()),
@@ -51,18 +53,33 @@ class Optimiser:
         self._adamw.zero_grad()
         self._publish()
 
+    def keep(self) -> None:
+        """Remember the weights as they are now, in place of any remembered before."""
+        self._kept = {name: master.detach().clone() for name, master in self._masters.items()}
+
+    def restore(self) -> None:
+        """Put back the weights that were remembered; moments stay."""
+        with torch.no_grad():
+            for name, kept in self._kept.items():
+                self._masters[name].copy_(kept)
+        self._publish()
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that `load` needs: masters and moments, by name."""
+        """Everything that `load` needs: masters, moments and remembered weights, by name."""
         tensors = {f"weight/{name}": master.detach() for name, master in self._masters.items()}
         for name, master in self._masters.items():
             held = self._adamw.state.get(master, {})
             tensors |= {f"{kind}/{name}": held[kind] for kind in _MOMENTS if kind in held}
             tensors |= {f"count/{name}": held["step"]} if "step" in held else {}
-        return tensors
+        return tensors | {f"{_KEPT}{name}": kept for name, kept in self._kept.items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `state` gave. Raises KeyError or ValueError where names or shapes differ."""
         expected = set(self._masters)
+        kept = {key.removeprefix(_KEPT): tensors[key] for key in tensors if key.startswith(_KEPT)}
+        if kept and set(kept) != expected:
+            raise ValueError("the checkpoint's remembered weights are not those of this model")
+        self._kept = {name: tensor.to(self._masters[name].device).clone() for name, tensor in kept.items()}
         if {key.partition("/")[2] for key in tensors} != expected:
             raise ValueError("the checkpoint's tensors are not those of this model")
         for name, master in self._masters.items():

@@ -56,3 +56,19 @@ def milestones(max_steps: int, wanted: int) -> frozenset[int]:
     """Steps strictly inside 1..max_steps-1 that cut training into wanted+1 parts as equal as can be."""
     points = (round(max_steps * part / (wanted + 1)) for part in range(1, wanted + 1))
     return frozenset(point for point in points if 0 < point < max_steps)
+
+
+class Visits:
+    """Which of `count` examples each step takes; an epoch's order is worked out once, when it begins."""
+
+    def __init__(self, seed: int, count: int, batch_size: int) -> None:
+        self._seed, self._count, self._batch_size = seed, count, batch_size
+        self._epoch, self._order = -1, list[list[int]]()
+
+    def step(self, step: int) -> list[int]:
+        """Indices of the examples of step `step`, from 0."""
+        epoch, place = divmod(step, steps_per_epoch(self._count, self._batch_size))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = batches(data_order(self._seed, epoch, self._count), self._batch_size)
+        return self._order[place]

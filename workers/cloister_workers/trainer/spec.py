@@ -192,6 +192,8 @@ class Lora:
         check(all(self.target_modules), SpecField.TARGET_MODULES, "names of modules", len(self.target_modules))
         known = self.quantization in ("none", "nf4")
         check(known, SpecField.QUANTIZATION, "none or nf4", self.quantization)
+        both = self.merge and self.quantization != "none"
+        check(not both, SpecField.QUANTIZATION, "none where merge is asked for: 4 bits would be merged", "nf4")
 
 
 @dataclass(frozen=True)
@@ -223,10 +225,6 @@ class TrainingSpec:
 
     def __post_init__(self) -> None:
         check(0 < self.seed < 2**64, SpecField.SEED, "1 to 2^64-1", self.seed)
-        resolved = self.hyperparameters
-        if resolved.micro_batch_size == 0:
-            whole = resolved.batch_size if self.method is Method.CLASSIFICATION else 1
-            object.__setattr__(self, "hyperparameters", replace(resolved, micro_batch_size=whole))
 
 
 @dataclass(frozen=True)

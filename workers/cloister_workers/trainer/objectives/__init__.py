@@ -48,6 +48,15 @@ class Examining(Protocol):
 
 
 @runtime_checkable
+class Resizable(Protocol):
+    """An objective whose micro batches may have another size than it was made with."""
+
+    def with_micro_batch(self, size: int) -> Objective:
+        """The same with at most `size` examples, or the tokens of so many longest ones, in a forward pass."""
+        ...
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """An objective whose losses depend on the steps before: what it remembers rides in every checkpoint."""
 

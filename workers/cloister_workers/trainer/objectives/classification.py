@@ -75,6 +75,9 @@ class Classification:
         size = self.micro_batch_size
         return [list(batch[start : start + size]) for start in range(0, len(batch), size)]
 
+    def with_micro_batch(self, size: int) -> Classification:
+        return replace(self, micro_batch_size=size)
+
     def weight(self, example: Example) -> int:
         return 1
 

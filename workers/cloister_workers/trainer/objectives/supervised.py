@@ -9,7 +9,7 @@ never a target. How rows become text is in `chat.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -28,6 +28,9 @@ from cloister_workers.trainer.spec import Method
 class Reader(Protocol):
     """Turns one row into tokens with the learned ones marked."""
 
+    @property
+    def max_seq_length(self) -> int: ...
+
     def read(self, row: dict[str, object]) -> Example | RowReason: ...
 
 
@@ -45,6 +48,9 @@ class Supervised:
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         rows = best_fit_decreasing([len(example.tokens) for example in batch], self.row_tokens)
         return [[batch[index] for index in row] for row in rows]
+
+    def with_micro_batch(self, size: int) -> Supervised:
+        return replace(self, row_tokens=size * self.reader.max_seq_length)
 
     def weight(self, example: Example) -> int:
         return sum(example.learned[1:])
