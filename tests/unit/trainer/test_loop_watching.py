@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -255,37 +254,12 @@ def test_the_head_alone_is_trained(bert_dir, tmp_path, new_recorder):
     assert evaluated(second, EvaluationPhase.BEFORE)[0][MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
 
 
-@pytest.fixture
-def wide_bert_dir(tmp_path):
-    """An encoder whose layers have whole blocks of weights, as 4-bit kernels want them."""
-    import transformers
-
-    from tiny_models import write_tokenizer
-
-    size = write_tokenizer(tmp_path)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    config = transformers.BertConfig(vocab_size=size, max_position_embeddings=64, pad_token_id=0, **sizes)
-    torch.manual_seed(7)
-    transformers.BertModel(config).save_pretrained(tmp_path)
-    return tmp_path
-
-
-def test_adapters_on_a_base_in_four_bits_learn(wide_bert_dir, tmp_path, recorder):
-    """With nf4 the base's linear layers are packed, the adapter on them lowers the held-out loss and is exported."""
-    from cloister_workers.trainer.adapt import attach_lora, quantize
-    from cloister_workers.trainer.model import load_classifier
-    from cloister_workers.trainer.spec import Lora
-
-    base: Any = quantize(load_classifier(str(wide_bert_dir), ["a", "b"], 0, CPU))
-    kinds = {type(module).__name__ for name, module in base.model.named_modules() if name.endswith("query")}
-    assert {"Linear4bit"} == kinds
-    assert torch.float32 == base.model.classifier.weight.dtype
-    attach_lora(base, Lora(target_modules=("query",)))
-    adapter = {"lora": {"target_modules": ["query", "value"], "quantization": "nf4"}}
-    run(spec_of(adapter, n_epochs=8), wide_bert_dir, tmp_path, recorder, classification_rows(90))
-    before, after = (evaluated(recorder, phase)[0] for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
-    assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
-    assert "adapter_model.safetensors" in read_bundle(io.BytesIO(recorder.bundles[-1]))
+def test_four_bits_need_their_library(bert_dir, tmp_path, recorder):
+    """On a host without bitsandbytes a 4-bit base is refused by name, before anything is trained."""
+    with pytest.raises(TrainerError) as caught:
+        run(spec_of({"lora": {"quantization": "nf4"}}), bert_dir, tmp_path, recorder, classification_rows(60))
+    assert FailureCode.LIBRARY_MISSING == caught.value.code
+    assert [] == recorder.losses()
 
 
 def test_four_bits_cannot_be_merged():
