@@ -6,7 +6,7 @@
 Both train MiniLM with LoRA on the same made-up rows (8 labels, from a seed), with the same order and settings, in this
 process, taking turns. Printed: the largest difference of a step's loss, and the ratio of the medians of the training
 phases (loading, tokenising and evaluating are outside of both). The plain script below is written from the docstring
-of `cloister_workers.trainer.loop` alone.
+of `cloister_workers.trainer.loop` alone; it cuts batches as that says, so that dropout draws the same numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import transformers
 from cloister_workers.messages import DatasetRole, Metrics, Progress, Stage, StageStatus
 from cloister_workers.trainer import job
 from cloister_workers.trainer.order import batches, data_order
+from cloister_workers.trainer.padding import least_padding
 from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 
@@ -127,14 +128,18 @@ def plain(rows: list[dict[str, str]], steps: int, model_dir: str) -> tuple[list[
         for batch in batches(data_order(SEED, epoch, len(rows)), BATCH):
             if len(losses) == steps:
                 return losses, time.perf_counter() - began
-            padded = tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
-            loss = model(**padded, labels=torch.tensor([true[i] for i in batch])).loss
-            loss.backward()
+            step_loss = 0.0
+            for group in least_padding([len(encoded[i]) for i in batch], BATCH):
+                chosen = [batch[i] for i in group]
+                padded = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, return_tensors="pt")
+                loss = model(**padded, labels=torch.tensor([true[i] for i in chosen])).loss * len(chosen) / len(batch)
+                loss.backward()
+                step_loss += loss.item()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-            losses.append(loss.item())
+            losses.append(step_loss)
     return losses, time.perf_counter() - began
 
 

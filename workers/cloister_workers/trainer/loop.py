@@ -10,10 +10,10 @@
 2. Epoch e (from 0) visits the n training examples in `order.data_order(seed, e, n)`. A step takes the next
    batch_size of them; the last step of an epoch takes what is left. max_steps is n_epochs * ceil(n /
    batch_size) unless given.
-3. A step's batch is cut into micro batches in that order (classification: micro_batch_size examples, padded
-   at the right to the longest of the micro batch, with an attention mask; supervised: packed, see
-   `objectives.supervised`). The loss of the step is the sum of all token or example losses of the step
-   divided by their number in the *step*.
+3. A step's batch is cut into micro batches (classification: at most micro_batch_size examples as
+   `padding.least_padding` groups them, padded at the right to the longest of the micro batch, with an attention mask;
+   supervised: packed, see `objectives.supervised`). The loss of the step is the sum of all token or example losses
+   of the step divided by their number in the *step*.
 4. Gradients are clipped to max_grad_norm (`clip_grad_norm_`), then AdamW takes a step: betas (0.9, 0.999),
    eps 1e-8, weight_decay on every trained tensor, rate `schedule.learning_rate(kind, peak, step, max_steps,
    warmup_ratio)` with step from 0. Weights, gradients and moments are float32 on a CPU; no autocast.

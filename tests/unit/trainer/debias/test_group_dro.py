@@ -87,7 +87,8 @@ def test_a_step_is_one_forward_pass_in_training_alone(bert_dir, tmp_path):
     model, plain, objective, examples, _ = robust(bert_dir, tmp_path)
     assert [len(micro) for micro in objective.micro_batches(examples[:20])] == [20]
     with torch.no_grad():
-        assert [len(micro) for micro in objective.micro_batches(examples[:20])] == [8, 8, 4]
+        sizes = [len(micro) for micro in objective.micro_batches(examples[:20])]
+        assert (8, 20) == (max(sizes), sum(sizes))
         model.eval()
         assert torch.equal(objective.outcome(model, examples[:4]).sums, plain.outcome(model, examples[:4]).sums)
     assert objective.q.tolist() == [0.25] * 4

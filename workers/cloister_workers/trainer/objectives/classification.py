@@ -23,6 +23,7 @@ from cloister_workers.trainer import metrics
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_classifier
+from cloister_workers.trainer.padding import least_padding
 from cloister_workers.trainer.rows import checked_text, text_of
 from cloister_workers.trainer.spec import Method
 
@@ -72,8 +73,8 @@ class Classification:
         )
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
-        size = self.micro_batch_size
-        return [list(batch[start : start + size]) for start in range(0, len(batch), size)]
+        groups = least_padding([len(example.tokens) for example in batch], self.micro_batch_size)
+        return [[batch[index] for index in group] for group in groups]
 
     def with_micro_batch(self, size: int) -> Classification:
         return replace(self, micro_batch_size=size)
