@@ -122,10 +122,15 @@ def likelier_a_token(pairs: Pairs, weights: Weights) -> torch.Tensor:
 
 
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
-    """log(1 - exp(x)) of x < 0, exact near both ends (Maechler 2012)."""
+    """log(1 - exp(x)) of x < 0, exact near both ends (Maechler 2012), with slopes that are numbers."""
     x = x.clamp(max=-torch.finfo(x.dtype).tiny)
-    near = x > -0.6931471805599453
-    return torch.where(near, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+    near = x > _HALF
+    # Each branch sees only what it is good for: an infinite slope that is not chosen would still spoil the sum.
+    small, large = torch.where(near, x, _HALF), torch.where(near, _HALF, x)
+    return torch.where(near, torch.log(-torch.expm1(small)), torch.log1p(-torch.exp(large)))
+
+
+_HALF = -0.6931471805599453  # log 1/2
 
 
 DPO = PairLoss(dpo, gained, reference=True)
