@@ -72,6 +72,7 @@ class RowReason(StrEnum):
     DUPLICATE = "DUPLICATE"  # only under data.reject_duplicates
     LENGTH_MISMATCH = "LENGTH_MISMATCH"  # two lists that go together have different lengths, e.g. tokens and tags
     ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"  # an extractive answer that does not stand in its context
+    NOTHING_PREFERRED = "NOTHING_PREFERRED"  # chosen and rejected are the same
     BAD_CHECK = "BAD_CHECK"  # what a reward is checked by is no expression or schema that can be used
     UNKNOWN_KIND = "UNKNOWN_KIND"  # de-biasing: the row's `kind` is none that is known
 
@@ -111,6 +112,7 @@ class MetricName(StrEnum):
     EVAL_ROUGE_L = "eval_rouge_l"
     EVAL_MARGIN = "eval_margin"  # mean difference of rewards or scores, chosen minus rejected
     EVAL_KL = "eval_kl"  # divergence from the teacher, nats a token
+    REWARD = "reward"  # of a step's answers in reinforcement, mean
     EVAL_REWARD = "eval_reward"
     EVAL_REWARD_CI_LOW = "eval_reward_ci_low"
     EVAL_REWARD_CI_HIGH = "eval_reward_ci_high"

@@ -164,6 +164,9 @@ class Fixed:
     def __init__(self, plain, margin):
         self.plain, self.margin = plain, margin
 
+    def weight(self, example):
+        return self.plain.weight(example)
+
     def outcome(self, model, sequences):
         from cloister_workers.trainer.example import Outcome
 

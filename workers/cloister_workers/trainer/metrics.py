@@ -9,7 +9,7 @@ from collections.abc import Sequence
 _Z95 = 1.959963984540054  # the standard normal's 97.5 % point
 
 
-def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+def wilson_interval(hits: float, total: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson, JASA 22, 1927); (0, 1) for no rows."""
     if total == 0:
         return 0.0, 1.0
@@ -18,6 +18,18 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     spread = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     scale = 1 + z2 / total
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean by Student's t (Biometrika 6, 1908); of one value, that value."""
+    from scipy import stats
+
+    mean, count = math.fsum(values) / len(values), len(values)
+    if count < 2:
+        return mean, mean
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+    spread = float(stats.t.ppf(0.975, count - 1)) * error
+    return mean - spread, mean + spread
 
 
 def macro_f1(predicted: Sequence[int], true: Sequence[int]) -> float:

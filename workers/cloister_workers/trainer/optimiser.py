@@ -36,6 +36,11 @@ class Optimiser:
             fused=True,
         )
 
+    @property
+    def adamw(self) -> torch.optim.Optimizer:
+        """For a loop of another library, which takes steps by itself; all trained tensors must be float32."""
+        return self._adamw
+
     def clip(self) -> torch.Tensor:
         """Hand the gradients to the masters, clip them to max_grad_norm, and return their norm before
         that.

@@ -125,17 +125,17 @@ class Retaining:
         alone = [place for place, example in enumerate(examples) if example.other is None]
         device = self.divergence.likelihood.device
         sums = torch.zeros(len(examples), device=device)
-        predicted = torch.zeros(len(examples), dtype=torch.int64, device=device)
+        predicted = torch.zeros(len(examples), device=device)
         if alone:  # first: the model before training must not stand between a forward pass and its backward pass
             moved = self.divergence.sums(model, [examples[place] for place in alone])
             sums = sums.index_add(0, torch.tensor(alone, device=device), self.strength * moved)
         if compared:
             found, places = self.inner.outcome(model, [examples[place] for place in compared]), torch.tensor(compared)
             sums = sums.index_add(0, places.to(device), found.sums)
-            predicted = predicted.index_add(0, places.to(device), found.predicted.to(device))
+            predicted = predicted.index_add(0, places.to(device), found.predicted.to(device).float())
         return Outcome(sums, predicted)
 
-    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[float]) -> Metrics:
         return self.inner.score(examples, sums, predicted)
 
 

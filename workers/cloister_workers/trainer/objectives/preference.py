@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, eq. 7) of {prompt, chosen, rejected}.
+"""Learning which of two completions is better, of rows {prompt, chosen, rejected}; for kto see `kto.py`.
 
-With pi the model, ref the model before training, and r(y) = log pi(y | prompt) - log ref(y | prompt), summed over the
-completion's tokens:
-
-    loss = -c log sigmoid(beta (r(chosen) - r(rejected))) - (1 - c) log sigmoid(beta (r(rejected) - r(chosen)))
-           - sft * log pi(chosen | prompt) / tokens of chosen
-
-c is 1 unless a pair is known to be preferred with another probability (conservative DPO); its loss is then least at
-beta (r(chosen) - r(rejected)) = logit c. Log-probabilities of ref are computed once, before training (`scored`), and
-kept. `prompt` and the completions are texts, or lists of messages, as in `chat.py`.
+The loss of a pair is one of `preference_losses.py` and, with `sft`, sft * -log pi(chosen | prompt) / tokens of chosen.
+Log-probabilities of the model before training, where the loss needs them, are computed once (`scored`) and kept.
+Both sequences of a pair stand in one packed row. `prompt` and the completions are texts, or lists of messages, as in
+`chat.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch.nn import functional
 
-from cloister_workers.messages import MetricName, Metrics, RowReason
-from cloister_workers.trainer import metrics
-from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.errors import SpecError
+from cloister_workers.messages import FailureCode, MetricName, Metrics, RowReason, SpecField
+from cloister_workers.trainer.example import Example, Outcome
+from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
+from cloister_workers.trainer.objectives.chat import ChatReader
+from cloister_workers.trainer.objectives.kto import UnpairedPreference
+from cloister_workers.trainer.objectives.pairs import pair_scores, read_pair, refuse_truncation
+from cloister_workers.trainer.objectives.preference_losses import DPO, KTO, LOSSES, PairLoss, Pairs, Weights
 from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.packing import best_fit_decreasing
+from cloister_workers.trainer.spec import Method, check, read_settings
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,20 @@ class Reference:
 @dataclass(frozen=True)
 class Preference:
     """Pairs of completions; `likelihood` reads and weighs each of them. An example's digest is its key in
-    `reference`, which must be filled before the first outcome.
+    `reference`, which must be filled before the first outcome where the loss needs it.
     """
 
     likelihood: Supervised
     beta: float = 0.1
     sft: float = 0.0
     reference: Mapping[bytes, Reference] = field(default_factory=dict)
+    loss: PairLoss = DPO
+    margin: float = 0.5
+    certainty: float = 1.0
+    """Of every pair, unless `reference` says otherwise."""
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
-        return [self._example(row) for row in rows]
-
-    def _example(self, row: dict[str, object]) -> Example | RowReason:
-        sides = []
-        for key in ("chosen", "rejected"):
-            if key not in row:
-                return RowReason.MISSING_KEY
-            read = self.likelihood.reader.read({"prompt": row.get("prompt"), "completion": row[key]})
-            if isinstance(read, RowReason):
-                return RowReason.MISSING_KEY if "prompt" not in row else read
-            sides.append(read)
-        chosen, rejected = sides
-        return replace(chosen, other=rejected, digest=digest_of(chosen.digest.hex(), rejected.digest.hex()))
+        return [read_pair(self.likelihood.reader, row) for row in rows]
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         sizes = [example.size for example in batch]
@@ -80,8 +72,7 @@ class Preference:
 
     def log_probs(self, model: torch.nn.Module, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the chosen and of the rejected completions given their prompts, nats, float32 [n] each."""
-        sequences = [*examples, *(example.other for example in examples if example.other is not None)]
-        chosen, rejected = (-self.likelihood.outcome(model, sequences).sums).chunk(2)
+        chosen, rejected = (-self.likelihood.outcome(model, _sides(examples)).sums).chunk(2)
         return chosen, rejected
 
     def scored(
@@ -97,30 +88,84 @@ class Preference:
                     before_micro_batch()
                     chosen, rejected = self.log_probs(model, micro)
                     for example, yes, no in zip(micro, chosen.tolist(), rejected.tolist(), strict=True):
-                        known[example.digest] = Reference(yes, no)
+                        known[example.digest] = Reference(yes, no, self.certainty)
         finally:
             model.train(was_training)
         return replace(self, reference=known)
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        chosen, rejected = self.log_probs(model, examples)
-        known = [self.reference[example.digest] for example in examples]
-        table = [(entry.chosen, entry.rejected, entry.certainty) for entry in known]
-        ref_chosen, ref_rejected, certainty = torch.tensor(table, device=chosen.device).unbind(1)
-        margin = self.beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
-        losses = -certainty * functional.logsigmoid(margin) - (1 - certainty) * functional.logsigmoid(-margin)
+        pairs, weights = self._pairs(model, examples), Weights(self.beta, self.margin)
+        losses = self.loss.losses(pairs, weights)
         if self.sft:
-            tokens = torch.tensor([self.likelihood.weight(example) for example in examples], device=chosen.device)
-            losses = losses - self.sft * chosen / tokens
-        return Outcome(losses, (margin.detach() > 0).long())
+            losses = losses - self.sft * pairs.chosen / pairs.chosen_tokens
+        return Outcome(losses, self.loss.rewards(pairs, weights).detach())
 
-    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
-        """The loss, and as accuracy the share of pairs whose chosen completion gained on the rejected one."""
-        low, high = metrics.wilson_interval(sum(predicted), len(predicted))
-        return {
-            MetricName.EVAL_LOSS: math.fsum(sums) / len(sums),
-            MetricName.EVAL_ROWS: float(len(sums)),
-            MetricName.EVAL_ACCURACY: sum(predicted) / len(sums),
-            MetricName.EVAL_ACCURACY_CI_LOW: low,
-            MetricName.EVAL_ACCURACY_CI_HIGH: high,
-        }
+    def _pairs(self, model: torch.nn.Module, examples: Sequence[Example]) -> Pairs:
+        chosen, rejected = self.log_probs(model, examples)
+        known = self.reference if self.loss.reference else {example.digest: Reference(0.0, 0.0) for example in examples}
+        entries = [known[example.digest] for example in examples]
+        table = torch.tensor([(entry.chosen, entry.rejected, entry.certainty) for entry in entries])
+        counts = torch.tensor([self.likelihood.weight(side) for side in _sides(examples)], dtype=torch.float32)
+        ref_chosen, ref_rejected, certainty = table.to(chosen.device).unbind(1)
+        tokens, other_tokens = counts.to(chosen.device).chunk(2)
+        return Pairs(chosen, rejected, tokens, other_tokens, ref_chosen, ref_rejected, certainty)
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[float]) -> Metrics:
+        """The loss, how often the chosen completion is worth more than the rejected one, and by how much on average."""
+        return {MetricName.EVAL_LOSS: math.fsum(sums) / len(sums), **pair_scores(predicted)}
+
+
+def _sides(examples: Sequence[Example]) -> list[Example]:
+    return [*examples, *(example.other for example in examples if example.other is not None)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceSettings:
+    """The method's own."""
+
+    loss: str = "dpo"
+    beta: float = 0.1
+    sft: float = 0.0
+    margin: float = 0.5
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        known = (*LOSSES, KTO)
+        check(self.loss in known, SpecField.METHOD, f"loss as one of {', '.join(known)}", self.loss)
+        check(0 < self.beta <= 1000, SpecField.METHOD, "beta above 0, at most 1000", self.beta)
+        check(0 <= self.sft <= 100, SpecField.METHOD, "sft from 0 to 100", self.sft)
+        check(0 <= self.margin <= 100, SpecField.METHOD, "margin from 0 to 100", self.margin)
+        check(0 <= self.label_smoothing <= 0.5, SpecField.METHOD, "label_smoothing 0 to 0.5", self.label_smoothing)
+        if self.label_smoothing and self.loss != "dpo":
+            raise SpecError(
+                FailureCode.SPEC_INVALID,
+                SpecField.METHOD,
+                f"label_smoothing is {self.label_smoothing} with loss {self.loss}; it belongs to dpo, leave it out",
+            )
+
+
+def _objective(setup: Setup) -> Preference | UnpairedPreference:
+    refuse_truncation(setup)
+    settings, wanted = read_settings(PreferenceSettings, setup.settings), setup.hyperparameters
+    reader = ChatReader(setup.tokenizer, wanted.max_seq_length)
+    likelihood = Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, setup.device)
+    if settings.loss == KTO:
+        return UnpairedPreference(likelihood, wanted.max_seq_length, settings.beta, settings.sft)
+    return Preference(
+        likelihood,
+        settings.beta,
+        settings.sft,
+        loss=LOSSES[settings.loss],
+        margin=settings.margin,
+        certainty=1 - settings.label_smoothing,
+    )
+
+
+def _settled(objective: Preference | UnpairedPreference, settling: Settling) -> Preference | UnpairedPreference:
+    """With what the model says before its first step."""
+    if isinstance(objective, Preference) and not objective.loss.reference:
+        return objective
+    return objective.scored(settling.model, settling.examples, settling.poll)
+
+
+METHOD = TrainingMethod(name=Method.PREFERENCE, objective=_objective, settled=_settled, chat=True)

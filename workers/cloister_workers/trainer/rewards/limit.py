@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bound on how long a check may compute."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class TookTooLong(Exception):
+    """A check computed for longer than it may."""
+
+
+@contextmanager
+def processor_limit(seconds: float) -> Iterator[None]:
+    """Raise TookTooLong inside the block once this process has computed for `seconds` in it. Main thread alone.
+
+    An expression or schema can be written so that matching it takes longer than the universe will last, and the model
+    then finds the text for it. The interpreter's own matching engine looks for signals while it matches, so it is
+    stopped there as well. The timer counts the process's own time: a busy host changes nothing.
+    """
+
+    def stop(_: int, __: FrameType | None) -> None:
+        raise TookTooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

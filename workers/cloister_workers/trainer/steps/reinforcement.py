@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reinforcement: the model answers prompts and learns from what its answers are worth.
+
+The stages are those of a training job; `online.py` takes the place of the loop. Batches count answers: a step has
+batch_size / generations prompts, and an epoch as many steps as its prompts fill. Before and after, the likeliest answer
+to each held-out prompt is rewarded once; with a check, the interval of the mean is Wilson's, else Student's.
+
+A pause ends the job after the step that it falls into, with a checkpoint of weights, moments and step; going on from
+it samples anew, so unlike in the loop the curve is not that of a job that never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from cloister_workers.errors import Paused, SpecError, TrainerError
+from cloister_workers.messages import (
+    DatasetRole,
+    EvaluationPhase,
+    FailureCode,
+    FailureNumber,
+    MetricName,
+    Metrics,
+    Result,
+    SpecField,
+    Stage,
+)
+from cloister_workers.trainer import metrics
+from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.export import export_bundle
+from cloister_workers.trainer.job import JobHooks, make_setup, prepare
+from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
+from cloister_workers.trainer.loop import Parts, Plan, Teller
+from cloister_workers.trainer.method import Setup, TrainingMethod
+from cloister_workers.trainer.model import load_causal
+from cloister_workers.trainer.objectives.pairs import refuse_truncation
+from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span, Watch, train_online
+from cloister_workers.trainer.optimiser import Optimiser
+from cloister_workers.trainer.order import milestones
+from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
+from cloister_workers.trainer.prompts import PromptReader, likeliest_answers
+from cloister_workers.trainer.rewards import CHECKS, MODEL, Rewarding, by_checks
+from cloister_workers.trainer.session import Session
+from cloister_workers.trainer.spec import Lora, Method, TrainingSpec, check, read_settings
+from cloister_workers.trainer.steps import JobStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforcementSettings:
+    """The method's own."""
+
+    algorithm: str = GRPO
+    reward: str = "exact_answer"
+    generations: int = 8
+    max_new_tokens: int = 64
+    beta: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        name, kinds = SpecField.METHOD, (*CHECKS, MODEL)
+        check(self.algorithm in (GRPO, RLOO), name, f"algorithm as {GRPO} or {RLOO}", self.algorithm)
+        check(self.reward in kinds, name, f"reward as one of {', '.join(kinds)}", self.reward)
+        check(2 <= self.generations <= 256, name, "generations from 2 to 256", self.generations)
+        check(1 <= self.max_new_tokens <= 8192, name, "max_new_tokens from 1 to 8192", self.max_new_tokens)
+        check(0 <= self.beta <= 100, name, "beta from 0 to 100", self.beta)
+        check(0.01 <= self.temperature <= 10, name, "temperature from 0.01 to 10", self.temperature)
+
+    @property
+    def sampling(self) -> Sampling:
+        """What TRL needs of them."""
+        return Sampling(self.algorithm, self.generations, self.max_new_tokens, self.beta, self.temperature)
+
+
+def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
+    """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
+    settings = _checked_settings(spec)
+    layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
+    tokenizer = _METHOD.tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir)
+    with stage(session, Stage.VALIDATE):
+        made, parts = prepare(spec, _METHOD, make_setup(spec, tokenizer, place, layer), inputs, session)
+        reader = cast("PromptReader", made)
+        plan = _plan(spec, settings, len(parts.training))
+    model = _model(spec, place, layer)
+    reward = _reward(settings, inputs, place, session)
+    optimiser = Optimiser(model, spec.hyperparameters.weight_decay, spec.hyperparameters.max_grad_norm)
+    mark = fingerprint(spec, parts.training)
+    job = _Job(spec, settings, reader, parts, reward, session)
+    state = LoopState()
+    if DatasetRole.CHECKPOINT in inputs:
+        state = load_checkpoint(inputs[DatasetRole.CHECKPOINT], optimiser, mark)
+    with stage(session, Stage.EVALUATE):
+        if state.step == 0:
+            state = replace(state, before=tuple(job.measure(model, parts.evaluation, 0).items()))
+        session.evaluated(EvaluationPhase.BEFORE, 0, dict(state.before))
+    with stage(session, Stage.TRAIN):
+        steps = _Steps(job, model, JobHooks(session, optimiser, mark), plan, place, state)
+        state = steps.train(optimiser)
+    with stage(session, Stage.EVALUATE):
+        model = finished(model, layer, spec.adapter)
+        after = job.measure(model, parts.evaluation, state.step)
+        session.evaluated(EvaluationPhase.AFTER, state.step, after)
+    with stage(session, Stage.EXPORT):
+        name = (layer.base_name if layer else "") or spec.model
+        descriptor = export_bundle(model, tokenizer, name, place.scratch)
+    final = {MetricName.LOSS: state.loss, **after}
+    session.hand_over(Result(step=state.step, metrics=final, trained_tokens=state.trained_tokens), descriptor)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same from the first to the last stage."""
+
+    spec: TrainingSpec
+    settings: ReinforcementSettings
+    reader: PromptReader
+    parts: Parts
+    reward: Rewarding
+    session: Session
+
+    def measure(self, model: torch.nn.Module, examples: tuple[Example, ...], step: int) -> dict[MetricName, float]:
+        """What the likeliest answers to these prompts are worth; nothing for no prompts. Raises Cancelled."""
+        if not examples:
+            return {}
+        tasks = [self.reader.tasks[example.digest] for example in examples]
+
+        def poll() -> None:
+            self.session.poll(step)
+
+        texts = [task.text for task in tasks]
+        answers = likeliest_answers(model, self.reader.tokenizer, texts, self.settings.max_new_tokens, poll)
+        return dict(reward_metrics(self.reward(tasks, answers), checked=self.settings.reward != MODEL))
+
+
+def reward_metrics(rewards: list[float], *, checked: bool) -> Metrics:
+    """The mean with its interval; `checked` rewards are 0 or 1."""
+    mean = math.fsum(rewards) / len(rewards)
+    hits = math.fsum(rewards)
+    low, high = metrics.wilson_interval(hits, len(rewards)) if checked else metrics.mean_interval(rewards)
+    return {
+        MetricName.EVAL_REWARD: mean,
+        MetricName.EVAL_REWARD_CI_LOW: low,
+        MetricName.EVAL_REWARD_CI_HIGH: high,
+        MetricName.EVAL_ROWS: float(len(rewards)),
+    }
+
+
+class _Steps:
+    """Follows TRL's steps: progress, evaluations, checkpoints, pause and cancellation."""
+
+    def __init__(
+        self, job: _Job, model: torch.nn.Module, hooks: JobHooks, plan: Plan, place: Workplace, state: LoopState
+    ) -> None:
+        self._job, self._model, self._hooks, self._plan, self._place = job, model, hooks, plan, place
+        self._start, self._state = state, state
+        self._teller = Teller(hooks, plan, place.clock, state)
+
+    def train(self, optimiser: Optimiser) -> LoopState:
+        """To the end of the plan. Raises Cancelled, Paused, TrainerError NON_FINITE_LOSS."""
+        spec, job = self._job.spec, self._job
+        if self._state.step < self._plan.max_steps:
+            train_online(
+                Learner(self._model, job.reader.tokenizer, optimiser),
+                [job.reader.tasks[example.digest] for example in job.parts.training],
+                job.reward,
+                spec.hyperparameters,
+                job.settings.sampling,
+                Span(self._state.step, self._plan.max_steps, (spec.seed + self._state.step) % 2**32),
+                Watch(lambda: self._hooks.poll(self._state.step), self._stepped),
+                self._place.scratch,
+            )
+        return self._state
+
+    def _stepped(self, step: int, tokens: int, figures: dict[MetricName, float]) -> None:
+        loss = figures.pop(MetricName.LOSS)
+        if not (math.isfinite(loss) and all(map(math.isfinite, figures.values()))):
+            raise TrainerError(
+                FailureCode.NON_FINITE_LOSS,
+                f"loss, reward or gradient of step {step} is not finite; lower learning_rate",
+                {FailureNumber.STEP: step},
+            )
+        seen = self._start.trained_tokens + tokens
+        self._state = replace(self._state, step=step, trained_tokens=seen, loss=loss)
+        self._teller.step(self._state, figures)
+        told: dict[MetricName, float] = {MetricName.LOSS: loss}
+        if step in self._plan.evaluations and self._job.parts.validation:
+            measured = self._job.measure(self._model, self._job.parts.validation, step)
+            self._hooks.evaluated(EvaluationPhase.DURING, step, measured)
+            told |= measured
+        pause = self._hooks.pause_wanted() and step < self._plan.max_steps
+        if pause or step in self._plan.checkpoints:
+            self._hooks.checkpoint(self._state, told)
+        if pause:
+            raise Paused(step)
+
+
+def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
+    settings, wanted = read_settings(ReinforcementSettings, spec.settings), spec.hyperparameters
+    batch, generations = wanted.batch_size, settings.generations
+    check(batch % generations == 0, SpecField.BATCH_SIZE, f"a multiple of generations, {generations}", batch)
+    room = wanted.max_seq_length - settings.max_new_tokens
+    check(room > 0, SpecField.MAX_SEQ_LENGTH, f"more than max_new_tokens, {settings.max_new_tokens}", room)
+    if settings.beta and not isinstance(spec.adapter, Lora):
+        raise SpecError(
+            FailureCode.SPEC_INVALID,
+            SpecField.ADAPTER,
+            f"beta is {settings.beta}, which compares with the model without its adapter; give lora, or leave beta out",
+        )
+    return settings
+
+
+def _plan(spec: TrainingSpec, settings: ReinforcementSettings, prompts: int) -> Plan:
+    """Steps of full batches alone. Raises TrainerError TOO_FEW_ROWS where the prompts do not fill one."""
+    wanted = spec.hyperparameters
+    per_epoch = prompts * settings.generations // wanted.batch_size
+    if per_epoch == 0:
+        raise TrainerError(
+            FailureCode.TOO_FEW_ROWS,
+            f"a step needs {wanted.batch_size // settings.generations} prompts, {prompts} are left after the split; "
+            "give more rows or a smaller batch_size",
+            {FailureNumber.ROWS: prompts},
+        )
+    total = wanted.max_steps or wanted.n_epochs * per_epoch
+    return Plan(total, per_epoch, milestones(total, wanted.n_evals), milestones(total, wanted.n_checkpoints))
+
+
+def _model(spec: TrainingSpec, place: Workplace, layer: Layer | None) -> torch.nn.Module:
+    torch.manual_seed(spec.seed)
+    base = load_causal(layer.model_dir(place.model_dir) if layer else place.model_dir, place.device)
+    model: Any = attach(base, layer, spec.adapter)
+    # Answers are written token by token and padded, which packed attention does not know.
+    base.model.set_attn_implementation("sdpa")  # type: ignore[operator]
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # small steps would be lost in bfloat16
+            parameter.data = parameter.data.float()
+    trained: torch.nn.Module = model
+    return trained
+
+
+def _reward(settings: ReinforcementSettings, inputs: Inputs, place: Workplace, session: Session) -> Rewarding:
+    if settings.reward != MODEL:
+        return by_checks
+    from cloister_workers.trainer.rewards.scorer import load_scorer
+
+    return load_scorer(auxiliary_model(inputs, place), place.device, lambda: session.poll(0))
+
+
+def _reader(setup: Setup) -> PromptReader:
+    refuse_truncation(setup)
+    settings = read_settings(ReinforcementSettings, setup.settings)
+    room = setup.hyperparameters.max_seq_length - settings.max_new_tokens
+    return PromptReader(setup.tokenizer, room, CHECKS.get(settings.reward))
+
+
+_METHOD = TrainingMethod[Any](name=Method.REINFORCEMENT, objective=_reader, padded=True, chat=True)
+STEP = JobStep(name=Method.REINFORCEMENT, run=run)
