@@ -35,7 +35,7 @@ from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_bundle
 from cloister_workers.trainer.job import JobHooks, make_setup, prepare
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
-from cloister_workers.trainer.loop import Parts, Plan, Teller
+from cloister_workers.trainer.loop import Parts, Plan
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import load_causal
 from cloister_workers.trainer.objectives.pairs import refuse_truncation
@@ -48,6 +48,7 @@ from cloister_workers.trainer.rewards import CHECKS, MODEL, Rewarding, by_checks
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Lora, Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.steps import JobStep
+from cloister_workers.trainer.telling import Teller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ class _Steps:
     ) -> None:
         self._job, self._model, self._hooks, self._plan, self._place = job, model, hooks, plan, place
         self._start, self._state = state, state
-        self._teller = Teller(hooks, plan, place.clock, state)
+        self._teller = Teller(hooks.progress, plan.max_steps, plan.per_epoch, place.clock, state)
 
     def train(self, optimiser: Optimiser) -> LoopState:
         """To the end of the plan. Raises Cancelled, Paused, TrainerError NON_FINITE_LOSS."""
@@ -195,6 +196,7 @@ class _Steps:
         if pause or step in self._plan.checkpoints:
             self._hooks.checkpoint(self._state, told)
         if pause:
+            self._teller.pause(self._state)
             raise Paused(step)
 
 
