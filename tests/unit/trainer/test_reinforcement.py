@@ -281,6 +281,7 @@ def test_settings_that_do_not_fit_are_refused(talker, tmp_path, recorder):
         spec_of({"max_new_tokens": 16}),
         spec_of({"beta": 0.1}, adapter={"full": {}}),
         spec_of({"algorithm": "ppo"}),
+        spec_of(adapter={"lora": {"target_modules": ["lm_head", "q_proj"]}}),
         spec_of(data={"too_long": "truncate"}),
     ):
         with pytest.raises(SpecError):
@@ -296,3 +297,15 @@ def test_every_weight_can_learn(talker, tmp_path, recorder):
     assert 1.0 == evaluated(recorder, EvaluationPhase.AFTER)[MetricName.EVAL_REWARD]
     folder = write_folder(read_bundle(io.BytesIO(recorder.bundles[-1])), str(tmp_path / "result"))
     assert "_name_or_path" in transformers.AutoModelForCausalLM.from_pretrained(folder).config.to_dict()
+
+
+def test_an_adapter_is_trained_on_and_merged(talker, tmp_path, new_recorder):
+    """A job that starts from an adapter begins with what that one learned; merged, the result is whole weights."""
+    first = run(spec_of(n_epochs=3), talker, tmp_path, new_recorder(), rows())
+    merge = {"lora": {"rank": 8, "merge": True}}
+    spec = spec_of({"beta": 0.01}, adapter=merge, max_steps=2)
+    second = run(spec, talker, tmp_path, new_recorder(), rows(), layer=first.bundles[-1])
+    reward = MetricName.EVAL_REWARD
+    assert evaluated(first, EvaluationPhase.AFTER)[reward] == evaluated(second, EvaluationPhase.BEFORE)[reward]
+    assert 1.0 == evaluated(second, EvaluationPhase.AFTER)[reward]
+    assert "model.safetensors" in read_bundle(io.BytesIO(second.bundles[-1]))
