@@ -161,6 +161,14 @@ def test_a_pause_keeps_what_was_learned(talker, tmp_path, new_recorder):
     assert 1.0 == evaluated(second, EvaluationPhase.AFTER)[MetricName.EVAL_REWARD]
 
 
+def test_gradients_may_go_unclipped(talker, tmp_path, recorder):
+    """Without clipping a step has no norm to tell, and the job goes on."""
+    run(spec_of(max_steps=2, max_grad_norm=0.0), talker, tmp_path, recorder, rows())
+    told = [message for message in recorder.messages if isinstance(message, Progress)]
+    assert all(message.metrics.get(MetricName.GRAD_NORM, 0.0) >= 0 for message in told)
+    assert 2 == len(recorder.losses())
+
+
 def test_a_cancelled_job_stops_at_once(talker, tmp_path, new_recorder):
     """Cancellation is noticed at the next step, and nothing is handed over."""
     stopped = new_recorder(cancel_at=3)
@@ -272,6 +280,19 @@ def test_unusable_rows_are_refused_by_number(talker, tmp_path, recorder, reward,
         run(spec_of({"reward": reward}), talker, tmp_path, recorder, training)
     [told] = [message for message in recorder.messages if isinstance(message, RowErrors)]
     assert ((2, reason),) == told.errors
+
+
+def test_a_model_of_another_kind_is_refused(bert_dir, tmp_path, recorder):
+    """An encoder answers nothing: it is refused before anything is trained, a masked language model too."""
+    masked = tmp_path / "masked"
+    torch.manual_seed(1)
+    transformers.BertForMaskedLM(transformers.BertConfig.from_pretrained(bert_dir)).save_pretrained(masked)
+    transformers.AutoTokenizer.from_pretrained(bert_dir).save_pretrained(masked)
+    for folder, code in ((bert_dir, FailureCode.MODEL_INVALID), (masked, FailureCode.MODEL_UNSUPPORTED)):
+        with pytest.raises(TrainerError) as caught:
+            run(spec_of(), folder, tmp_path, recorder, rows())
+        assert code == caught.value.code
+    assert [] == recorder.losses()
 
 
 def test_settings_that_do_not_fit_are_refused(talker, tmp_path, recorder):

@@ -8,10 +8,11 @@ import socket
 
 import pytest
 
+from cloister_workers.errors import TookTooLong
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.rewards import Task, by_checks
 from cloister_workers.trainer.rewards.checks import exact_answer, json_schema, passes, regular_expression
-from cloister_workers.trainer.rewards.limit import TookTooLong, processor_limit
+from cloister_workers.trainer.rewards.limit import processor_limit
 
 
 def task(check):

@@ -37,8 +37,7 @@ from cloister_workers.trainer.export import export_bundle
 from cloister_workers.trainer.job import JobHooks, make_setup, prepare
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Plan, Teller
-from cloister_workers.trainer.method import Setup, TrainingMethod
-from cloister_workers.trainer.model import load_causal
+from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
 from cloister_workers.trainer.objectives.pairs import refuse_truncation
 from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span, Watch, train_online
 from cloister_workers.trainer.optimiser import Optimiser
@@ -231,7 +230,8 @@ def _plan(spec: TrainingSpec, settings: ReinforcementSettings, prompts: int) -> 
 
 def _model(spec: TrainingSpec, place: Workplace, layer: Layer | None) -> torch.nn.Module:
     torch.manual_seed(spec.seed)
-    base = load_causal(layer.model_dir(place.model_dir) if layer else place.model_dir, place.device)
+    # The check of packing is also what tells a model that sees what comes after a token.
+    base = load_packed(layer.model_dir(place.model_dir) if layer else place.model_dir, None, place.device)
     model: Any = attach(base, layer, spec.adapter)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise SpecError(
