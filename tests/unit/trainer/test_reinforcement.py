@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 
 import peft
@@ -25,7 +26,13 @@ from cloister_workers.messages import (
 from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.method import AuxiliaryModel
+from cloister_workers.trainer.objectives.chat import ChatReader
+from cloister_workers.trainer.objectives.reward import RewardModel
 from cloister_workers.trainer.place import Workplace
+from cloister_workers.trainer.rewards import Task
+from cloister_workers.trainer.rewards.scorer import load_scorer
 from cloister_workers.trainer.spec import parse_spec
 from cloister_workers.trainer.steps import reinforcement
 from tiny_models import WORDS
@@ -203,18 +210,23 @@ def test_other_checks_reward_too(talker, tmp_path, recorder, reward, check):
     assert before[MetricName.EVAL_REWARD_CI_HIGH] < after[MetricName.EVAL_REWARD_CI_LOW]
 
 
+def says(role, text):
+    return [{"role": role, "content": text}]
+
+
+def comparisons(count):
+    """Chats in which the rare answer is the better one."""
+    others = ["alpha", "bravo", "echo", "alpha"] * count
+    return [
+        {"prompt": says("user", prompt), "chosen": says("assistant", RARE), "rejected": says("assistant", other)}
+        for prompt, other in zip(prompts(count, 11), others[:count], strict=True)
+    ]
+
+
 def test_a_reward_model_judges(talker, tmp_path, new_recorder):
     """The second model of the job, made by a reward job, raises what its own score is of held-out answers."""
 
-    def says(role, text):
-        return [{"role": role, "content": text}]
-
-    pairs = b"\n".join(
-        json.dumps(
-            {"prompt": says("user", prompt), "chosen": says("assistant", RARE), "rejected": says("assistant", other)}
-        ).encode()
-        for prompt, other in zip(prompts(40, 11), ["alpha", "bravo", "7", "alpha"] * 10, strict=True)
-    )
+    pairs = b"\n".join(json.dumps(row).encode() for row in comparisons(40))
     asked = b"\n".join(json.dumps({"prompt": says("user", prompt)}).encode() for prompt in prompts(120))
     wanted = {"learning_rate": 0.01, "batch_size": 8, "micro_batch_size": 8, "max_seq_length": 16}
     judge = job_of("reward", wanted, talker, tmp_path, new_recorder(), pairs)
@@ -226,9 +238,25 @@ def test_a_reward_model_judges(talker, tmp_path, new_recorder):
     before, after = evaluated(learned, EvaluationPhase.BEFORE), evaluated(learned, EvaluationPhase.AFTER)
     assert before[MetricName.EVAL_REWARD_CI_HIGH] < after[MetricName.EVAL_REWARD_CI_LOW]
 
-    whole = job_of("reward", wanted, talker, tmp_path, new_recorder(), pairs, adapter={"full": {}})
-    folder = write_folder(read_bundle(io.BytesIO(whole.bundles[-1])), str(tmp_path / "judge"))
-    assert [] != run(spec_of({"reward": "model"}, max_steps=1), talker, tmp_path, new_recorder(), asked, folder).bundles
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_judge_scores_as_it_was_trained(talker, bert_dir, tmp_path, new_recorder, kind):
+    """A reward model of whole weights scores texts and chats as its own job did, and empty or endless answers too."""
+    folder = {"causal": talker, "encoder": bert_dir}[kind]
+    wanted = {"learning_rate": 0.002, "batch_size": 8, "micro_batch_size": 8, "max_seq_length": 32}
+    pairs = comparisons(40)
+    training = b"\n".join(json.dumps(row).encode() for row in pairs)
+    made = job_of("reward", wanted, folder, tmp_path, new_recorder(), training, adapter={"full": {}})
+    judge = write_folder(read_bundle(io.BytesIO(made.bundles[-1])), str(tmp_path / "judge"))
+    scorer = load_scorer(AuxiliaryModel(str(judge), ""), CPU, lambda: None)
+    tasks = [Task(row["prompt"], "", None) for row in pairs]
+    sides = [scorer(tasks, [row[side][0]["content"] for row in pairs]) for side in ("chosen", "rejected")]
+    reader = ChatReader(scorer.tokenizer, 32)
+    objective = RewardModel(reader, 8, CPU)
+    examples = [example for example in objective.read(pairs) if isinstance(example, Example)]
+    expected = objective.outcome(scorer.model, examples).predicted
+    assert torch.allclose(expected, torch.tensor(sides[0]) - torch.tensor(sides[1]), atol=1e-5)
+    assert all(map(math.isfinite, scorer([Task("alpha", "", None)] * 2, ["", "alpha " * 500])))
 
 
 def job_of(method, hyperparameters, model_dir, scratch, recorder, training, adapter=None):
