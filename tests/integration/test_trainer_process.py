@@ -42,7 +42,7 @@ from cloister_workers.protocol import (
     StageChange,
     Start,
 )
-from tiny_models import chat_rows, classification_rows, write_bert, write_llama
+from tiny_models import WORDS, chat_rows, classification_rows, write_bert, write_llama
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -177,6 +177,26 @@ def test_classification_of_a_real_model(launch, tmp_path):
     assert (12, after[MetricName.EVAL_ACCURACY]) == (result.step, result.metrics[MetricName.EVAL_ACCURACY])
     assert [] == list(scratch.iterdir())
     load_with_plain_peft(files_of(received[-1]), tmp_path)
+
+
+def test_reinforcement_keeps_to_itself(launch, tmp_path):
+    """A job that TRL runs tells its steps and hands over an adapter, and leaves no file behind in its scratch space."""
+    trainer = launch()
+    assert Ready() == trainer.channel.receive().message
+    wanted = {"batch_size": 8, "micro_batch_size": 4, "max_seq_length": 16, "max_steps": 3}
+    own = {"generations": 4, "max_new_tokens": 2, "reward": "regular_expression", "beta": 0.1}
+    spec = {"model": "tiny", "method": {"reinforcement": {"hyperparameters": wanted, **own}}}
+    model, scratch = tmp_path / "model", tmp_path / "scratch"
+    model.mkdir()
+    scratch.mkdir()
+    rows = "\n".join(json.dumps({"prompt": f"alpha {word}", "pattern": "golf"}) for word in WORDS[:10])
+    trainer.start(spec, write_llama(model), scratch, training=rows.encode())
+    received = trainer.rest()
+    assert 0 == trainer.process.wait()
+    assert 3 == sum(len(message.losses) for message in messages(received) if isinstance(message, Progress))
+    assert isinstance(received[-1].message, Result)
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= files_of(received[-1]).keys()
+    assert [] == [*scratch.iterdir()]
 
 
 def load_with_plain_peft(files: dict[str, bytes], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@
   * StopTraining           not a fault: the job was told to stop
     * Cancelled
     * Paused
+  * TookTooLong            a reward's check computed for longer than it may; never leaves the reward
 """
 
 from __future__ import annotations
@@ -71,3 +72,7 @@ class Cancelled(StopTraining):
 
 class Paused(StopTraining):
     """The agent paused the job, and its checkpoint was sent."""
+
+
+class TookTooLong(WorkerError):
+    """A check computed for longer than it may."""

@@ -12,8 +12,8 @@ import pytest
 import torch
 import transformers
 
-from cloister_workers.errors import Paused, RowsRefused, SpecError
-from cloister_workers.messages import DatasetRole, EvaluationPhase, MetricName, RowErrors, RowReason
+from cloister_workers.errors import Paused, RowsRefused, SpecError, TrainerError
+from cloister_workers.messages import DatasetRole, EvaluationPhase, FailureCode, MetricName, RowErrors, RowReason
 from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
@@ -172,6 +172,13 @@ def test_settings_that_do_not_fit_are_refused(llama_dir, tmp_path, recorder, own
     with pytest.raises(SpecError):
         run(spec_of(own=own, data=data), llama_dir, tmp_path, recorder, rows_for("dpo"))
     assert [] == recorder.bundles
+
+
+def test_an_encoder_is_refused(bert_dir, tmp_path, recorder):
+    """A model that continues no text is refused before anything is trained."""
+    with pytest.raises(TrainerError) as caught:
+        run(spec_of(), bert_dir, tmp_path, recorder, rows_for("dpo"))
+    assert FailureCode.MODEL_INVALID == caught.value.code
 
 
 # ---------------------------------------------------------------- reward models

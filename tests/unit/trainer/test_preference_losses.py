@@ -63,6 +63,10 @@ def moved(llama_dir):
     return model
 
 
+def read(objective, rows):
+    return objective.read(rows)
+
+
 def settings_of(directory, **more):
     common = {"report_to": [], "use_cpu": True, "bf16": False, "max_length": 64, "activation_checkpointing": False}
     return {"output_dir": str(directory), **common, **more}
@@ -84,7 +88,7 @@ def test_ipo_is_trls(likelihood, base, moved, tmp_path):
     """IPO of single pairs and the gradients of a batch are those of TRL's DPOTrainer with loss_type ipo."""
     datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
     objective = Preference(likelihood, BETA, loss=losses.LOSSES["ipo"])
-    examples = objective.read(PAIRS)
+    examples = read(objective, PAIRS)
     known = objective.scored(base, examples, lambda: None)
     ours = known.outcome(moved, examples).sums.detach()
     accumulate(moved, known, examples, lambda: None)
@@ -125,7 +129,7 @@ def test_orpo_is_trls(likelihood, moved):
     from trl.experimental.orpo import ORPOTrainer
 
     objective = Preference(likelihood, BETA, loss=losses.LOSSES["orpo"])
-    examples = objective.read(PAIRS)
+    examples = read(objective, PAIRS)
     ours = objective.outcome(moved, examples).sums
     accumulate(moved, objective, examples, lambda: None)
     slopes = gradients(moved)
@@ -150,7 +154,7 @@ def cpo(kind, chosen, rejected, **settings):
 def test_simpo_is_trls(likelihood, moved):
     """SimPO of length-normalised log-probabilities with a margin is that of TRL's CPOTrainer with loss_type simpo."""
     objective = Preference(likelihood, BETA, loss=losses.LOSSES["simpo"], margin=0.7)
-    examples = objective.read(PAIRS)
+    examples = read(objective, PAIRS)
     ours = objective.outcome(moved, examples).sums
     accumulate(moved, objective, examples, lambda: None)
     slopes = gradients(moved)
@@ -165,7 +169,7 @@ def test_simpo_is_trls(likelihood, moved):
 def test_label_smoothing_is_trls(likelihood, base, moved):
     """Conservative DPO is the smoothed sigmoid loss of TRL's CPOTrainer on log-ratios."""
     objective = Preference(likelihood, BETA, certainty=0.8)
-    examples = objective.read(PAIRS)
+    examples = read(objective, PAIRS)
     known = objective.scored(base, examples, lambda: None)
     ours = known.outcome(moved, examples).sums
     ratios = [
@@ -179,7 +183,7 @@ def test_kto_is_trls(likelihood, base, moved, tmp_path):
     """Batches of KTO and their gradients are those of TRL's KTOTrainer on the same mismatched texts."""
     datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
     objective = UnpairedPreference(likelihood, 64, BETA)
-    examples = objective.read(VERDICTS)
+    examples = read(objective, VERDICTS)
     known = objective.scored(base, examples, lambda: None)
     batches = ([0, 1, 2, 3], [0, 1], [2, 3], [1, 2])
     ours = [known.outcome(moved, [examples[i] for i in batch]).sums.detach() for batch in batches]
@@ -218,7 +222,7 @@ def test_kto_is_trls(likelihood, base, moved, tmp_path):
 def test_ktos_divergence_counts(likelihood, base, moved):
     """Where the model has moved as a whole, z is above 0 and every loss is that of the paper with it."""
     objective = UnpairedPreference(likelihood, 64, BETA)
-    examples = objective.read(VERDICTS)
+    examples = read(objective, VERDICTS)
     # Seen from the moved model, the one before it is what has moved.
     known = objective.scored(moved, examples, lambda: None)
     texts = [known.reference[example.digest].text for example in examples]
@@ -235,7 +239,7 @@ def test_ktos_divergence_counts(likelihood, base, moved):
 def test_no_completion_pairs_with_a_later_row(likelihood, base):
     """A row is mismatched with the row before it, so training rows, which come first, never see a held-out one."""
     objective = UnpairedPreference(likelihood, 6, BETA)
-    examples = objective.read(VERDICTS)
+    examples = read(objective, VERDICTS)
     known = objective.scored(base, examples, lambda: None)
     texts = [known.reference[example.digest].text for example in examples]
     plain = likelihood.reader.tokenizer
@@ -253,7 +257,7 @@ def test_no_completion_pairs_with_a_later_row(likelihood, base):
 def test_the_supervised_term_adds_up(likelihood, base, moved, loss):
     """With sft the loss of a pair gains that much of the chosen completion's loss a token, whatever the loss is."""
     plain = Preference(likelihood, BETA, loss=losses.LOSSES[loss])
-    examples = plain.read(PAIRS)
+    examples = read(plain, PAIRS)
     known = plain.scored(base, examples, lambda: None)
     with torch.no_grad():
         more = replace(known, sft=0.5).outcome(moved, examples).sums - known.outcome(moved, examples).sums
@@ -287,7 +291,7 @@ def test_the_reward_models_loss_is_trls(llama_dir, bert_dir, tmp_path, kind):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     objective = RewardModel(ChatReader(tokenizer, 64), 8, CPU)
-    examples = objective.read(PAIRS)
+    examples = read(objective, PAIRS)
     ours = objective.outcome(model, examples).sums.detach()
     accumulate(model, objective, examples, lambda: None)
     slopes = gradients(model)

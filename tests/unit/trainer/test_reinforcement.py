@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 
 import peft
@@ -25,7 +26,13 @@ from cloister_workers.messages import (
 from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.method import AuxiliaryModel
+from cloister_workers.trainer.objectives.chat import ChatReader
+from cloister_workers.trainer.objectives.reward import RewardModel
 from cloister_workers.trainer.place import Workplace
+from cloister_workers.trainer.rewards import Task
+from cloister_workers.trainer.rewards.scorer import load_scorer
 from cloister_workers.trainer.spec import parse_spec
 from cloister_workers.trainer.steps import reinforcement
 from tiny_models import WORDS
@@ -161,6 +168,14 @@ def test_a_pause_keeps_what_was_learned(talker, tmp_path, new_recorder):
     assert 1.0 == evaluated(second, EvaluationPhase.AFTER)[MetricName.EVAL_REWARD]
 
 
+def test_gradients_may_go_unclipped(talker, tmp_path, recorder):
+    """Without clipping a step has no norm to tell, and the job goes on."""
+    run(spec_of(max_steps=2, max_grad_norm=0.0), talker, tmp_path, recorder, rows())
+    told = [message for message in recorder.messages if isinstance(message, Progress)]
+    assert all(message.metrics.get(MetricName.GRAD_NORM, 0.0) >= 0 for message in told)
+    assert 2 == len(recorder.losses())
+
+
 def test_a_cancelled_job_stops_at_once(talker, tmp_path, new_recorder):
     """Cancellation is noticed at the next step, and nothing is handed over."""
     stopped = new_recorder(cancel_at=3)
@@ -195,18 +210,23 @@ def test_other_checks_reward_too(talker, tmp_path, recorder, reward, check):
     assert before[MetricName.EVAL_REWARD_CI_HIGH] < after[MetricName.EVAL_REWARD_CI_LOW]
 
 
+def says(role, text):
+    return [{"role": role, "content": text}]
+
+
+def comparisons(count):
+    """Chats in which the rare answer is the better one."""
+    others = ["alpha", "bravo", "echo", "alpha"] * count
+    return [
+        {"prompt": says("user", prompt), "chosen": says("assistant", RARE), "rejected": says("assistant", other)}
+        for prompt, other in zip(prompts(count, 11), others[:count], strict=True)
+    ]
+
+
 def test_a_reward_model_judges(talker, tmp_path, new_recorder):
     """The second model of the job, made by a reward job, raises what its own score is of held-out answers."""
 
-    def says(role, text):
-        return [{"role": role, "content": text}]
-
-    pairs = b"\n".join(
-        json.dumps(
-            {"prompt": says("user", prompt), "chosen": says("assistant", RARE), "rejected": says("assistant", other)}
-        ).encode()
-        for prompt, other in zip(prompts(40, 11), ["alpha", "bravo", "7", "alpha"] * 10, strict=True)
-    )
+    pairs = b"\n".join(json.dumps(row).encode() for row in comparisons(40))
     asked = b"\n".join(json.dumps({"prompt": says("user", prompt)}).encode() for prompt in prompts(120))
     wanted = {"learning_rate": 0.01, "batch_size": 8, "micro_batch_size": 8, "max_seq_length": 16}
     judge = job_of("reward", wanted, talker, tmp_path, new_recorder(), pairs)
@@ -218,9 +238,25 @@ def test_a_reward_model_judges(talker, tmp_path, new_recorder):
     before, after = evaluated(learned, EvaluationPhase.BEFORE), evaluated(learned, EvaluationPhase.AFTER)
     assert before[MetricName.EVAL_REWARD_CI_HIGH] < after[MetricName.EVAL_REWARD_CI_LOW]
 
-    whole = job_of("reward", wanted, talker, tmp_path, new_recorder(), pairs, adapter={"full": {}})
-    folder = write_folder(read_bundle(io.BytesIO(whole.bundles[-1])), str(tmp_path / "judge"))
-    assert [] != run(spec_of({"reward": "model"}, max_steps=1), talker, tmp_path, new_recorder(), asked, folder).bundles
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_judge_scores_as_it_was_trained(talker, bert_dir, tmp_path, new_recorder, kind):
+    """A reward model of whole weights scores texts and chats as its own job did, and empty or endless answers too."""
+    folder = {"causal": talker, "encoder": bert_dir}[kind]
+    wanted = {"learning_rate": 0.002, "batch_size": 8, "micro_batch_size": 8, "max_seq_length": 32}
+    pairs = comparisons(40)
+    training = b"\n".join(json.dumps(row).encode() for row in pairs)
+    made = job_of("reward", wanted, folder, tmp_path, new_recorder(), training, adapter={"full": {}})
+    judge = write_folder(read_bundle(io.BytesIO(made.bundles[-1])), str(tmp_path / "judge"))
+    scorer = load_scorer(AuxiliaryModel(str(judge), ""), CPU, lambda: None)
+    tasks = [Task(row["prompt"], "", None) for row in pairs]
+    sides = [scorer(tasks, [row[side][0]["content"] for row in pairs]) for side in ("chosen", "rejected")]
+    reader = ChatReader(scorer.tokenizer, 32)
+    objective = RewardModel(reader, 8, CPU)
+    examples = [example for example in objective.read(pairs) if isinstance(example, Example)]
+    expected = objective.outcome(scorer.model, examples).predicted
+    assert torch.allclose(expected, torch.tensor(sides[0]) - torch.tensor(sides[1]), atol=1e-5)
+    assert all(map(math.isfinite, scorer([Task("alpha", "", None)] * 2, ["", "alpha " * 500])))
 
 
 def job_of(method, hyperparameters, model_dir, scratch, recorder, training, adapter=None):
@@ -274,6 +310,19 @@ def test_unusable_rows_are_refused_by_number(talker, tmp_path, recorder, reward,
     assert ((2, reason),) == told.errors
 
 
+def test_a_model_of_another_kind_is_refused(bert_dir, tmp_path, recorder):
+    """An encoder answers nothing: it is refused before anything is trained, a masked language model too."""
+    masked = tmp_path / "masked"
+    torch.manual_seed(1)
+    transformers.BertForMaskedLM(transformers.BertConfig.from_pretrained(bert_dir)).save_pretrained(masked)
+    transformers.AutoTokenizer.from_pretrained(bert_dir).save_pretrained(masked)
+    for folder, code in ((bert_dir, FailureCode.MODEL_INVALID), (masked, FailureCode.MODEL_UNSUPPORTED)):
+        with pytest.raises(TrainerError) as caught:
+            run(spec_of(), folder, tmp_path, recorder, rows())
+        assert code == caught.value.code
+    assert [] == recorder.losses()
+
+
 def test_settings_that_do_not_fit_are_refused(talker, tmp_path, recorder):
     """Batches that generations do not divide, no room for a prompt, a divergence without an adapter, too few rows."""
     for spec in (
@@ -281,6 +330,7 @@ def test_settings_that_do_not_fit_are_refused(talker, tmp_path, recorder):
         spec_of({"max_new_tokens": 16}),
         spec_of({"beta": 0.1}, adapter={"full": {}}),
         spec_of({"algorithm": "ppo"}),
+        spec_of(adapter={"lora": {"target_modules": ["lm_head", "q_proj"]}}),
         spec_of(data={"too_long": "truncate"}),
     ):
         with pytest.raises(SpecError):
@@ -296,3 +346,15 @@ def test_every_weight_can_learn(talker, tmp_path, recorder):
     assert 1.0 == evaluated(recorder, EvaluationPhase.AFTER)[MetricName.EVAL_REWARD]
     folder = write_folder(read_bundle(io.BytesIO(recorder.bundles[-1])), str(tmp_path / "result"))
     assert "_name_or_path" in transformers.AutoModelForCausalLM.from_pretrained(folder).config.to_dict()
+
+
+def test_an_adapter_is_trained_on_and_merged(talker, tmp_path, new_recorder):
+    """A job that starts from an adapter begins with what that one learned; merged, the result is whole weights."""
+    first = run(spec_of(n_epochs=3), talker, tmp_path, new_recorder(), rows())
+    merge = {"lora": {"rank": 8, "merge": True}}
+    spec = spec_of({"beta": 0.01}, adapter=merge, max_steps=2)
+    second = run(spec, talker, tmp_path, new_recorder(), rows(), layer=first.bundles[-1])
+    reward = MetricName.EVAL_REWARD
+    assert evaluated(first, EvaluationPhase.AFTER)[reward] == evaluated(second, EvaluationPhase.BEFORE)[reward]
+    assert 1.0 == evaluated(second, EvaluationPhase.AFTER)[reward]
+    assert "model.safetensors" in read_bundle(io.BytesIO(second.bundles[-1]))

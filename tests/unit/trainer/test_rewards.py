@@ -8,10 +8,19 @@ import socket
 
 import pytest
 
+from cloister_workers.errors import TookTooLong
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.rewards import Task, by_checks
 from cloister_workers.trainer.rewards.checks import exact_answer, json_schema, passes, regular_expression
-from cloister_workers.trainer.rewards.limit import TookTooLong, processor_limit
+from cloister_workers.trainer.rewards.limit import processor_limit
+
+
+def task(check):
+    return Task("", "", check)
+
+
+def judged(check, answer):
+    return passes(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +38,7 @@ from cloister_workers.trainer.rewards.limit import TookTooLong, processor_limit
 )
 def test_an_exact_answer_is_the_text_or_its_last_line(answer, passed):
     """Case, white space and compatible characters do not count; anything more or less does."""
-    assert passed == passes(exact_answer({"answer": "42 km"}), answer)
+    assert passed == judged(exact_answer({"answer": "42 km"}), answer)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ def test_an_exact_answer_is_the_text_or_its_last_line(answer, passed):
 )
 def test_an_expression_is_searched_for(pattern, answer, passed):
     """An expression passes where it is found, and stands for the whole answer only if it says so."""
-    assert passed == passes(regular_expression({"pattern": pattern}), answer)
+    assert passed == judged(regular_expression({"pattern": pattern}), answer)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +72,7 @@ def test_an_expression_is_searched_for(pattern, answer, passed):
 )
 def test_a_schema_judges_the_whole_answer(schema, answer, passed):
     """The answer must be JSON, all of it, and what the schema allows; a reference stays in the schema."""
-    assert passed == passes(json_schema({"schema": schema}), answer)
+    assert passed == judged(json_schema({"schema": schema}), answer)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +112,8 @@ DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in ran
 def test_a_check_that_would_never_end_is_not_passed(monkeypatch, kind, row, answer):
     """Catastrophic backtracking and references that double are stopped; the next check has all its time again."""
     monkeypatch.setattr("cloister_workers.trainer.rewards.checks.LIMIT", 0.05)
-    check = kind(row)
-    assert [0.0, 1.0] == by_checks([Task("", "", check), Task("", "", exact_answer({"answer": "7"}))], [answer, "7"])
+    tasks = [task(kind(row)), task(exact_answer({"answer": "7"}))]
+    assert [0.0, 1.0] == by_checks(tasks, [answer, "7"])
 
 
 def test_the_limit_leaves_nothing_behind():
@@ -126,4 +135,4 @@ def test_a_schema_never_opens_a_connection(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     schema = {"$schema": "http://127.0.0.1/draft", "$id": "http://127.0.0.1/", "$ref": "#/$defs/a"}
-    assert not passes(json_schema({"schema": schema}), "7")
+    assert not judged(json_schema({"schema": schema}), "7")

@@ -199,6 +199,12 @@ def test_schedules_equal_those_of_transformers():
             theirs.step()
 
 
+def test_interval_of_a_mean_is_students():
+    """Of 1, 2, 3, 4 the mean 2.5 has standard error 0.6455, and t of 3 degrees is 3.1824 at 97.5 %."""
+    assert pytest.approx((2.5 - 2.05426, 2.5 + 2.05426), abs=1e-5) == metrics.mean_interval([1.0, 2.0, 3.0, 4.0])
+    assert (3.0, 3.0) == metrics.mean_interval([3.0])
+
+
 def test_wilson_interval_is_the_published_one():
     """15 of 148 gives the interval of Newcombe 1998 (method 3), 0 of 20 starts at 0."""
     low, high = metrics.wilson_interval(15, 148)

@@ -4,12 +4,12 @@ arXiv:2402.14740).
 
 TRL samples, makes advantages and losses and walks through the prompts; optimiser and schedule are those of the
 training loop, so checkpoints are too. It is given models and prompts in memory, and writes nothing: no checkpoints, no
-model card, no completions, no reports; telemetry is off by the environment that `__main__` sets.
+model card, no completions, no reports; telemetry is off by the environment that `__main__` sets. What is not set here
+is as the pinned version of TRL has it: GRPO's loss is normalised over the step's tokens, rewards within their group.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,7 +171,7 @@ def _callback(span: Span, watch: Watch) -> Any:  # noqa: ANN401 - a class of tra
                 MetricName.GRAD_NORM: "grad_norm",
                 MetricName.LEARNING_RATE: "learning_rate",
             }
-            figures = {name: float(logs.get(key, math.nan)) for name, key in named.items()}
+            figures = {name: float(logs[key]) for name, key in named.items() if key in logs}
             watch.stepped(span.done + state.global_step, int(state.num_input_tokens_seen), figures)
 
     return Telling()

@@ -107,7 +107,7 @@ def _answers(model: Any, tokenizer: Any, texts: list[str], max_new_tokens: int) 
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=_ends(model, tokenizer),
         bos_token_id=tokenizer.bos_token_id,
     )
     encoded = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(model.device)
@@ -115,3 +115,10 @@ def _answers(model: Any, tokenizer: Any, texts: list[str], max_new_tokens: int) 
     with torch.no_grad():
         written = model.generate(input_ids=ids, attention_mask=mask, generation_config=wanted)
     return [str(text) for text in tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)]
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401
+    """Every token that ends an answer: the tokenizer's, and those that the model names, as TRL has it."""
+    named = model.generation_config.eos_token_id
+    found = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return sorted(int(token) for token in found if token is not None)

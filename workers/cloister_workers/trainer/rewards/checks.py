@@ -19,8 +19,9 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cloister_workers.errors import TookTooLong
 from cloister_workers.messages import RowReason
-from cloister_workers.trainer.rewards.limit import TookTooLong, processor_limit
+from cloister_workers.trainer.rewards.limit import processor_limit
 from cloister_workers.trainer.rows import text_of
 
 LIMIT = 0.5  # seconds of processor time

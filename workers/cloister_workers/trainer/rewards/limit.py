@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
-class TookTooLong(Exception):
-    """A check computed for longer than it may."""
+from cloister_workers.errors import TookTooLong
 
 
 @contextmanager

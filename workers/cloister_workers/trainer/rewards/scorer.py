@@ -57,7 +57,7 @@ class Scorer:
 
 def load_scorer(found: AuxiliaryModel, device: torch.device, poll: Callable[[], object]) -> Scorer:
     """The second model of a job, which must be a reward model. Raises TrainerError MODEL_INVALID."""
-    own = found.adapter if (Path(found.adapter or ".") / "tokenizer.json").is_file() and found.adapter else found.folder
+    own = found.adapter if found.adapter and (Path(found.adapter) / "tokenizer.json").is_file() else found.folder
     tokenizer = load_tokenizer(own, padded=True, chat=True)
     base = load_classifier(found.folder, LABELS, int(tokenizer.pad_token_id), device)
     if found.adapter:
@@ -69,5 +69,7 @@ def load_scorer(found: AuxiliaryModel, device: torch.device, poll: Callable[[], 
         )
     else:
         model = base.model
-    longest = int(getattr(base.model.config, "max_position_embeddings", None) or 2**30)
+    # Some models count positions from 2 on, which their tokenizer knows.
+    positions = getattr(base.model.config, "max_position_embeddings", None) or 2**30
+    longest = min(int(positions), int(tokenizer.model_max_length))
     return Scorer(model.eval().requires_grad_(False), tokenizer, longest, device, poll)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cloister_workers.errors import Paused, SpecError, TrainerError
 from cloister_workers.messages import (
@@ -36,8 +37,7 @@ from cloister_workers.trainer.export import export_bundle
 from cloister_workers.trainer.job import JobHooks, make_setup, prepare
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Plan
-from cloister_workers.trainer.method import Setup, TrainingMethod
-from cloister_workers.trainer.model import load_causal
+from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
 from cloister_workers.trainer.objectives.pairs import refuse_truncation
 from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span, Watch, train_online
 from cloister_workers.trainer.optimiser import Optimiser
@@ -204,8 +204,8 @@ def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
     settings, wanted = read_settings(ReinforcementSettings, spec.settings), spec.hyperparameters
     batch, generations = wanted.batch_size, settings.generations
     check(batch % generations == 0, SpecField.BATCH_SIZE, f"a multiple of generations, {generations}", batch)
-    room = wanted.max_seq_length - settings.max_new_tokens
-    check(room > 0, SpecField.MAX_SEQ_LENGTH, f"more than max_new_tokens, {settings.max_new_tokens}", room)
+    length, new = wanted.max_seq_length, settings.max_new_tokens
+    check(length > new, SpecField.MAX_SEQ_LENGTH, f"more than max_new_tokens, {new}", length)
     if settings.beta and not isinstance(spec.adapter, Lora):
         raise SpecError(
             FailureCode.SPEC_INVALID,
@@ -232,8 +232,15 @@ def _plan(spec: TrainingSpec, settings: ReinforcementSettings, prompts: int) -> 
 
 def _model(spec: TrainingSpec, place: Workplace, layer: Layer | None) -> torch.nn.Module:
     torch.manual_seed(spec.seed)
-    base = load_causal(layer.model_dir(place.model_dir) if layer else place.model_dir, place.device)
+    # The check of packing is also what tells a model that sees what comes after a token.
+    base = load_packed(layer.model_dir(place.model_dir) if layer else place.model_dir, None, place.device)
     model: Any = attach(base, layer, spec.adapter)
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise SpecError(
+            FailureCode.ADAPTER_INVALID,
+            SpecField.TARGET_MODULES,
+            "target_modules name the output layer, on which TRL trains no adapter; leave it out",
+        )
     # Answers are written token by token and padded, which packed attention does not know.
     base.model.set_attn_implementation("sdpa")  # type: ignore[operator]
     for parameter in model.parameters():
