@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from cloister_workers.messages import MetricName, Metrics
+
 _Z95 = 1.959963984540054  # the standard normal's 97.5 % point
 
 
@@ -49,3 +51,15 @@ def perplexity(loss: float) -> float | None:
         return math.exp(loss)
     except OverflowError:
         return None
+
+
+def token_metrics(tokens: int, sums: Sequence[float], hits: Sequence[int]) -> Metrics:
+    """Metrics of an evaluation with `tokens` targets: the summed loss and the right tokens of each example."""
+    loss = sum(sums) / tokens
+    scores = {
+        MetricName.EVAL_LOSS: loss,
+        MetricName.EVAL_ROWS: float(len(sums)),
+        MetricName.EVAL_TOKEN_ACCURACY: sum(hits) / tokens,
+    }
+    wide = perplexity(loss)
+    return scores if wide is None else {**scores, MetricName.EVAL_PERPLEXITY: wide}

@@ -105,6 +105,14 @@ def load_causal(model_dir: str, device: torch.device) -> Base:
     return Base(model, (), "CAUSAL_LM")
 
 
+def load_sequence_to_sequence(model_dir: str, device: torch.device) -> Base:
+    """An encoder-decoder language model. Raises TrainerError MODEL_INVALID."""
+    model, report = _load(transformers.AutoModelForSeq2SeqLM, model_dir, device)
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise _invalid("its weights lack tensors of the architecture in config.json")
+    return Base(model, (), "SEQ_2_SEQ_LM")
+
+
 def _load(kind: Any, model_dir: str, device: torch.device, **settings: object) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """From rows of `messages`, or of `prompt` and `completion`, to tokens with the learned ones marked.
 
-`messages`: a list of {role, content}, roles system, user and assistant, through the tokenizer's chat
-template; what the template writes for each assistant turn after its generation prompt is learned. A tokenizer
-without a template gets `FALLBACK_TEMPLATE`, which then is exported with it. `prompt` and `completion`: two
+`messages`: a list of {role, content}, roles system, user, assistant and tool, through the tokenizer's chat
+template; what the template writes for each assistant turn after its generation prompt is learned, unless the turn has
+weight 0. `tools` beside them, and `tool_calls`, `tool_call_id` and `name` in them, go to the template as they are. A
+tokenizer without a template gets `FALLBACK_TEMPLATE`, which then is exported with it. `prompt` and `completion`: two
 texts, concatenated as they are with the tokenizer's special tokens and an end-of-text token; or two lists of
-messages, of which the completion's assistant turns are learned. Other keys are ignored.
+messages, of which the completion's assistant turns are learned. `source` and `target`: two texts, with a line end
+between them. Other keys are ignored.
+
+A row of more than max_seq_length tokens is refused; with `truncate` it loses tokens from the left of its prompt, but
+never one that is learned.
 
 Which tokens are learned is decided on characters: a token is learned if its first character belongs to a
 learned span.
@@ -30,8 +35,10 @@ FALLBACK_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
-_ROLES = frozenset({"system", "user", "assistant"})
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_PASSED = ("name", "tool_calls", "tool_call_id")  # what a template may know of a message beside role and content
 Span = tuple[int, int]
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,22 @@ class ChatReader:
 
     tokenizer: Any
     max_seq_length: int
+    truncate: bool = False
 
     def read(self, row: dict[str, object]) -> Example | RowReason:
+        tools = _tools(row)
+        if isinstance(tools, RowReason):
+            return tools
         if "messages" in row:
             messages = checked_messages(row["messages"])
-            return messages if isinstance(messages, RowReason) else self._chat(messages, 0)
+            return messages if isinstance(messages, RowReason) else self._chat(messages, 0, tools)
         if isinstance(row.get("prompt"), list):
-            return self._split_chat(row)
-        prompt, completion = text_of(row, "prompt"), text_of(row, "completion")
+            return self._split_chat(row, tools)
+        if "source" in row:
+            source, target = text_of(row, "source"), text_of(row, "target")
+            prompt, completion = (source if isinstance(source, RowReason) else source + "\n"), target
+        else:
+            prompt, completion = text_of(row, "prompt"), text_of(row, "completion")
         if isinstance(prompt, RowReason):
             return prompt
         if isinstance(completion, RowReason):
@@ -55,40 +70,41 @@ class ChatReader:
         spans = [(len(prompt), len(prompt) + len(completion))]
         return self._example(prompt + completion, spans, end=True, group=digest_of(prompt))
 
-    def _split_chat(self, row: dict[str, object]) -> Example | RowReason:
+    def _split_chat(self, row: dict[str, object], tools: list[Any] | None) -> Example | RowReason:
         prompt, completion = checked_messages(row["prompt"]), checked_messages(row.get("completion"))
         if isinstance(prompt, RowReason):
             return prompt
         if isinstance(completion, RowReason):
             return RowReason.MISSING_KEY if "completion" not in row else completion
-        return self._chat([*prompt, *completion], len(prompt))
+        return self._chat([*prompt, *completion], len(prompt), tools)
 
-    def _chat(self, messages: list[dict[str, str]], first: int) -> Example | RowReason:
+    def _chat(self, messages: list[Message], first: int, tools: list[Any] | None) -> Example | RowReason:
         """Learn the assistant turns from message `first` on."""
-        turns = [i for i, message in enumerate(messages) if i >= first and message["role"] == "assistant"]
+        turns = [i for i, message in enumerate(messages) if i >= first and _is_learned(message)]
+        messages = [{name: value for name, value in entry.items() if name != "weight"} for entry in messages]
         if not turns:
             return RowReason.NO_COMPLETION
         try:
-            text = self._render(messages, prompt=False)
-            spans = [span for turn in turns if (span := self._turn(messages, turn, text))]
+            text = self._render(messages, tools, prompt=False)
+            spans = [span for turn in turns if (span := self._turn(messages, turn, text, tools))]
         except TemplateError:
             return RowReason.TEMPLATE_REFUSED
         if not spans:
             return RowReason.TEMPLATE_REFUSED
         return self._example(text, spans, end=False, group=digest_of(messages[: turns[-1]]))
 
-    def _turn(self, messages: list[dict[str, str]], turn: int, text: str) -> Span | None:
+    def _turn(self, messages: list[Message], turn: int, text: str, tools: list[Any] | None) -> Span | None:
         """Where `text` holds this turn; None if the template writes it otherwise with what follows."""
-        before = self._render(messages[:turn], prompt=True)
-        after = self._render(messages[: turn + 1], prompt=False)
+        before = self._render(messages[:turn], tools, prompt=True)
+        after = self._render(messages[: turn + 1], tools, prompt=False)
         if not (text.startswith(after) and after.startswith(before) and len(after) > len(before)):
             return None
         return len(before), len(after)
 
-    def _render(self, messages: list[dict[str, str]], *, prompt: bool) -> str:
+    def _render(self, messages: list[Message], tools: list[Any] | None, *, prompt: bool) -> str:
         if not messages:
             return ""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
         return str(text)
 
     def _example(self, text: str, spans: Sequence[Span], *, end: bool, group: bytes) -> Example | RowReason:
@@ -104,27 +120,59 @@ class ChatReader:
                 tokens.append(eos)
                 learned.append(0)
             learned[-1] = 1
-        if len(tokens) > self.max_seq_length:
-            return RowReason.TOO_LONG
         if not any(learned[1:]):
             return RowReason.NO_COMPLETION
-        return Example(tokens=tokens, learned=bytes(learned), group=group, digest=digest_of(text, list(spans)))
+        excess = len(tokens) - self.max_seq_length
+        # One token stays before the first that is learned: it is what that one is predicted from.
+        if excess > 0 and not (self.truncate and excess < learned.index(1)):
+            return RowReason.TOO_LONG
+        cut = max(0, excess)
+        return Example(
+            tokens=tokens[cut:],
+            learned=bytes(learned[cut:]),
+            group=group,
+            digest=digest_of(text, list(spans)),
+            truncated=cut > 0,
+        )
 
 
-def checked_messages(value: object) -> list[dict[str, str]] | RowReason:
-    """`value` where it is a list of messages with known roles and texts, else the reason."""
+def _is_learned(message: Message) -> bool:
+    return bool(message["role"] == "assistant" and message.get("weight", 1) != 0)
+
+
+def _tools(row: dict[str, object]) -> list[Any] | RowReason | None:
+    tools = row.get("tools")
+    if tools is None:
+        return None
+    return tools if isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools) else RowReason.WRONG_TYPE
+
+
+def checked_messages(value: object) -> list[Message] | RowReason:
+    """A list of messages with what a chat template may know of them, or why it is none."""
     if not isinstance(value, list):
         return RowReason.WRONG_TYPE
-    messages = []
+    messages: list[Message] = []
     for entry in value:
-        if not isinstance(entry, dict):
-            return RowReason.WRONG_TYPE
-        if "role" not in entry or "content" not in entry:
-            return RowReason.MISSING_KEY
-        content = checked_text(entry["content"])
-        if isinstance(content, RowReason):
-            return content
-        if not isinstance(entry["role"], str) or entry["role"] not in _ROLES:
-            return RowReason.UNKNOWN_ROLE
-        messages.append({"role": entry["role"], "content": content})
+        message = _message(entry)
+        if isinstance(message, RowReason):
+            return message
+        messages.append(message)
     return messages or RowReason.EMPTY_TEXT
+
+
+def _message(entry: object) -> Message | RowReason:
+    if not isinstance(entry, dict):
+        return RowReason.WRONG_TYPE
+    calls = entry.get("tool_calls")
+    if "role" not in entry or ("content" not in entry and not calls):
+        return RowReason.MISSING_KEY
+    # A turn that calls a tool may say nothing beside.
+    content = "" if calls and not entry.get("content") else checked_text(entry["content"])
+    if isinstance(content, RowReason):
+        return content
+    if not isinstance(entry["role"], str) or entry["role"] not in _ROLES:
+        return RowReason.UNKNOWN_ROLE
+    if entry.get("weight", 1) not in (0, 1) or not isinstance(calls or [], list):
+        return RowReason.WRONG_TYPE
+    message = {"role": entry["role"], "content": content, **{name: entry[name] for name in _PASSED if entry.get(name)}}
+    return {**message, "weight": entry["weight"]} if "weight" in entry else message

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from cloister_workers.messages import Metrics, RowReason
 from cloister_workers.trainer.example import Example, Outcome, digest_of
-from cloister_workers.trainer.objectives.supervised import token_metrics
+from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.rows import text_of
 
 _LABEL = b"cloister/masks/v1"

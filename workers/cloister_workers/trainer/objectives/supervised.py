@@ -8,21 +8,25 @@ never a target. How rows become text is in `chat.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from cloister_workers.messages import MetricName, Metrics, RowReason
+from cloister_workers.messages import Metrics, RowReason, SpecField
 from cloister_workers.trainer import metrics
+from cloister_workers.trainer.answer_metrics import NO_METRICS, SCORES
 from cloister_workers.trainer.cross_entropy import token_hits, token_losses
 from cloister_workers.trainer.decoder import hidden_states, output_head
 from cloister_workers.trainer.example import Example, Outcome
-from cloister_workers.trainer.method import Setup, TrainingMethod
+from cloister_workers.trainer.generation import Sampler
+from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
+from cloister_workers.trainer.model import Base, load_sequence_to_sequence
 from cloister_workers.trainer.objectives.chat import ChatReader
+from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
 from cloister_workers.trainer.packing import best_fit_decreasing
-from cloister_workers.trainer.spec import Method
+from cloister_workers.trainer.spec import TRUNCATE, Method, check, read_settings
 
 
 class Reader(Protocol):
@@ -30,6 +34,9 @@ class Reader(Protocol):
 
     @property
     def max_seq_length(self) -> int: ...
+
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: ANN401 - transformers' own type is dynamic
 
     def read(self, row: dict[str, object]) -> Example | RowReason: ...
 
@@ -41,6 +48,9 @@ class Supervised:
     reader: Reader
     row_tokens: int
     device: torch.device
+    metrics: str = NO_METRICS
+    """What generated answers are measured by: one of `answer_metrics.SCORES`, or nothing."""
+    max_new_tokens: int = 64
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
         return [self.reader.read(row) for row in rows]
@@ -90,26 +100,72 @@ class Supervised:
         places, targets, owners = torch.tensor(found, device=self.device).unbind(1)
         return places, targets, owners
 
+    def examine(
+        self, model: torch.nn.Module, examples: Sequence[Example], before_batch: Callable[[], object]
+    ) -> Metrics:
+        """Metrics of the generated last answers; their prompts are all that stands before."""
+        if self.metrics == NO_METRICS:
+            return {}
+        prompts, right = zip(*(_last_answer(example) for example in examples), strict=True)
+        answers = Sampler(model, self.reader.tokenizer, self.device, before_batch).continued(
+            prompts, self.max_new_tokens
+        )
+        return SCORES[self.metrics](answers, [[_text(self.reader.tokenizer, one)] for one in right])
+
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
-        return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
+        return metrics.token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
 
 
-def token_metrics(tokens: int, sums: Sequence[float], hits: Sequence[int]) -> Metrics:
-    """Metrics of an evaluation with `tokens` targets: the summed loss and the right tokens of each example."""
-    loss = sum(sums) / tokens
-    scores = {
-        MetricName.EVAL_LOSS: loss,
-        MetricName.EVAL_ROWS: float(len(sums)),
-        MetricName.EVAL_TOKEN_ACCURACY: sum(hits) / tokens,
-    }
-    perplexity = metrics.perplexity(loss)
-    return scores if perplexity is None else {**scores, MetricName.EVAL_PERPLEXITY: perplexity}
+def _last_answer(example: Example) -> tuple[list[int], list[int]]:
+    """The tokens before the last run of learned ones, and that run."""
+    end = example.learned.rindex(1) + 1
+    start = example.learned.rindex(0, 0, end) + 1
+    return example.tokens[:start].tolist(), example.tokens[start:end].tolist()
 
 
-def _objective(setup: Setup) -> Supervised:
-    wanted = setup.hyperparameters
-    reader = ChatReader(setup.tokenizer, wanted.max_seq_length)
-    return Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, setup.device)
+def _text(tokenizer: Any, tokens: Sequence[int]) -> str:  # noqa: ANN401
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
 
-METHOD = TrainingMethod(name=Method.SUPERVISED, objective=_objective, chat=True)
+@dataclass(frozen=True)
+class Settings:
+    """The method's own."""
+
+    metrics: str = NO_METRICS
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        known = (NO_METRICS, *SCORES)
+        check(self.metrics in known, SpecField.METHOD, f"metrics as one of {known}", self.metrics)
+        check(1 <= self.max_new_tokens <= 8192, SpecField.METHOD, "max_new_tokens from 1 to 8192", self.max_new_tokens)
+
+
+def _objective(setup: Setup) -> Supervised | SequenceToSequence:
+    wanted, settings = setup.hyperparameters, read_settings(Settings, setup.settings)
+    if setup.config.is_encoder_decoder:
+        return SequenceToSequence(
+            setup.tokenizer,
+            wanted.max_seq_length,
+            wanted.micro_batch_size,
+            setup.device,
+            truncate=setup.too_long == TRUNCATE,
+            metrics=settings.metrics,
+            max_new_tokens=settings.max_new_tokens,
+        )
+    reader = ChatReader(setup.tokenizer, wanted.max_seq_length, setup.too_long == TRUNCATE)
+    return Supervised(
+        reader,
+        wanted.micro_batch_size * wanted.max_seq_length,
+        setup.device,
+        settings.metrics,
+        settings.max_new_tokens,
+    )
+
+
+def _load(model_dir: str, objective: Supervised | SequenceToSequence, device: torch.device) -> Base:
+    if isinstance(objective, SequenceToSequence):
+        return load_sequence_to_sequence(model_dir, device)
+    return load_packed(model_dir, objective, device)
+
+
+METHOD = TrainingMethod(name=Method.SUPERVISED, objective=_objective, load=_load, padded=True, chat=True)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model goes on to say: the likeliest tokens, or tokens drawn at a temperature by a seed.
+
+Of causal models, prompts of one length go through together, so nothing is padded and an answer does not hang on its
+neighbours. Of encoder-decoders the sources are padded and masked. What is drawn for a prompt depends on the seed and on
+the tokens of that prompt alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cloister_workers.trainer.debias.subjects.forward import padded, undisturbed, unwrapped
+
+_AT_ONCE = 32  # prompts of one forward pass
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A causal or sequence-to-sequence model that answers prompts."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    device: torch.device
+    poll: Callable[[], object]
+    """Called before every forward pass; may raise to stop."""
+    seed: int = 0
+    temperature: float = 0.0
+    """0: the likeliest token."""
+
+    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+        """At most so many tokens after each prompt, to the end-of-text token, as text without white space around.
+
+        Draws no random numbers of torch's own generator, and leaves the model as it was.
+        """
+        found = [""] * len(prompts)
+        with undisturbed(self.model, self.device):
+            for places in self._batches(prompts):
+                made = self._continued([list(prompts[place]) for place in places], max_new_tokens)
+                for place, tokens in zip(places, made, strict=True):
+                    found[place] = str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return found
+
+    def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        if self._encodes():
+            return [order[start : start + _AT_ONCE] for start in range(0, len(order), _AT_ONCE)]
+        batches: list[list[int]] = []
+        for place in order:
+            same = batches and len(prompts[batches[-1][0]]) == len(prompts[place]) and len(batches[-1]) < _AT_ONCE
+            if same:
+                batches[-1].append(place)
+            else:
+                batches.append([place])
+        return batches
+
+    def _encodes(self) -> bool:
+        return bool(unwrapped(self.model).config.is_encoder_decoder)
+
+    def _continued(self, rows: list[list[int]], count: int) -> list[list[int]]:
+        ends, draws = self._ends(), [self._generator(row) for row in rows]
+        made: list[list[int]] = [[] for _ in rows]
+        open_rows = set(range(len(rows)))
+        given, tokens = self._begun(rows)
+        past = None
+        for _ in range(count):
+            self.poll()
+            name = "decoder_input_ids" if given else "input_ids"
+            out = self.model(**given, **{name: tokens}, past_key_values=past, use_cache=True)
+            past, logits = out.past_key_values, out.logits[:, -1].float().cpu()
+            chosen = [self._next(scores, draw) for scores, draw in zip(logits, draws, strict=True)]
+            for row, token in enumerate(chosen):
+                if row in open_rows and token in ends:
+                    open_rows.remove(row)
+                elif row in open_rows:
+                    made[row].append(token)
+            if not open_rows:
+                break
+            tokens = torch.tensor([[token] for token in chosen], device=self.device)
+        return made
+
+    def _begun(self, rows: list[list[int]]) -> tuple[dict[str, Any], torch.Tensor]:
+        """What every step is given, and the tokens of the first: of an encoder-decoder the encoded sources, and the
+        token that its decoder starts with.
+        """
+        if not self._encodes():
+            return {}, torch.tensor(rows, device=self.device)
+        inner = unwrapped(self.model)
+        batch = padded(rows, int(self.tokenizer.pad_token_id), self.device)
+        self.poll()
+        encoded = inner.get_encoder()(**batch)
+        start = inner.config.decoder_start_token_id
+        first = torch.full((len(rows), 1), int(start), device=self.device)
+        return {"encoder_outputs": encoded, "attention_mask": batch["attention_mask"]}, first
+
+    def _next(self, logits: torch.Tensor, draw: torch.Generator) -> int:
+        if self.temperature == 0:
+            return int(logits.argmax())
+        chances = (logits.double() / self.temperature).softmax(-1)
+        return int(torch.multinomial(chances, 1, generator=draw))
+
+    def _generator(self, prompt: Sequence[int]) -> torch.Generator:
+        digest = hashlib.sha256(repr((self.seed, list(prompt))).encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
+
+    def _ends(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        stated = getattr(getattr(unwrapped(self.model), "generation_config", None), "eos_token_id", None)
+        listed = stated if isinstance(stated, list) else [stated]
+        return frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)

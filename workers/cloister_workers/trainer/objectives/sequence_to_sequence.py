@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Supervised fine-tuning of an encoder-decoder such as T5 or BART: rows of `source` and `target`, or of `prompt` and
+`completion` that are texts.
+
+The encoder reads the source, the decoder learns the target with its end-of-text token, both with the tokenizer's
+special tokens. A batch is padded; padded targets cost nothing. A source of more than max_seq_length tokens is refused,
+or cut at its end with `truncate`; a target of more is always refused. In an `Example`, `tokens` is the source and
+`other` the target.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from cloister_workers.messages import Metrics, RowReason
+from cloister_workers.trainer.answer_metrics import NO_METRICS, SCORES
+from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.generation import Sampler
+from cloister_workers.trainer.metrics import token_metrics
+from cloister_workers.trainer.padding import least_padding
+from cloister_workers.trainer.rows import text_of
+
+_NO_TARGET = -100  # what transformers calls a place without a target
+
+
+@dataclass(frozen=True)
+class SequenceToSequence:
+    """Source to target."""
+
+    tokenizer: Any
+    max_seq_length: int
+    micro_batch_size: int
+    device: torch.device
+    truncate: bool = False
+    metrics: str = NO_METRICS
+    """What generated answers are measured by: one of `answer_metrics.SCORES`, or nothing."""
+    max_new_tokens: int = 64
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        return [self._example(row) for row in rows]
+
+    def _example(self, row: dict[str, object]) -> Example | RowReason:
+        names = ("source", "target") if "source" in row or "prompt" not in row else ("prompt", "completion")
+        source, target = (text_of(row, name) for name in names)
+        if isinstance(source, RowReason):
+            return source
+        if isinstance(target, RowReason):
+            return target
+        given = self.tokenizer(source)["input_ids"]
+        wanted = self.tokenizer(text_target=target)["input_ids"]
+        end = self.tokenizer.eos_token_id
+        if end is not None and wanted[-1:] != [end]:
+            wanted = [*wanted, end]
+        cut = len(given) > self.max_seq_length
+        if len(wanted) > self.max_seq_length or (cut and not self.truncate):
+            return RowReason.TOO_LONG
+        if cut:
+            given = self.tokenizer(source, truncation=True, max_length=self.max_seq_length)["input_ids"]
+        if not given:
+            return RowReason.EMPTY_TEXT
+        group, digest = digest_of(source), digest_of(source, target)
+        answer = Example(tokens=array("i", wanted), group=group, digest=digest)
+        return Example(tokens=array("i", given), group=group, digest=digest, truncated=cut, other=answer)
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        groups = least_padding([example.size for example in batch], self.micro_batch_size)
+        return [[batch[index] for index in group] for group in groups]
+
+    def with_micro_batch(self, size: int) -> SequenceToSequence:
+        return replace(self, micro_batch_size=size)
+
+    def weight(self, example: Example) -> int:
+        return len(_target(example))
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        ids, mask = self._padded([example.tokens.tolist() for example in examples], int(self.tokenizer.pad_token_id))
+        labels, _ = self._padded([_target(example).tolist() for example in examples], _NO_TARGET)
+        logits = model(input_ids=ids, attention_mask=mask, labels=labels).logits.float()
+        losses = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=_NO_TARGET)
+        hits = (logits.detach().argmax(-1) == labels) & (labels != _NO_TARGET)
+        return Outcome(losses.sum(1), hits.sum(1))
+
+    def examine(
+        self, model: torch.nn.Module, examples: Sequence[Example], before_batch: Callable[[], object]
+    ) -> Metrics:
+        """Metrics of the generated targets."""
+        if self.metrics == NO_METRICS:
+            return {}
+        sampler = Sampler(model, self.tokenizer, self.device, before_batch)
+        answers = sampler.continued([example.tokens.tolist() for example in examples], self.max_new_tokens)
+        right = [
+            [str(self.tokenizer.decode(_target(example).tolist(), skip_special_tokens=True)).strip()]
+            for example in examples
+        ]
+        return SCORES[self.metrics](answers, right)
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+        return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
+
+    def _padded(self, rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows [n, longest] padded at the right, and where they are not, both int64."""
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        return ids, mask
+
+
+def _target(example: Example) -> array[int]:
+    if example.other is None:
+        raise AssertionError("an example of a sequence-to-sequence objective has a target")
+    return example.other.tokens
