@@ -202,7 +202,7 @@ def test_only_the_completion_is_learned(reader):
         ({"prompt": [], "completion": []}, RowReason.EMPTY_TEXT),
         ({"messages": "alpha"}, RowReason.WRONG_TYPE),
         ({"messages": [{"role": "user"}]}, RowReason.MISSING_KEY),
-        ({"messages": [{"role": "tool", "content": "x"}]}, RowReason.UNKNOWN_ROLE),
+        ({"messages": [{"role": "critic", "content": "x"}]}, RowReason.UNKNOWN_ROLE),
         ({"messages": [{"role": [], "content": "x"}]}, RowReason.UNKNOWN_ROLE),
         ({"messages": [{"role": "user", "content": "x"}]}, RowReason.NO_COMPLETION),
         ({"prompt": "alpha " * 70, "completion": "bravo"}, RowReason.TOO_LONG),
