@@ -28,8 +28,8 @@ class Predictor:
 class Mixture:
     """share * T^2 * KL + (1 - share) * cross-entropy (Hinton et al. 2015, arXiv:1503.02531, 2), nats a token.
 
-    With p = softmax(teacher / T) and q = softmax(student / T), KL is KL(p || q), or reversed KL(q || p) (Gu et al. 2024,
-    arXiv:2306.08543).
+    With p = softmax(teacher / T) and q = softmax(student / T), KL is KL(p || q), or reversed KL(q || p) (Gu et al.
+    2024, arXiv:2306.08543).
     """
 
     temperature: float = 1.0
@@ -37,8 +37,8 @@ class Mixture:
     reverse: bool = False
 
     def losses(self, student: Predictor, teacher: Predictor, targets: torch.Tensor) -> torch.Tensor:
-        """Of each token, float32 [n], from targets int64 [n]. Gradients go to the student alone. Where one vocabulary is
-        padded to more entries than the other, the divergence is over those of both.
+        """Of each token, float32 [n], from targets int64 [n]. Gradients go to the student alone. Where one vocabulary
+        is padded to more entries than the other, the divergence is over those of both.
         """
         parts = zip(
             torch.split(student.states, CHUNK),

@@ -113,8 +113,14 @@ def load_masked(model_dir: str, device: torch.device) -> Base:
     lacking = sorted(report["missing_keys"])
     if report["mismatched_keys"] or any(key.startswith(f"{model.base_model_prefix}.") for key in lacking):
         raise _invalid("its weights lack tensors of the architecture in config.json")
-    leaves = {name for name, module in model.named_modules() if not any(module.children())}
-    return Base(model, tuple(sorted({key.rpartition(".")[0] for key in lacking} & leaves)))
+    fresh = [name for name, module in model.named_modules() if _all_of(name, module) <= set(lacking)]
+    return Base(model, tuple(sorted(fresh)))
+
+
+def _all_of(name: str, module: torch.nn.Module) -> set[str]:
+    """The tensors of a module without parts, by their names in the model; of others {""}, which nothing holds."""
+    names = {f"{name}.{key}" for key, _ in module.named_parameters()}
+    return names if names and not any(module.children()) else {""}
 
 
 def draw_causal(config: Any, device: torch.device) -> Base:  # noqa: ANN401

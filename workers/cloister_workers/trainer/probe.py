@@ -43,7 +43,7 @@ def settle_packing(model: torch.nn.Module, device: torch.device) -> None:
         return
     if not _agrees(model, PADDED, _prefix_difference, device):
         raise _unsupported(
-            "its predictions depend on tokens that come later; use a plain decoder such as Llama or Qwen, or a masked objective"
+            "its predictions depend on tokens that come later; use a decoder such as Llama or Qwen, or masked tokens"
         )
 
 

@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 
 from cloister_workers.messages import Metrics, RowReason
+from cloister_workers.trainer.debias.subjects.forward import narrowed
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.objectives.supervised import token_metrics
 from cloister_workers.trainer.rows import text_of
@@ -91,11 +92,13 @@ class MaskedLanguageModel:
             targets = zip(example.tokens, example.learned, strict=True)
             labels.append([token if mark else -100 for token, mark in targets] + [-100] * rest)
         true = torch.tensor(labels, device=self.device)
-        logits = model(
-            input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
-        ).logits
         owners, places = (true != -100).nonzero(as_tuple=True)
-        found, wanted = logits[owners, places].float(), true[owners, places]
+        with narrowed(model, lambda hidden: hidden[owners, places][None]):
+            logits = model(
+                input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
+            ).logits
+        narrow = logits.shape[:2] == (1, len(owners))
+        found, wanted = (logits[0] if narrow else logits[owners, places]).float(), true[owners, places]
         losses = functional.cross_entropy(found, wanted, reduction="none")
         sums = torch.zeros(len(examples), device=self.device).index_add(0, owners, losses)
         hits = (found.detach().argmax(-1) == wanted).long()
