@@ -62,13 +62,13 @@ def read_dataset(
             if isinstance(made, RowReason):
                 problems.append((number, made))
                 continue
-            repeated = made.digest in seen
+            repeated = made[0].digest in seen
             duplicates += repeated
             if repeated and reading.reject_duplicates:
                 problems.append((number, RowReason.DUPLICATE))
                 continue
-            seen.add(made.digest)
-            examples.append(replace(made, row=number, replayed=role is DatasetRole.REPLAY))
+            seen.add(made[0].digest)
+            examples += [replace(piece, row=number, replayed=role is DatasetRole.REPLAY) for piece in made]
     return Dataset(role, tuple(examples), total, duplicates, tuple(problems))
 
 
@@ -82,7 +82,10 @@ def _chunks(stream: BinaryIO) -> Iterator[list[Row | RowProblem]]:
         ) from error
 
 
-def _examples(chunk: list[Row | RowProblem], objective: Objective) -> Iterator[tuple[int, Example | RowReason]]:
+def _examples(
+    chunk: list[Row | RowProblem], objective: Objective
+) -> Iterator[tuple[int, tuple[Example, ...] | RowReason]]:
     made = iter(objective.read([row.value for row in chunk if isinstance(row, Row)]))
     for row in chunk:
-        yield row.number, next(made) if isinstance(row, Row) else row.reason
+        found = next(made) if isinstance(row, Row) else row.reason
+        yield row.number, (found,) if isinstance(found, Example) else found

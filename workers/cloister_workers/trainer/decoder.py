@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A causal model's decoder and output head, run on packed sequences; adapters of peft stay in force."""
+"""A causal model's decoder and output head, run on packed sequences; adapters of peft stay in force.
+
+A model whose attention is not the packed one runs padded (`probe.settle_packing` decides): its logits then stand in the
+place of the hidden states, and its output head changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from cloister_workers.trainer.attention import NAME
 from cloister_workers.trainer.packing import cumulative_lengths, position_ids
+from cloister_workers.trainer.padded import padded_logits
 
 
 def hidden_states(
@@ -15,6 +21,8 @@ def hidden_states(
 ) -> torch.Tensor:
     """Last hidden states [1, T, h] of the sequences with these lengths, concatenated in `tokens`."""
     causal = _causal(model)
+    if not _packed(causal):
+        return padded_logits(causal, tokens, lengths, device)
     decoder = getattr(causal, str(causal.base_model_prefix))
     states: torch.Tensor = decoder(
         input_ids=torch.tensor([list(tokens)], device=device),
@@ -28,8 +36,15 @@ def hidden_states(
 
 def output_head(model: torch.nn.Module) -> torch.nn.Module:
     """The layer from hidden states to logits."""
-    head: torch.nn.Module = _causal(model).get_output_embeddings()  # type: ignore[operator]
+    causal = _causal(model)
+    if not _packed(causal):
+        return torch.nn.Identity()
+    head: torch.nn.Module = causal.get_output_embeddings()  # type: ignore[operator]
     return head
+
+
+def _packed(causal: torch.nn.Module) -> bool:
+    return getattr(causal.config, "_attn_implementation", None) == NAME
 
 
 def _causal(model: torch.nn.Module) -> torch.nn.Module:

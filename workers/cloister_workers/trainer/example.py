@@ -19,7 +19,7 @@ class Example:
     as `masked_language_model` says. `label` is the class (classification; else empty). `group` is the digest of the
     input, `digest` that of input and answer. `other` is a second sequence to compare with: what a preference
     rejects, the other text of a pair. `row` is the number of the row in its file, from 1 (0: of none), `replayed`
-    whether that file is the replay dataset's.
+    whether that file is the replay dataset's, `piece` counts the examples that one row was cut into, from 0.
     """
 
     tokens: array[int]
@@ -31,6 +31,7 @@ class Example:
     other: Example | None = None
     row: int = 0
     replayed: bool = False
+    piece: int = 0
 
     @property
     def size(self) -> int:

@@ -89,8 +89,10 @@ def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Sessi
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
     method = training_method(spec.method)
     layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
-    tokenizer = method.tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir)
     with stage(session, Stage.VALIDATE):
+        own = method.vocabulary(spec, place.model_dir, inputs)
+        folder = layer.tokenizer_dir(place.model_dir) if layer else place.model_dir
+        tokenizer, inputs = own or (method.tokenizer(folder), inputs)
         setup = make_setup(spec, tokenizer, place, layer)
         objective, parts = prepare(spec, method, setup, inputs, session)
     model = build_model(spec, place, objective, layer)
@@ -181,6 +183,8 @@ def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Laye
         seed=spec.seed,
         too_long=spec.data.too_long,
         labels=layer.labels if layer else (),
+        adapter=spec.adapter,
+        continued=layer is not None,
     )
 
 
@@ -287,7 +291,7 @@ def _rows(dataset: Dataset, used: tuple[Example, ...], classes: int) -> Rows:
     return Rows(
         dataset=dataset.role,
         total=dataset.total,
-        used=len(used),
+        used=sum(example.piece == 0 for example in used),
         duplicates=dataset.duplicates,
         truncated=sum(example.truncated for example in used),
         tokens=sum(len(example.tokens) for example in used),

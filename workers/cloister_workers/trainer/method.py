@@ -9,18 +9,21 @@ A method is one file of `objectives/`: its objective, a frozen dataclass of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
 
+from cloister_workers.messages import DatasetRole
+from cloister_workers.trainer.byte_pairs import OFFSET, like_roberta
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.model import Base, load_causal, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
-from cloister_workers.trainer.probe import check_packing
-from cloister_workers.trainer.spec import Hyperparameters, Method
+from cloister_workers.trainer.probe import settle_packing
+from cloister_workers.trainer.spec import Adapter, Hyperparameters, Lora, Method, TrainingSpec
 
 T = TypeVar("T", bound=Objective)
+Streams = Mapping[DatasetRole, BinaryIO]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,18 @@ class Setup:
     """What the specification says of rows of more than max_seq_length tokens: truncate, refuse, or nothing."""
     labels: tuple[str, ...] = ()
     """The classes of a version that is trained on, in the order of its logits."""
+    adapter: Adapter = field(default_factory=Lora)
+    """What of the model is trained."""
+    continued: bool = False
+    """Whether the job starts from a version, not from a base model."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sequence at most: what is wanted, and what tokenizer and position table take."""
+        wanted = self.hyperparameters.max_seq_length
+        table = getattr(self.config, "max_position_embeddings", None) or wanted
+        positions = table - OFFSET if like_roberta(self.config) else table
+        return int(min(wanted, positions, self.tokenizer.model_max_length))
 
 
 @dataclass(frozen=True)
@@ -72,10 +87,17 @@ def _unchanged(objective: T, _: object) -> T:
     return objective
 
 
+def _given(_: TrainingSpec, __: str, ___: Streams) -> None:
+    return None
+
+
 def load_packed(model_dir: str, objective: object, device: torch.device) -> Base:  # noqa: ARG001 - one shape for all
-    """A causal model for objectives that pack. Raises TrainerError MODEL_INVALID, MODEL_UNSUPPORTED."""
+    """A causal model for objectives that pack; where packing would change its results, it runs padded.
+
+    Raises TrainerError MODEL_INVALID, MODEL_UNSUPPORTED.
+    """
     base = load_causal(model_dir, device)
-    check_packing(base.model, device)
+    settle_packing(base.model, device)
     return base
 
 
@@ -92,6 +114,9 @@ class TrainingMethod(Generic[T]):
     """The objective once the training rows are read: what they alone tell, such as the classes. Raises TrainerError."""
     settled: Callable[[T, Settling], T] = _unchanged
     """The objective once the model is there, such as with the log-probabilities of the model as it starts."""
+    vocabulary: Callable[[TrainingSpec, str, Streams], tuple[Any, Streams] | None] = _given
+    """From the specification, the model's folder and the inputs: a tokenizer made of the rows, and the inputs with what
+    was read of them put back. None: the model's own is used. Raises SpecError."""
     padded: bool = False
     """Whether its batches are padded, so that the tokenizer must have a token for that."""
     chat: bool = False

@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from scipy import special
+
 from cloister_workers.messages import MetricName, Metrics
 
 _Z95 = 1.959963984540054  # the standard normal's 97.5 % point
@@ -24,14 +26,34 @@ def wilson_interval(hits: float, total: int) -> tuple[float, float]:
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of a mean by Student's t (Biometrika 6, 1908); of one value, that value."""
-    from scipy import stats
-
     mean, count = math.fsum(values) / len(values), len(values)
     if count < 2:
         return mean, mean
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
-    spread = float(stats.t.ppf(0.975, count - 1)) * error
+    spread = float(special.stdtrit(count - 1, 0.975)) * error
     return mean - spread, mean + spread
+
+
+def ratio_interval(
+    sums: Sequence[float], weights: Sequence[int], clusters: Sequence[bytes]
+) -> tuple[float, float] | None:
+    """The 95 % interval of sum(sums) / sum(weights), such as a mean token loss, where items of one cluster go together.
+
+    The ratio estimator's linearised variance over C clusters (Cochran 1977, Sampling Techniques, 6.4), and Student's t
+    with C - 1 degrees. None for fewer than two clusters.
+    """
+    totals: dict[bytes, list[float]] = {}
+    for cluster, part, weight in zip(clusters, sums, weights, strict=True):
+        entry = totals.setdefault(cluster, [0.0, 0.0])
+        entry[0] += part
+        entry[1] += weight
+    count, whole = len(totals), math.fsum(weights)
+    if count < 2:
+        return None
+    ratio = math.fsum(sums) / whole
+    spread = math.fsum((part - ratio * weight) ** 2 for part, weight in totals.values())
+    half = float(special.stdtrit(count - 1, 0.975)) * math.sqrt(count / (count - 1) * spread) / whole
+    return ratio - half, ratio + half
 
 
 def macro_f1(predicted: Sequence[int], true: Sequence[int]) -> float:

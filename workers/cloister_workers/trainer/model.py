@@ -113,6 +113,46 @@ def load_sequence_to_sequence(model_dir: str, device: torch.device) -> Base:
     return Base(model, (), "SEQ_2_SEQ_LM")
 
 
+def load_masked(model_dir: str, device: torch.device) -> Base:
+    """A masked language model; where the folder holds a bare encoder, its head is fresh. Raises TrainerError
+    MODEL_INVALID.
+    """
+    model, report = _load(transformers.AutoModelForMaskedLM, model_dir, device)
+    lacking = sorted(report["missing_keys"])
+    if report["mismatched_keys"] or any(key.startswith(f"{model.base_model_prefix}.") for key in lacking):
+        raise _invalid("its weights lack tensors of the architecture in config.json")
+    fresh = [name for name, module in model.named_modules() if _all_of(name, module) <= set(lacking)]
+    return Base(model, tuple(sorted(fresh)))
+
+
+def _all_of(name: str, module: torch.nn.Module) -> set[str]:
+    """The tensors of a module without parts, by their names in the model; of others {""}, which nothing holds."""
+    names = {f"{name}.{key}" for key, _ in module.named_parameters()}
+    return names if names and not any(module.children()) else {""}
+
+
+def draw_causal(config: Any, device: torch.device) -> Base:  # noqa: ANN401
+    """A causal language model of random weights with packed attention. Raises TrainerError MODEL_INVALID."""
+    register()
+    model = _draw(transformers.AutoModelForCausalLM, config, device, attn_implementation=NAME)
+    return Base(model, (), "CAUSAL_LM")
+
+
+def draw_masked(config: Any, device: torch.device) -> Base:  # noqa: ANN401
+    """A masked language model of random weights. Raises TrainerError MODEL_INVALID."""
+    return Base(_draw(transformers.AutoModelForMaskedLM, config, device), ())
+
+
+def _draw(kind: Any, config: Any, device: torch.device, **settings: object) -> Any:  # noqa: ANN401
+    """Weights from torch's global generator, as the architecture initialises them."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model = kind.from_config(config, dtype=dtype, **settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise _invalid("its config.json does not describe a model as this method needs it") from error
+    return model.to(device)
+
+
 def _load(kind: Any, model_dir: str, device: torch.device, **settings: object) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:

@@ -15,8 +15,8 @@ from cloister_workers.trainer.example import Example, Outcome
 class Objective(Protocol):
     """What the loop needs to know of a method; it never looks into rows or models itself."""
 
-    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
-        """One example or reason per row."""
+    def read(self, rows: Sequence[dict[str, object]]) -> Sequence[Example | RowReason | tuple[Example, ...]]:
+        """One example or reason per row, or the examples that a long row was cut into: same group, `piece` counted."""
         ...
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:

@@ -111,7 +111,7 @@ class Retaining:
     divergence: Divergence
     strength: float
 
-    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+    def read(self, rows: Sequence[dict[str, object]]) -> Sequence[Example | RowReason | tuple[Example, ...]]:
         return self.inner.read(rows)
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:

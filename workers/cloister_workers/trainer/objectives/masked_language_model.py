@@ -4,8 +4,9 @@
 15 % of a text's tokens (at least one; never a special token) are targets; of these 80 % are masked, 10 % replaced by
 some token and 10 % kept. Which ones, follows from the seed and the text alone: positions in order of
 SHA-256("cloister/masks/v1" || u64be seed || text digest || u32be position), and what becomes of each from the same
-hash. So every epoch and every resumed run sees the same masks, and so do runs before and after. Texts are cut to
-max_seq_length tokens. Keys other than text are ignored.
+hash. So every epoch and every resumed run sees the same masks, and so do runs before and after. `read` cuts texts
+to max_seq_length tokens, special ones included; `pieces` cuts them into sequences of at most as many, of which all but
+the first have a digest of their own. Keys other than text are ignored.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch.nn import functional
 
 from cloister_workers.messages import Metrics, RowReason
+from cloister_workers.trainer.debias.subjects.forward import narrowed
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.rows import text_of
@@ -44,22 +46,34 @@ class MaskedLanguageModel:
         return [self._example(row) for row in rows]
 
     def _example(self, row: dict[str, object]) -> Example | RowReason:
+        found = self.pieces(row)
+        return found if isinstance(found, RowReason) else found[0]
+
+    def pieces(self, row: dict[str, object]) -> tuple[Example, ...] | RowReason:
+        """The whole text in order; the first of several is marked as truncated."""
         text = text_of(row, "text")
         if isinstance(text, RowReason):
             return text
-        whole = self.tokenizer(text, truncation=True, max_length=self.max_seq_length)["input_ids"]
-        special = self.tokenizer.get_special_tokens_mask(whole, already_has_special_tokens=True)
+        cuts = self.tokenizer(text, truncation=True, max_length=self.max_seq_length, return_overflowing_tokens=True)[
+            "input_ids"
+        ]
+        group = digest_of(text)
+        made: list[Example] = []
+        for cut in cuts:
+            digest, long = (digest_of(text, len(made)), False) if made else (group, len(cuts) > 1)
+            if learned := self._learned(cut, digest):
+                made.append(Example(array("i", cut), group, digest, learned, truncated=long, piece=len(made)))
+        return tuple(made) or RowReason.NO_COMPLETION
+
+    def _learned(self, tokens: Sequence[int], digest: bytes) -> bytes:
+        """What becomes of each token; empty where there are special tokens alone."""
+        special = self.tokenizer.get_special_tokens_mask(tokens, already_has_special_tokens=True)
         places = [place for place, mark in enumerate(special) if not mark]
-        if not places:
-            return RowReason.NO_COMPLETION
-        digest = digest_of(text)
         ranks = {place: self._hash(digest, place) for place in places}
-        count = max(1, round(self.share * len(places)))
-        learned = bytearray(len(whole))
-        for place in sorted(places, key=ranks.__getitem__)[:count]:
+        learned = bytearray(len(tokens))
+        for place in sorted(places, key=ranks.__getitem__)[: max(1, round(self.share * len(places)))]:
             learned[place] = _fate(ranks[place])
-        truncated = len(whole) == self.max_seq_length
-        return Example(array("i", whole), group=digest, digest=digest, learned=bytes(learned), truncated=truncated)
+        return bytes(learned) if places else b""
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         size = self.micro_batch_size
@@ -69,7 +83,7 @@ class MaskedLanguageModel:
         return sum(map(bool, example.learned))
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        width, pad = max(len(example.tokens) for example in examples), self.tokenizer.pad_token_id
+        width, pad = max(len(example.tokens) for example in examples), self.tokenizer.pad_token_id or 0
         ids, mask, labels = [], [], []
         for example in examples:
             rest = width - len(example.tokens)
@@ -78,11 +92,13 @@ class MaskedLanguageModel:
             targets = zip(example.tokens, example.learned, strict=True)
             labels.append([token if mark else -100 for token, mark in targets] + [-100] * rest)
         true = torch.tensor(labels, device=self.device)
-        logits = model(
-            input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
-        ).logits
         owners, places = (true != -100).nonzero(as_tuple=True)
-        found, wanted = logits[owners, places].float(), true[owners, places]
+        with narrowed(model, lambda hidden: hidden[owners, places][None]):
+            logits = model(
+                input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
+            ).logits
+        narrow = logits.shape[:2] == (1, len(owners))
+        found, wanted = (logits[0] if narrow else logits[owners, places]).float(), true[owners, places]
         losses = functional.cross_entropy(found, wanted, reduction="none")
         sums = torch.zeros(len(examples), device=self.device).index_add(0, owners, losses)
         hits = (found.detach().argmax(-1) == wanted).long()
