@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def with_input(opening: JobOpening, number: int, other: SealedObject) -> JobOpen
     return replace(opening, objects=tuple(objects))
 
 
-def layered(site: Site, **changes: object) -> tuple[Job, Sealed]:
+def layered(site: Site, **changes: Any) -> tuple[Job, Sealed]:  # noqa: ANN401 - fields of the manifest
     """A job on a version whose layer host-2 sealed; `changes` are fields of the layer's manifest."""
     layer = site.export(b"the layer", host="host-2", **changes)
     return site.job(layers=[layer]), layer

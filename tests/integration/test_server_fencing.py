@@ -86,7 +86,7 @@ def test_a_stale_worker_moves_nothing(live: ServedSite, job: Signed) -> None:
         lambda: host.workers.FinishJob(success(job, 1, half), timeout=30),
     ]
     assert ["LEASE_LOST"] * len(calls) == [refusal(call).reason for call in calls]
-    read = blobs_pb2.ReadBlobRequest(object_id=job.authorisation.training.id)
+    read = blobs_pb2.ReadBlobRequest(object_id=job.authorisation.inputs()[-1].id)
     assert "NOT_FOUND" == refusal(lambda: host.blobs.ReadBlob(read, timeout=30)).reason
     assert b"".join(part.data for part in live.caller("host-2").blobs.ReadBlob(read, timeout=30))
     made = registered(live, "host-2", job, 2)
@@ -98,7 +98,7 @@ def test_a_stale_worker_moves_nothing(live: ServedSite, job: Signed) -> None:
 def test_a_host_reads_only_what_its_lease_grants(live: ServedSite, job: Signed) -> None:
     """With a lease a host reads the job's inputs, and no other object of the same team."""
     other = push_dataset(live, "alice")
-    wanted = [job.authorisation.training.id, job.authorisation.model.id]
+    wanted = [job.authorisation.inputs()[-1].id, job.authorisation.model.id]
     host = live.caller("host-1")
     for object_id in wanted:
         assert list(host.blobs.ReadBlob(blobs_pb2.ReadBlobRequest(object_id=object_id), timeout=30))

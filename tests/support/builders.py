@@ -209,19 +209,27 @@ class Site:
         model: Sealed | None = None,
         training: Sealed | None = None,
         evaluation: Sealed | None = None,
+        replay: Sealed | None = None,
+        auxiliary: Sequence[Sealed] = (),
         layers: Sequence[Sealed] = (),
         spec: Mapping[str, object] | None = None,
+        untrained: bool = False,
         **changes: object,
     ) -> Job:
-        """A signed job; `changes` are fields of the authorisation."""
-        model, training = model or self.model(), training or self.dataset()
+        """A signed job; `changes` are fields of the authorisation, `auxiliary` a second model and its layer, and
+        `untrained` leaves the training rows out.
+        """
+        model = model or self.model()
+        training = None if untrained else training or self.dataset()
         policy = policy or self.policy()
-        inputs = tuple(item for item in (model, *layers, training, evaluation) if item is not None)
+        inputs = tuple(i for i in (model, *layers, *auxiliary, training, evaluation, replay) if i is not None)
         fields: dict[str, object] = {
             "model": model.id,
-            "training_dataset": training.id,
+            "training_dataset": "" if training is None else training.id,
             "validation_dataset": "",
             "evaluation_dataset": "" if evaluation is None else evaluation.id,
+            "replay_dataset": "" if replay is None else replay.id,
+            "auxiliary_model": auxiliary[-1].id if auxiliary else "",
             "suffix": "helpdesk",
             **(spec or {}),
         }
@@ -236,12 +244,15 @@ class Site:
             policy_sha256=policy.digest,
             model=model.reference,
             model_layers=tuple(layer.reference for layer in layers),
-            training=training.reference,
+            training=None if training is None else training.reference,
             validation=None,
             evaluation=None if evaluation is None else evaluation.reference,
             max_attempts=3,
             created_at=self.now - 30,
             expires_at=self.now + 5 * DAY,
+            replay=None if replay is None else replay.reference,
+            auxiliary=auxiliary[0].reference if auxiliary else None,
+            auxiliary_layers=tuple(layer.reference for layer in auxiliary[1:]),
         )
         authorisation = replace(authorisation, **changes)  # type: ignore[arg-type]  # a test names real fields
         return Job(authorisation, authorisation.sign(self.people[member].signing), text, policy, inputs)
@@ -310,8 +321,11 @@ class Site:
     def state(self, content: bytes = b"state", host: str = "host-1", **changes: object) -> Sealed:
         return self.seal("state", content, owner=host, **changes)  # type: ignore[arg-type]  # fields of the manifest
 
-    def export(self, content: bytes = b"export", host: str = "host-1", **changes: object) -> Sealed:
-        return self.seal("export", content, owner=host, **changes)  # type: ignore[arg-type]  # fields of the manifest
+    def export(
+        self, content: bytes = b"export", host: str = "host-1", layer: str = "adapter", **changes: object
+    ) -> Sealed:
+        fields: dict[str, object] = {"details": {"layer": layer}, **changes}
+        return self.seal("export", content, owner=host, **fields)  # type: ignore[arg-type]  # fields of the manifest
 
     def release(
         self,

@@ -69,6 +69,7 @@ class FakeProcess:
     def __init__(self, script: Script, spec: SandboxSpec) -> None:
         # On a copy: the agent closes its own descriptor after the start, as it does with a real process.
         self._socket = socket.socket(fileno=os.dup(spec.pass_fds[CONTROL_FD]))
+        self.auxiliary_path = None if spec.auxiliary_dir is None else "/auxiliary"
         self._code: int | None = None
         self._script = script
         self.side = TrainerSide(Channel(self._socket, Side.TRAINER), spec)

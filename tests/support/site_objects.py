@@ -171,6 +171,11 @@ def sign_job(
         "method": {"classification": {"hyperparameters": {"n_epochs": 1}}},
         "adapter": {"lora": {"rank": 8}},
     }
+    if changes.get("training", training.reference) is None:
+        del spec["training_dataset"]
+    spec |= {f"{role}_dataset": changes[role].id for role in ("evaluation", "replay") if role in changes}  # type: ignore[attr-defined]  # references
+    if "auxiliary" in changes:
+        spec["auxiliary_model"] = changes.get("auxiliary_version", changes["auxiliary"].id)  # type: ignore[attr-defined]
     spec |= {name: value for name, value in changes.items() if name in spec or name in ("metadata", "data")}
     data = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
     authorisation = Authorisation(
@@ -196,7 +201,14 @@ def sign_job(
 
 
 def artifact(
-    founded: Founded, host: str, job: Signed, attempt: int, kind: str = "export", *, step: int = 10
+    founded: Founded,
+    host: str,
+    job: Signed,
+    attempt: int,
+    kind: str = "export",
+    *,
+    step: int = 10,
+    layer: str = "adapter",
 ) -> tuple[Made, Statement]:
     """A checkpoint or result of a host, and the statement that it signs."""
     keys = founded.hosts[host]
@@ -211,9 +223,11 @@ def artifact(
         media_type=BUNDLE_MEDIA_TYPE,
         created_at=founded.now,
         expires_at=founded.now + 30 * DAY,
-        details={"job_id": job.id, "attempt": str(attempt), "step": str(step), "files_sha256": FILES},
+        details={"job_id": job.id, "attempt": str(attempt), "step": str(step), "files_sha256": FILES}
+        | ({"layer": layer} if kind == "export" else {}),
     )
-    made = seal(manifest, keys.signing, host_key_ids(founded))
+    person = founded.people[job.authorisation.member].key_id, founded.recovery[job.authorisation.team].recipient.key_id
+    made = seal(manifest, keys.signing, list(person) if kind == "report" else host_key_ids(founded))
     result = Result(
         kind=kind,
         job_id=job.id,
@@ -224,8 +238,8 @@ def artifact(
         object_id=made.id,
         trailer_sha256=made.sealed.trailer.digest,
         files_sha256=FILES,
-        metrics={"eval_accuracy": "0.9"} if kind == "export" else {},
-        metrics_before={"eval_accuracy": "0.1"} if kind == "export" else {},
+        metrics={} if kind == "state" else {"eval_accuracy": "0.9"},
+        metrics_before={} if kind == "state" else {"eval_accuracy": "0.1"},
         sandboxed=True,
         created_at=founded.now,
     )
@@ -235,7 +249,11 @@ def artifact(
 def artifact_request(
     job: Signed, attempt: int, made: Made, result: Statement, *, step: int = 10
 ) -> workers_pb2.CreateArtifactRequest:
-    kinds = {"state": workers_pb2.ARTIFACT_KIND_STATE, "export": workers_pb2.ARTIFACT_KIND_EXPORT}
+    kinds = {
+        "state": workers_pb2.ARTIFACT_KIND_STATE,
+        "export": workers_pb2.ARTIFACT_KIND_EXPORT,
+        "report": workers_pb2.ARTIFACT_KIND_REPORT,
+    }
     return workers_pb2.CreateArtifactRequest(
         job_id=job.id,
         attempt=attempt,
@@ -247,14 +265,19 @@ def artifact_request(
     )
 
 
-def success(job: Signed, attempt: int, made: Made) -> workers_pb2.FinishJobRequest:
+def success(
+    job: Signed, attempt: int, made: Made, layer: models_pb2.LayerKind.ValueType = models_pb2.LAYER_KIND_ADAPTER
+) -> workers_pb2.FinishJobRequest:
+    if made.manifest.kind == "report":
+        state = jobs_pb2.JOB_STATE_SUCCEEDED
+        return workers_pb2.FinishJobRequest(job_id=job.id, attempt=attempt, state=state, artifact_id=made.id)
     return workers_pb2.FinishJobRequest(
         job_id=job.id,
         attempt=attempt,
         state=jobs_pb2.JOB_STATE_SUCCEEDED,
         artifact_id=made.id,
         trained_tokens=1234,
-        layer_kind=models_pb2.LAYER_KIND_ADAPTER,
+        layer_kind=layer,
         layer_digest=FILES,
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloister.evidence.authorisation import Authorisation, ObjectReference
+from cloister.evidence.authorisation import AUTHORISATION_TYPE, Authorisation, ObjectReference
 from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
 from cloister.evidence.figures import Figure, Figures, Finding
 from cloister.evidence.manifest import Manifest, Trailer
@@ -41,6 +41,8 @@ ROOT, ALICE, ALICE_OLD, MALLORY, HOST = key(1), key(2), key(3), key(4), key(5)
 LOG = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([6]) * 32))
 FORGER = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32))
 SPEC = b'{"training_dataset":"d-1"}'
+MORE_SPEC = b'{"auxiliary_model":"j-0","replay_dataset":"d-2","training_dataset":"d-1"}'
+REPORT_SPEC = b'{"evaluation_dataset":"d-3"}'
 
 
 def roster() -> Roster:
@@ -107,6 +109,22 @@ AUTHORISATION = Authorisation(
     created_at=NOW - 100,
     expires_at=NOW + DAY,
 )
+MORE = dataclasses.replace(
+    AUTHORISATION,
+    spec_sha256=hashlib.sha256(MORE_SPEC).hexdigest(),
+    model_layers=(ObjectReference("o-2", "21" * 32), ObjectReference("o-3", "31" * 32)),
+    replay=ObjectReference("d-2", "22" * 32),
+    auxiliary=ObjectReference("m-2", "ee" * 32),
+    auxiliary_layers=(ObjectReference("o-4", "41" * 32),),
+)
+"""With replay rows, and an adapted version as second model."""
+REPORT = dataclasses.replace(
+    AUTHORISATION,
+    spec_sha256=hashlib.sha256(REPORT_SPEC).hexdigest(),
+    training=None,
+    evaluation=ObjectReference("d-3", "32" * 32),
+)
+"""An evaluation, which has no training rows."""
 RESULT = Result(
     kind="export",
     job_id="j-1",
@@ -175,6 +193,11 @@ def with_field(payload: bytes, **extra: object) -> bytes:
     return json.dumps({**json.loads(payload), **extra}, sort_keys=True, separators=(",", ":")).encode()
 
 
+def without_field(payload: bytes, name: str) -> bytes:
+    fields = {key: value for key, value in json.loads(payload).items() if key != name}
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -211,6 +234,10 @@ def object_cases() -> dict[str, tuple[dict[str, object], str]]:
         manifest = dataclasses.replace(MANIFEST, **changes)  # type: ignore[arg-type]
         return case(manifest, trailer_of(manifest).sign(signer), expect)
 
+    def layer(name: str, expect: str) -> tuple[dict[str, object], str]:
+        details = {"job_id": "j-1", "attempt": "1", "step": "50", "files_sha256": "56" * 32, name: "retrieval_index"}
+        return changed(HOST, expect, kind="export", id="o-1", owner="gpu-1", details=details)
+
     signed = trailer_of(MANIFEST).sign(ALICE)
     other_digest = signed.payload.replace(b"abab", b"abaa", 1)
     return {
@@ -226,6 +253,8 @@ def object_cases() -> dict[str, tuple[dict[str, object], str]]:
         "swapped-team": changed(ALICE, "BINDING", team="other"),
         "payload-bit": case(MANIFEST, dataclasses.replace(signed, payload=other_digest), "BAD_SIGNATURE"),
         "signature-bit": case(MANIFEST, flip_signature(signed), "BAD_SIGNATURE"),
+        "layer": layer("layer", "ok"),
+        "layer-unknown-detail": layer("shape", "BAD_FORMAT"),
     }
 
 
@@ -236,9 +265,20 @@ def authorisation_cases() -> dict[str, tuple[dict[str, object], str]]:
     def changed(expect: str, **changes: object) -> tuple[dict[str, object], str]:
         return case(dataclasses.replace(AUTHORISATION, **changes).sign(ALICE), expect)  # type: ignore[arg-type]
 
+    def raw(payload: bytes, spec: bytes, expect: str = "BAD_FORMAT") -> tuple[dict[str, object], str]:
+        return case(ALICE.sign(AUTHORISATION_TYPE, payload), expect, spec)
+
     signed = AUTHORISATION.sign(ALICE)
+    more, report = MORE.to_payload(), REPORT.to_payload()
     return {
         "good": case(signed, "ok"),
+        "good-second-model": case(MORE.sign(ALICE), "ok", MORE_SPEC),
+        "good-no-training": case(REPORT.sign(ALICE), "ok", REPORT_SPEC),
+        "no-rows": raw(with_field(report, evaluation=None), REPORT_SPEC),
+        "replay-null": raw(with_field(more, replay=None), MORE_SPEC),
+        "auxiliary-null": raw(with_field(more, auxiliary=None), MORE_SPEC),
+        "no-auxiliary-layers": raw(with_field(more, auxiliary_layers=[]), MORE_SPEC),
+        "layers-without-auxiliary": raw(without_field(more, "auxiliary"), MORE_SPEC),
         "swapped-spec": case(signed, "BINDING", spec=SPEC + b" "),
         "foreign": case(AUTHORISATION.sign(MALLORY), "BAD_SIGNATURE"),
         "expired": changed("EXPIRED", expires_at=NOW - 300),
@@ -249,15 +289,23 @@ def authorisation_cases() -> dict[str, tuple[dict[str, object], str]]:
 
 
 def result_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(statement: Statement, expect: str, authorised: str = "") -> tuple[dict[str, object], str]:
+    def case(
+        statement: Statement, expect: str, authorised: str = "", kind: str = "export"
+    ) -> tuple[dict[str, object], str]:
         digest = authorised or RESULT.authorisation_sha256
-        return {"statement": b64(statement.to_bytes()), "kind": "export", "authorisation_sha256": digest}, expect
+        return {"statement": b64(statement.to_bytes()), "kind": kind, "authorisation_sha256": digest}, expect
+
+    report = dataclasses.replace(RESULT, kind="report").sign(HOST)
 
     return {
         "good": case(RESULT.sign(HOST), "ok"),
         "foreign": case(RESULT.sign(MALLORY), "BAD_SIGNATURE"),
         "other-authorisation": case(RESULT.sign(HOST), "BINDING", authorised="00" * 32),
         "checkpoint-as-result": case(dataclasses.replace(RESULT, kind="state").sign(HOST), "BINDING"),
+        "report": case(report, "ok", kind="report"),
+        "report-as-result": case(report, "BINDING"),
+        "result-as-report": case(RESULT.sign(HOST), "BINDING", kind="report"),
+        "other-kind": case(HOST.sign(RESULT_TYPE, with_field(RESULT.to_payload(), kind="dataset")), "BAD_FORMAT"),
         "future": case(dataclasses.replace(RESULT, created_at=NOW + 301).sign(HOST), "EXPIRED"),
         "with-report": case(debiased(FIGURES.to_payload()), "ok"),
         "empty-report": case(

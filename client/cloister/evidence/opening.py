@@ -20,6 +20,7 @@ from cloister.evidence.authorisation import (
 from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
 from cloister.evidence.entry import Entry, Subject
 from cloister.evidence.errors import BindingError, FormatError, PolicyError, ReplayError, RollbackError, RosterError
+from cloister.evidence.layers import check_stack, is_weights, layer_kind
 from cloister.evidence.manifest import SealedObject, VerifiedObject, verify_object
 from cloister.evidence.merkle import leaf_hash, verify_consistency, verify_inclusion
 from cloister.evidence.note import NoteVerifier
@@ -164,6 +165,7 @@ def verify_job_opening(
         raise BindingError(f"the job has {len(references)} inputs, {len(opening.objects)} were handed over")
     places = zip(authorisation.input_kinds(), references, opening.objects, strict=True)
     objects = tuple(_verify_input(k, r, o, authorisation, roster, now) for k, r, o in places)
+    _check_layers(authorisation, objects)
     # (5) A checkpoint was made by a certified host under this very authorisation, earlier.
     resume, resume_step = _verify_resume(opening, authorisation, roster, now)
     # (6) The log holds the opening of exactly this, and extends the log that this host remembers.
@@ -226,10 +228,13 @@ def _check_spec_references(spec: bytes, authorisation: Authorisation) -> None:
         ("training_dataset", authorisation.training),
         ("validation_dataset", authorisation.validation),
         ("evaluation_dataset", authorisation.evaluation),
+        ("replay_dataset", authorisation.replay),
     )
     for name, reference in pairs:
         if fields.get(name, "") != ("" if reference is None else reference.id):
             raise BindingError(f"the specification's {name} is not the one that the authorisation names")
+    if bool(fields.get("auxiliary_model")) != (authorisation.auxiliary is not None):
+        raise BindingError("the specification's auxiliary_model is not the one that the authorisation names")
 
 
 def _verify_input(
@@ -259,6 +264,16 @@ def _verify_input(
     if manifest.minimum_epsilon is not None:
         raise PolicyError(f"{manifest.kind} {manifest.id} asks for differential privacy, which this job does not give")
     return found
+
+
+def _check_layers(authorisation: Authorisation, objects: tuple[VerifiedObject, ...]) -> None:
+    """The hosts that made the layers signed of which kind each is: one of each class, and of a second model weights."""
+    roles = [role for role, _ in authorisation.places()]
+    found = list(zip(roles, (item.manifest for item in objects), strict=True))
+    check_stack([manifest for role, manifest in found if role == "layer"])
+    second = [manifest for role, manifest in found if role == "auxiliary_layer"]
+    if len(second) > 1 or not all(is_weights(layer_kind(manifest)) for manifest in second):
+        raise BindingError("of a second model one layer is opened, that of its weights")
 
 
 def _verify_resume(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Result statement: what a certified host says that a job produced, checkpoint or model."""
+"""Result statement: what a certified host says that a job produced: checkpoint, model or report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Result:
     """What a host made and measured."""
 
     kind: str
-    """state or export."""
+    """state, export, or report: what a job that makes no version ends with."""
     job_id: str
     authorisation_sha256: str
     host: str
@@ -71,7 +71,7 @@ class Result:
         """Raises FormatError."""
         fields = Fields.of_document("result", payload)
         result = cls(
-            kind=fields.text("kind", choices=("state", "export")),
+            kind=fields.text("kind", choices=("state", "export", "report")),
             job_id=fields.identifier("job_id"),
             authorisation_sha256=fields.digest("authorisation_sha256"),
             host=fields.identifier("host"),

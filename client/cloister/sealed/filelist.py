@@ -33,6 +33,8 @@ MODEL_FILES = (
 
 REPORT_FILES = ("report.html", "report.json")
 """The files of a report bundle: these and no others."""
+PREDICTIONS_FILE = "predictions.jsonl"
+"""The one file of the bundle that an inference job ends with."""
 
 _PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _HINTS = {
@@ -64,6 +66,12 @@ def check_report_file(name: str) -> None:
     """Raise FileNotAllowedError unless a report consists of a file of this name."""
     if name not in REPORT_FILES:
         raise FileNotAllowedError(f"a report consists of {' and '.join(REPORT_FILES)} and of nothing else")
+
+
+def check_predictions_file(name: str) -> None:
+    """Raise FileNotAllowedError unless it is the file of an inference job's report."""
+    if name != PREDICTIONS_FILE:
+        raise FileNotAllowedError(f"a report of inference consists of {PREDICTIONS_FILE} and of nothing else")
 
 
 def files_of(folder: str | os.PathLike[str], allow: Callable[[str], None] | None = None) -> list[tuple[str, Path]]:

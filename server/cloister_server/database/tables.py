@@ -136,7 +136,7 @@ job_input = Table(
     metadata,
     Column("job_id", _ID, ForeignKey("job.id"), primary_key=True),
     Column("position", Integer, primary_key=True, comment="place in Authorisation.inputs"),
-    Column("role", String(16), nullable=False, comment="model, layer, training, validation or evaluation"),
+    Column("role", String(16), nullable=False, comment="as in Authorisation.places"),
     Column("object_id", _ID, ForeignKey("sealed_object.id"), nullable=False),
     Index("job_input_by_object", "object_id"),
 )

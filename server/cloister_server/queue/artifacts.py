@@ -12,6 +12,7 @@ from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Subject
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.manifest import Manifest
+from cloister.evidence.methods import report_method
 from cloister.evidence.result import verify_result
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
@@ -46,12 +47,14 @@ def create(tx: Transaction, call: Call, request: workers_pb2.CreateArtifactReque
     offered = objects.read_offer(request.sealed, request.wraps, roster, now=now)
     _check_manifest(call, request, job, offered.manifest, kind)
     statement = None
-    if kind == debias.KIND:
+    debias.check_kind(job, kind)
+    if kind == debias.KIND and not report_method(job.spec):
         if request.HasField("result") or request.figures:
-            raise InvalidFieldError("result", "a report has none of its own, and no figures")
+            raise InvalidFieldError("result", "the report of such a job has none of its own, and no figures")
     else:
         statement = _check_result(call, request, job, offered, roster, now)
     if objects.find(tx.connection, offered.manifest.id) is None:
+        debias.check_first(tx.connection, job, kind)
         objects.check_recipients(offered, _recipients(kind, job, roster, now))
     if objects.register(tx, offered):
         _insert(tx, request, offered, statement, kind)

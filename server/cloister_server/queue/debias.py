@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a de-biasing job found: figures for auditors, and a sealed report for its team.
+"""What a job found: figures of a de-biasing job for auditors, and a sealed report for its team.
 
 Promise: the control plane reads figures, in which nothing is named, and never a report.  Both count only as far as
-the result that the host signed binds them.
+the result that the host signed binds them.  The report of an evaluation or of inference is bound by a result of its
+own, which holds the metrics.
 """
 
 from __future__ import annotations
+
+import json
 
 from sqlalchemy import Connection, insert, select
 
@@ -14,21 +17,38 @@ from cloister.evidence.authorisation import Authorisation
 from cloister.evidence.entry import Subject
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.figures import verify_figures
+from cloister.evidence.methods import report_method
 from cloister.evidence.result import Result
 from cloister.evidence.signatures import Statement
 from cloister.wire import statement_to_proto
 from cloister_server.calls import MEMBER, Call
 from cloister_server.database import tables
-from cloister_server.database.rows import JobRow, ObjectRow, one
+from cloister_server.database.rows import ArtifactRow, JobRow, ObjectRow, one
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import BlobIncompleteError, InvalidFieldError, NotFoundError, of_evidence
 from cloister_server.queue import jobs
+from cloister_server.queue.states import SUCCEEDED
 from cloister_server.registry import objects, versions
 
 KIND = "report"
 _FIGURES = tables.artifact_figures
 _ARTIFACT = tables.artifact
 _OBJECT = tables.sealed_object
+
+
+def check_kind(job: JobRow, kind: str) -> None:
+    """A job brings what its method ends with, and nothing of another kind.  Raises InvalidFieldError."""
+    if report_method(job.spec):
+        if kind == "export":
+            raise InvalidFieldError("kind", "a job of this method makes no version")
+    elif kind == KIND and "debias" not in json.loads(job.spec).get("method", {}):
+        raise InvalidFieldError("kind", "a job of this method has no report")
+
+
+def check_first(connection: Connection, job: JobRow, kind: str) -> None:
+    """A job that ends with a report has one for each attempt, so that what is read is what it ended with."""
+    if kind == KIND and report_method(job.spec) and _report_of_attempt(connection, job) is not None:
+        raise InvalidFieldError("kind", "the attempt has brought its report already")
 
 
 def check_figures(job: JobRow, result: Result, figures: bytes) -> None:
@@ -59,21 +79,45 @@ def require_report(connection: Connection, job_id: str, result: Result) -> None:
 def get(tx: Transaction, call: Call, job_id: str) -> jobs_pb2.GetJobReportResponse:
     """Figures for whoever may see the job, the sealed report for its team alone.  Raises NotFoundError."""
     job = jobs.visible(tx.connection, call, job_id)
-    version = versions.find(tx.connection, job.id)
-    if version is None:
+    found = (_of_report_job if report_method(job.spec) else _of_debias_job)(tx.connection, job)
+    if found is None:
         raise NotFoundError(KIND)
-    statement = Statement.from_bytes(version.result)
-    result = Result.parse(statement.payload)
-    figures = _figures(tx.connection, version.object_id)
-    report = _report(tx.connection, job.id, result)
-    if figures is None or report is None:
-        raise NotFoundError(KIND)
+    statement, figures, report = found
     of_team = MEMBER in call.principal.roles and call.principal.team == job.team
     tx.record(call.event("report.read", Subject(jobs.KIND, job.id, statement.digest), detail={"sealed": of_team}))
     answer = jobs_pb2.GetJobReportResponse(result=statement_to_proto(statement), figures=figures)
     if of_team:
         _add_report(tx.connection, answer, report)
     return answer
+
+
+Found = tuple[Statement, bytes, ObjectRow]
+"""Signed result, figures, sealed report."""
+
+
+def _of_debias_job(connection: Connection, job: JobRow) -> Found | None:
+    version = versions.find(connection, job.id)
+    if version is None:
+        return None
+    statement = Statement.from_bytes(version.result)
+    figures = _figures(connection, version.object_id)
+    report = _report(connection, job.id, Result.parse(statement.payload))
+    return None if figures is None or report is None else (statement, figures, report)
+
+
+def _of_report_job(connection: Connection, job: JobRow) -> Found | None:
+    """The report with which the job ended; what an attempt left behind that did not end it is no report."""
+    if job.state != SUCCEEDED:
+        return None
+    artifact = _report_of_attempt(connection, job)
+    report = None if artifact is None else objects.find(connection, artifact.object_id)
+    return None if artifact is None or report is None else (Statement.from_bytes(artifact.result), b"", report)
+
+
+def _report_of_attempt(connection: Connection, job: JobRow) -> ArtifactRow | None:
+    """Of the newest attempt."""
+    last = (_ARTIFACT.c.job_id == job.id) & (_ARTIFACT.c.attempt == job.attempt) & (_ARTIFACT.c.kind == KIND)
+    return one(connection, select(_ARTIFACT).where(last), ArtifactRow)
 
 
 def _add_report(connection: Connection, answer: jobs_pb2.GetJobReportResponse, report: ObjectRow) -> None:

@@ -12,14 +12,18 @@ import re
 from sqlalchemy import Connection, insert, select, update
 
 from cloister.api.v1 import jobs_pb2, models_pb2, workers_pb2
+from cloister.evidence.authorisation import KIND_OF_ROLE
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Subject
+from cloister.evidence.layers import LAYER_KINDS, stacked
+from cloister.evidence.manifest import Manifest
+from cloister.evidence.methods import report_method
 from cloister.evidence.result import Result
 from cloister.evidence.signatures import Statement
 from cloister_server.calls import Call
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
-from cloister_server.database.rows import ArtifactRow, JobRow, to_text
+from cloister_server.database.rows import ArtifactRow, JobRow, ObjectRow, to_text
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import (
     BlobIncompleteError,
@@ -42,7 +46,6 @@ _OUTCOMES = {
     jobs_pb2.JOB_STATE_PAUSED: PAUSED,
     jobs_pb2.JOB_STATE_PREEMPTED: PREEMPTED,
 }
-_LAYERS = (models_pb2.LAYER_KIND_ADAPTER, models_pb2.LAYER_KIND_MERGED_WEIGHTS)
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TEXT = re.compile(r"[\x20-\x7e]{0,500}")
 _PARAM = re.compile(r"[a-z0-9_.]{0,128}")
@@ -96,21 +99,23 @@ def _error(error: jobs_pb2.JobError) -> tuple[str, str, str]:
 def _succeed(tx: Transaction, call: Call, request: workers_pb2.FinishJobRequest, job: JobRow) -> None:
     artifact = access.find_artifact(tx.connection, request.artifact_id)
     place = None if artifact is None else (artifact.job_id, artifact.attempt, artifact.kind)
-    if artifact is None or place != (job.id, job.attempt, "export"):
-        raise InvalidFieldError("artifact_id", "is not an export of this attempt")
+    wanted = debias.KIND if report_method(job.spec) else "export"
+    if artifact is None or place != (job.id, job.attempt, wanted):
+        raise InvalidFieldError("artifact_id", f"is not of kind {wanted} and of this attempt")
     sealed = objects.find(tx.connection, artifact.object_id)
     if sealed is None or sealed.state != objects.READY:
         raise BlobIncompleteError("the result's blob is not uploaded yet; upload it, then finish")
     result = Result.parse(Statement.from_bytes(artifact.result).payload)
-    debias.require_report(tx.connection, job.id, result)
-    if request.layer_kind not in _LAYERS or request.layer_digest != result.files_sha256:
-        raise InvalidFieldError("layer_digest", "is not the file list that the result signs, or the kind is unknown")
+    layer = _layer(request, sealed, result) if wanted == "export" else None
+    if layer is not None:
+        debias.require_report(tx.connection, job.id, result)
     tx.connection.execute(
         update(_JOB)
         .where(_JOB.c.id == job.id)
         .values(trained_tokens=request.trained_tokens, metrics=_metrics(job, result))
     )
-    _insert_candidate(tx.connection, job, artifact, result, models_pb2.LayerKind.Name(request.layer_kind))
+    if layer is not None:
+        _insert_candidate(tx.connection, job, artifact, result, layer)
     endings.end_attempt(tx.connection, job, SUCCEEDED)
     events.set_step(tx.connection, job.id, "publish", "finished")
     endings.end_job(tx, job, SUCCEEDED, "finished")
@@ -118,21 +123,28 @@ def _succeed(tx: Transaction, call: Call, request: workers_pb2.FinishJobRequest,
     tx.record(call.event("job.end", Subject("job", job.id, artifact.result_sha256), detail=detail))
 
 
+def _layer(request: workers_pb2.FinishJobRequest, sealed: ObjectRow, result: Result) -> str:
+    """Kind of the new layer, as its host signed it in the manifest.  Raises InvalidFieldError."""
+    kind = Manifest.parse(sealed.manifest).details.get("layer", "")
+    said = models_pb2.LayerKind.Name(request.layer_kind).removeprefix("LAYER_KIND_").lower()
+    if said not in LAYER_KINDS or said != kind or request.layer_digest != result.files_sha256:
+        raise InvalidFieldError("layer_kind", "kind or digest are not those that manifest and result sign")
+    return kind
+
+
 def _metrics(job: JobRow, result: Result) -> str:
     known = json.loads(job.metrics or "{}")
     return to_text({**known, **{name: float(value) for name, value in result.metrics.items()}})
 
 
-def _insert_candidate(
-    connection: Connection, job: JobRow, artifact: ArtifactRow, result: Result, layer_kind: str
-) -> None:
+def _insert_candidate(connection: Connection, job: JobRow, artifact: ArtifactRow, result: Result, layer: str) -> None:
     start = versions.find(connection, job.model_version)
     if start is None:
         raise NotFoundError("model")
     spec = json.loads(job.spec)
-    # One layer, whatever the job started from: what a host exports stands alone on the root base.
-    layers = [[layer_kind, artifact.object_id, result.files_sha256]]
-    datasets = [oid for role, oid in views.inputs(connection, job.id) if role not in ("model", "layer")]
+    # What a host exports is one layer: it takes the place of the one of its class that the job started from.
+    layers = stacked(versions.layers_of(start), (layer, (artifact.object_id, result.files_sha256)))
+    datasets = [oid for role, oid in views.inputs(connection, job.id) if KIND_OF_ROLE[role] == "dataset"]
     found = [objects.find(connection, object_id) for object_id in datasets]
     connection.execute(
         insert(tables.model_version).values(
@@ -143,7 +155,7 @@ def _insert_candidate(
             object_id=artifact.object_id,
             base=start.base or start.id,
             base_digest=start.base_digest,
-            layers=to_text(layers),
+            layers=versions.layers_text(layers),
             job_id=job.id,
             spec_digest=job.spec_sha256,
             dataset_digests=to_text([row.ciphertext_sha256 for row in found if row is not None]),

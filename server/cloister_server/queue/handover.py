@@ -34,6 +34,8 @@ def job_lease(connection: Connection, row: JobRow, roster: Roster) -> workers_pb
         granted = _granted(connection, object_id, key_id)
         if role == "layer":
             lease.model_layers.append(granted)
+        elif role == "auxiliary_layer":
+            lease.auxiliary_layers.append(granted)
         else:
             getattr(lease, role).CopyFrom(granted)
     if row.resume_object_id:

@@ -60,9 +60,11 @@ def check_binding(spec: spec_pb2.JobSpec, authorisation: Authorisation) -> None:
         ("purpose", spec.purpose, authorisation.purpose),
         ("pool", spec.pool, authorisation.pool),
         ("max_attempts", spec.max_attempts, authorisation.max_attempts),
-        ("training_dataset", spec.training_dataset, authorisation.training.id),
+        ("training_dataset", spec.training_dataset, _id(authorisation.training)),
         ("validation_dataset", spec.validation_dataset, _id(authorisation.validation)),
         ("evaluation_dataset", spec.evaluation_dataset, _id(authorisation.evaluation)),
+        ("replay_dataset", spec.replay_dataset, _id(authorisation.replay)),
+        ("auxiliary_model", bool(spec.auxiliary_model), authorisation.auxiliary is not None),
     )
     for name, said, signed in pairs:
         if said != signed:

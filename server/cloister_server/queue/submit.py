@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, insert
 
 from cloister.api.v1 import jobs_pb2, spec_pb2
-from cloister.evidence.authorisation import Authorisation, ObjectReference, verify_authorisation
+from cloister.evidence.authorisation import KIND_OF_ROLE, Authorisation, ObjectReference, verify_authorisation
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Subject
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.manifest import Manifest
+from cloister.evidence.methods import INFERENCE
 from cloister.evidence.roster import CLOCK_SKEW_SECONDS, Roster
 from cloister.evidence.signatures import Statement
 from cloister.wire import statement_from_proto
 from cloister_server.calls import Call
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
-from cloister_server.database.rows import JobRow, ObjectRow
+from cloister_server.database.rows import JobRow, ObjectRow, VersionRow
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import (
     BlobIncompleteError,
@@ -41,7 +42,9 @@ from cloister_server.queue.states import QUEUED
 from cloister_server.recipients import pool_key_ids
 from cloister_server.registry import objects, policies, versions
 
-_KINDS = {"model": "model", "layer": "export", "training": "dataset", "validation": "dataset", "evaluation": "dataset"}
+_MODELS = ("model", "layer", "auxiliary", "auxiliary_layer")
+_ANSWERING = (objects.READY, "RELEASED")
+"""States of a version that may answer an inference job: base models, and what was released."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,6 @@ class Submitted:
     authorisation: Authorisation
     spec_bytes: bytes
     spec: spec_pb2.JobSpec
-
-    def inputs(self) -> list[tuple[str, ObjectReference]]:
-        """Role and reference of every input, in the order of `Authorisation.inputs`."""
-        signed = self.authorisation
-        data = (("training", signed.training), ("validation", signed.validation), ("evaluation", signed.evaluation))
-        layers = [("layer", layer) for layer in signed.model_layers]
-        return [("model", signed.model), *layers, *((role, item) for role, item in data if item is not None)]
 
 
 def submit(tx: Transaction, call: Call, request: jobs_pb2.CreateJobRequest, roster: Roster, now: int) -> jobs_pb2.Job:
@@ -73,8 +69,10 @@ def submit(tx: Transaction, call: Call, request: jobs_pb2.CreateJobRequest, rost
     if stored is not None:
         return _again(tx.connection, call, stored, submitted)
     _check_policy(tx.connection, authorisation)
-    rows = [_check_input(tx.connection, role, reference, authorisation, now) for role, reference in submitted.inputs()]
-    _check_model(tx.connection, submitted)
+    rows = [
+        _check_input(tx.connection, role, reference, authorisation, now) for role, reference in authorisation.places()
+    ]
+    _check_models(tx.connection, submitted)
     _check_capable(tx.connection, rows, authorisation.pool, roster, now)
     _insert(tx.connection, submitted)
     digest = submitted.statement.digest
@@ -122,8 +120,8 @@ def _check_input(
 ) -> ObjectRow:
     # Locked: a deletion that runs at the same time either sees this job or is seen by it.
     row = objects.find_locked(connection, reference.id)
-    if row is None or row.team != authorisation.team or row.state == objects.DELETED or row.kind != _KINDS[role]:
-        raise NotFoundError(role if role in ("model", "layer") else "dataset")
+    if row is None or row.team != authorisation.team or row.state == objects.DELETED or row.kind != KIND_OF_ROLE[role]:
+        raise NotFoundError(role if role in _MODELS else "dataset")
     if row.trailer_sha256 != reference.trailer_sha256:
         raise EvidenceRejectedError("BINDING", f"{role} {reference.id}: the authorisation names another trailer")
     if row.state != objects.READY:
@@ -140,16 +138,40 @@ def _check_input(
     return row
 
 
-def _check_model(connection: Connection, submitted: Submitted) -> None:
-    """The version that the spec names is the base with the layers that the authorisation names."""
-    signed = submitted.authorisation
-    version = versions.find(connection, submitted.spec.model)
-    if version is None or version.team != signed.team:
-        raise NotFoundError("model")
-    base = version.base or version.id
-    layers = [] if not version.base else versions.layer_objects(version)
-    if base != signed.model.id or layers != [layer.id for layer in signed.model_layers]:
+def _check_models(connection: Connection, submitted: Submitted) -> None:
+    """The versions that the spec names are the bases and layers that the authorisation names."""
+    signed, spec = submitted.authorisation, submitted.spec
+    version = _version(connection, spec.model, signed.team)
+    named = (version.base or version.id, versions.layer_objects(version))
+    if named != (signed.model.id, [layer.id for layer in signed.model_layers]):
         raise EvidenceRejectedError("BINDING", "the spec's model is not the one that the authorisation names")
+    found = [version]
+    if signed.auxiliary is not None:
+        second = _version(connection, spec.auxiliary_model, signed.team)
+        named = (second.base or second.id, versions.layer_objects(second, weights_only=True))
+        if named != (signed.auxiliary.id, [layer.id for layer in signed.auxiliary_layers]):
+            raise EvidenceRejectedError("BINDING", "the spec's auxiliary_model is not the one of the authorisation")
+        found.append(second)
+    if spec.method.WhichOneof("type") == INFERENCE:
+        _check_answering(found)
+
+
+def _version(connection: Connection, version_id: str, team: str) -> VersionRow:
+    version = versions.find(connection, version_id)
+    if version is None or version.team != team:
+        raise NotFoundError("model")
+    return version
+
+
+def _check_answering(found: list[VersionRow]) -> None:
+    """A candidate's answers would leave before its release policy holds."""
+    for version in found:
+        if version.state not in _ANSWERING:
+            raise WrongStateError(
+                f"model {version.id} is a candidate: base models and released versions answer; release it first, "
+                "or measure it with an evaluation",
+                state=version.state.lower(),
+            )
 
 
 def _check_capable(connection: Connection, rows: list[ObjectRow], pool: str, roster: Roster, now: int) -> None:
@@ -201,7 +223,7 @@ def _insert(connection: Connection, submitted: Submitted) -> None:
     )
     rows = [
         {"job_id": signed.job_id, "position": position, "role": role, "object_id": reference.id}
-        for position, (role, reference) in enumerate(submitted.inputs())
+        for position, (role, reference) in enumerate(signed.places())
     ]
     connection.execute(insert(tables.job_input), rows)
     events.set_step(connection, signed.job_id, "queue", "started")

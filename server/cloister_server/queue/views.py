@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from sqlalchemy import Connection, select
 
 from cloister.api.v1 import jobs_pb2
+from cloister.evidence.methods import report_method
 from cloister.evidence.signatures import Statement
 from cloister.wire import statement_to_proto
 from cloister_server.database import tables
@@ -41,6 +42,7 @@ def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
     """The job of the contract."""
     roles = dict(inputs(connection, row.id))
     spec = json.loads(row.spec)
+    makes_version = not report_method(row.spec)
     job = jobs_pb2.Job(
         id=row.id,
         owner=row.owner,
@@ -51,8 +53,8 @@ def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
         started_at=timestamp(row.started_at),
         finished_at=timestamp(row.finished_at),
         model=row.model_version,
-        fine_tuned_model=row.id if row.state == SUCCEEDED else "",
-        training_dataset=roles["training"],
+        fine_tuned_model=row.id if row.state == SUCCEEDED and makes_version else "",
+        training_dataset=roles.get("training", ""),
         validation_dataset=roles.get("validation", ""),
         evaluation_dataset=roles.get("evaluation", ""),
         trained_tokens=row.trained_tokens,
@@ -66,6 +68,8 @@ def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
         metrics=figures(row.metrics),
         authorisation=statement_to_proto(Statement.from_bytes(row.authorisation)),
         pool=row.pool,
+        replay_dataset=roles.get("replay", ""),
+        auxiliary_model=spec.get("auxiliary_model", ""),
     )
     if row.state == FAILED:
         job.error.CopyFrom(jobs_pb2.JobError(code=row.error_code, message=row.error_message, param=row.error_param))

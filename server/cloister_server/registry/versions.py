@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Select, insert, select
 from cloister.api.v1 import models_pb2
 from cloister.evidence.entry import Subject
 from cloister.evidence.fields import HEX_DIGEST
+from cloister.evidence.layers import is_weights
 from cloister.evidence.manifest import BUNDLE_MEDIA_TYPE, Manifest
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
@@ -19,7 +21,7 @@ from cloister.wire import statement_to_proto
 from cloister_server.calls import AUDITOR, Call
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
-from cloister_server.database.rows import VersionRow, figures, one, several
+from cloister_server.database.rows import VersionRow, figures, one, several, to_text
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import InvalidFieldError, NotFoundError
 from cloister_server.pages import Page, timestamp
@@ -28,6 +30,7 @@ from cloister_server.registry import objects
 from cloister_server.registry.datasets import check_owned
 
 KIND = "model"
+_PREFIX = "LAYER_KIND_"
 _VERSION = tables.model_version
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -121,9 +124,26 @@ def find(connection: Connection, version_id: str) -> VersionRow | None:
     return one(connection, select(_VERSION).where(_VERSION.c.id == version_id), VersionRow)
 
 
-def layer_objects(row: VersionRow) -> list[str]:
-    """Object ids of a version's layers, in order."""
-    return [str(object_id) for _, object_id, _ in json.loads(row.layers)]
+def layers_of(row: VersionRow) -> list[tuple[str, tuple[str, str]]]:
+    """Kind, object id and file list's digest of a version's layers, in order."""
+    return [(kind.removeprefix(_PREFIX).lower(), (oid, digest)) for kind, oid, digest in json.loads(row.layers)]
+
+
+def layers_text(layers: Iterable[tuple[str, tuple[str, str]]]) -> str:
+    """Inverse of `layers_of`, as it is stored."""
+    return to_text([[_PREFIX + kind.upper(), *place] for kind, place in layers])
+
+
+def layer_objects(row: VersionRow, *, weights_only: bool = False) -> list[str]:
+    """Object ids of a version's layers, in order; or of the one with its weights alone."""
+    return [object_id for kind, (object_id, _) in layers_of(row) if is_weights(kind) or not weights_only]
+
+
+def _layer(connection: Connection, kind: str, object_id: str, digest: str) -> models_pb2.Layer:
+    row = objects.find(connection, object_id)
+    sealed = None if row is None else objects.sealed_message(row)
+    number = models_pb2.LayerKind.Value(_PREFIX + kind.upper())
+    return models_pb2.Layer(kind=number, object_id=object_id, digest=digest, sealed=sealed)
 
 
 def message(connection: Connection, row: VersionRow) -> models_pb2.ModelVersion:
@@ -131,10 +151,7 @@ def message(connection: Connection, row: VersionRow) -> models_pb2.ModelVersion:
     sealed = objects.find(connection, row.object_id)
     if sealed is None:
         raise NotFoundError(KIND)
-    layers = [
-        models_pb2.Layer(kind=models_pb2.LayerKind.Value(kind), object_id=object_id, digest=digest)
-        for kind, object_id, digest in json.loads(row.layers)
-    ]
+    layers = [_layer(connection, kind, *place) for kind, place in layers_of(row)]
     return models_pb2.ModelVersion(
         id=row.id,
         name=row.name,

@@ -134,7 +134,7 @@ def verdict(message: Judged) -> workers_pb2.WorkerEvent:
 
 
 def report(size: int) -> workers_pb2.WorkerEvent:
-    """The report of a de-biasing job is sealed and stored."""
+    """A job's report is sealed and stored."""
     return note("info", "report stored", {"bytes": float(size)})
 
 

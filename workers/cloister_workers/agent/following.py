@@ -37,6 +37,7 @@ from cloister_workers.messages import (
     Progress,
     Ready,
     Report,
+    Reported,
     Result,
     RowErrors,
     Rows,
@@ -119,6 +120,8 @@ class Follower:
                 self._page(fds[0])
             case Result():
                 return self._result(message, fds[0])
+            case Reported():
+                return self._reported(message, fds[0])
             case Failed():
                 raise self._failure(message)
             case CancelledAt():
@@ -184,13 +187,27 @@ class Follower:
         self.reporter.add(events.step("seal", "finished"), events.step("publish", "started"))
         artifacts.store(self.lease, bundle, made, path, self.transfer)
         self.reporter.add(events.step("publish", "finished"))
-        kind = models_pb2.LAYER_KIND_ADAPTER if made.adapter else models_pb2.LAYER_KIND_MERGED_WEIGHTS
         return Outcome(
             state=jobs_pb2.JOB_STATE_SUCCEEDED,
             artifact_id=made.object_id,
             metrics_before=self.metrics_before,
             metrics_after=_plain(message.metrics),
             trained_tokens=message.trained_tokens,
-            layer_kind=kind,
+            layer_kind=models_pb2.LayerKind.Value(f"LAYER_KIND_{made.layer.upper()}"),
             layer_digest=made.files_sha256,
+        )
+
+    def _reported(self, message: Reported, fd: int) -> Outcome:
+        """The end of a job that makes no version: its report is what there is, and is signed for."""
+        bundle = Bundle("report", fd, 0, _plain(message.metrics), self.metrics_before)
+        self.reporter.add(events.step("seal", "started"))
+        made, path = artifacts.seal(self.session, bundle, self.transfer, self.folder)
+        self.reporter.add(events.step("seal", "finished"), events.step("publish", "started"))
+        artifacts.store(self.lease, bundle, made, path, self.transfer)
+        self.reporter.add(events.report(made.size), events.step("publish", "finished"))
+        return Outcome(
+            state=jobs_pb2.JOB_STATE_SUCCEEDED,
+            artifact_id=made.object_id,
+            metrics_before=self.metrics_before,
+            metrics_after=_plain(message.metrics),
         )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from cloister.api.v1 import workers_pb2
 from cloister.evidence.errors import BindingError, FormatError
 from cloister.evidence.manifest import Manifest
@@ -15,28 +17,43 @@ from cloister_workers.keyagent.errors import Refused
 _OF_THE_HOST = frozenset(
     {"BAD_REQUEST", "UNKNOWN_SESSION", "TRANSFER_FAILED", "READER_GONE", "STATE_NOT_WRITTEN", "INTERNAL", "KEY_AGENT"}
 )
+DATA_ROLES: tuple[Literal["training", "validation", "evaluation", "replay"], ...] = (
+    "training",
+    "validation",
+    "evaluation",
+    "replay",
+)
 _OF_THE_RESULT = frozenset({"BAD_BUNDLE", "UNSAFE_NAME", "FILE_NOT_ALLOWED", "BUNDLE_LIMIT", "BAD_RESULT"})
 
 
 def inputs(lease: workers_pb2.JobLease) -> tuple[workers_pb2.GrantedObject, ...]:
     """Every input in the order of `Authorisation.inputs`."""
-    found = [lease.model, *lease.model_layers, lease.training]
-    found += [getattr(lease, name) for name in ("validation", "evaluation") if lease.HasField(name)]
-    return tuple(found)
+    data = [getattr(lease, name) for name in DATA_ROLES if lease.HasField(name)]
+    return (lease.model, *lease.model_layers, *second_model(lease), *data)
+
+
+def second_model(lease: workers_pb2.JobLease) -> tuple[workers_pb2.GrantedObject, ...]:
+    """Base and layer of the second model, if there is one."""
+    return (*((lease.auxiliary,) if lease.HasField("auxiliary") else ()), *lease.auxiliary_layers)
 
 
 def check_names(lease: workers_pb2.JobLease) -> None:
     """Hold the lease's own names of objects against the manifests that the key agent will judge by position.
 
     The lease is not signed.  A control plane that named one dataset as two inputs would otherwise have the trainer
-    learn from the rows that it is measured on; and a name becomes a file's name here.  Raises JobFault.
+    learn from the rows that it is measured on; and a name becomes a file's name here.  The second model alone may be
+    what the first one is: a version learns from another one of its own base.  Raises JobFault.
     """
     granted = [*inputs(lease), *([lease.resume.object] if lease.HasField("resume") else [])]
     try:
         named = [Manifest.parse(item.sealed.manifest).id for item in granted]
     except FormatError as error:
         raise evidence_refused(error.reason) from None
-    if named != [item.object_id for item in granted] or len(set(named)) != len(named):
+    second = [item.object_id for item in second_model(lease)]
+    first = [lease.model.object_id, *(layer.object_id for layer in lease.model_layers)]
+    rest = [name for name in named if name not in first and name not in second]
+    distinct = len(set(first)) + len(set(second)) + len(set(rest)) == len(named)
+    if named != [item.object_id for item in granted] or not distinct:
         raise evidence_refused(BindingError.reason)
 
 

@@ -48,6 +48,7 @@ from cloister_workers.keyagent.errors import KeyAgentError, Refused
 from cloister_workers.messages import DatasetRole
 
 UNSANDBOXED = "this host has no sandbox: the signed policy lets the job run unsandboxed"
+_LAYERS = (DatasetRole.LAYER, DatasetRole.LAYER_2, DatasetRole.LAYER_3)
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,13 @@ def _run(attempt: Attempt) -> Outcome:
     files = _fetch(attempt)
     session = _open(attempt)
     try:
-        model = _model(attempt, session, files)
+        job = attempt.job
+        model = _model(attempt, session, job.model, files)
+        second = _model(attempt, session, job.auxiliary, files) if job.HasField("auxiliary") else None
+        for path in {files[item.object_id] for item in (job.model, job.auxiliary) if item.object_id in files}:
+            path.unlink()
         attempt.reporter.add(events.step("unseal", "finished"))
-        return _train(attempt, session, model, _pours(attempt, session, files))
+        return _train(attempt, session, (model, second), _pours(attempt, session, files))
     finally:
         session.close()
 
@@ -134,18 +139,18 @@ def _run(attempt: Attempt) -> Outcome:
 def _fetch(attempt: Attempt) -> dict[str, Path]:
     """(1) The ciphertext of the inputs by object id; a base model that seems cached is left out."""
     job = attempt.job
-    if len(job.model_layers) > 1:
-        raise JobFault(
-            "MODEL_UNSUPPORTED", "a version of more than one layer is not supported; name one that a job made"
-        )
     openings.check_names(job)
-    wanted = list(openings.inputs(job)[1:])
+    if len(job.model_layers) > len(_LAYERS) or len(job.auxiliary_layers) > 1:
+        raise JobFault("MODEL_UNSUPPORTED", "the version has more layers than one of each class; name another one")
+    bases = {item.object_id: item for item in (job.model, job.auxiliary) if item.object_id}
+    wanted = {item.object_id: item for item in openings.inputs(job)}
+    for object_id, base in bases.items():
+        if attempt.host.cache.find(_cache_key(base)) is not None:
+            del wanted[object_id]
     if job.HasField("resume"):
-        wanted.append(job.resume.object)
-    if attempt.host.cache.find(_cache_key(job.model)) is None:
-        wanted.insert(0, job.model)
+        wanted[job.resume.object.object_id] = job.resume.object
     files: dict[str, Path] = {}
-    for granted in wanted:
+    for granted in wanted.values():
         attempt.lease.check_going()
         files[granted.object_id] = attempt.transfer.fetch(granted, attempt.folder)
     return files
@@ -177,9 +182,10 @@ def _open(attempt: Attempt) -> JobSession:
     return session
 
 
-def _model(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> Path:
-    """(3) The base model's folder: the trailer and the files that the key agent verified."""
-    granted = attempt.job.model
+def _model(
+    attempt: Attempt, session: JobSession, granted: workers_pb2.GrantedObject, files: Mapping[str, Path]
+) -> Path:
+    """(3) A base model's folder: the trailer and the files that the key agent verified."""
     cached = attempt.host.cache.find(_cache_key(granted))
     if cached is not None:
         return cached
@@ -195,9 +201,7 @@ def _model(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> 
 
     attempt.transfer.spool.check_space(path.stat().st_size)
     files_sha256 = session.files_sha256.get(granted.object_id, "")
-    model = attempt.host.cache.add(_cache_key(granted), files_sha256, pour)
-    path.unlink()
-    return model
+    return attempt.host.cache.add(_cache_key(granted), files_sha256, pour)
 
 
 def _pour(session: JobSession, granted: workers_pb2.GrantedObject, path: Path) -> Decrypt:
@@ -210,23 +214,25 @@ def _pour(session: JobSession, granted: workers_pb2.GrantedObject, path: Path) -
 
 def _pours(attempt: Attempt, session: JobSession, files: Mapping[str, Path]) -> dict[DatasetRole, Decrypt]:
     job = attempt.job
-    granted = {DatasetRole.TRAINING: job.training}
-    if job.model_layers:
-        granted[DatasetRole.LAYER] = job.model_layers[0]
-    if job.HasField("validation"):
-        granted[DatasetRole.VALIDATION] = job.validation
-    if job.HasField("evaluation"):
-        granted[DatasetRole.EVALUATION] = job.evaluation
+    granted = {DatasetRole(role): getattr(job, role) for role in openings.DATA_ROLES if job.HasField(role)}
+    # The key agent has verified that they are of different classes, in order.
+    granted |= dict(zip(_LAYERS, job.model_layers, strict=False))
+    granted |= dict(zip((DatasetRole.AUXILIARY_LAYER,), job.auxiliary_layers, strict=False))
     if job.HasField("resume"):
         granted[DatasetRole.CHECKPOINT] = job.resume.object
     return {role: _pour(session, item, files[item.object_id]) for role, item in granted.items()}
 
 
-def _train(attempt: Attempt, session: JobSession, model: Path, pours: Mapping[DatasetRole, Decrypt]) -> Outcome:
-    """(4) to (6)."""
+def _train(
+    attempt: Attempt,
+    session: JobSession,
+    models: tuple[Path, Path | None],
+    pours: Mapping[DatasetRole, Decrypt],
+) -> Outcome:
+    """(4) to (6); `models` are the folders of the job's model and of its second one."""
     attempt.lease.check_going()
     spec = json.loads(attempt.job.spec)
-    with Trainer(attempt.host.place, model, attempt.host.clock) as trainer:
+    with Trainer(attempt.host.place, models[0], attempt.host.clock, models[1]) as trainer:
         attempt.lease.on_lost(trainer.kill)
         crash_here("after-trainer-start")
         follower = Follower(

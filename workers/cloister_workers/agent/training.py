@@ -39,6 +39,8 @@ class Process(Protocol):
     @property
     def model_path(self) -> str | None: ...
     @property
+    def auxiliary_path(self) -> str | None: ...
+    @property
     def scratch_path(self) -> str: ...
     @property
     def returncode(self) -> int | None: ...
@@ -68,12 +70,15 @@ class Trainer:
     The main thread talks; `kill` may be called from any.
     """
 
-    def __init__(self, place: Place, model_dir: Path, clock: Callable[[], float]) -> None:
-        """Start it.  Raises HostFault."""
+    def __init__(
+        self, place: Place, model_dir: Path, clock: Callable[[], float], auxiliary_dir: Path | None = None
+    ) -> None:
+        """Start it, with the folders of the job's models.  Raises HostFault."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             spec = SandboxSpec(
                 model_dir=model_dir,
+                auxiliary_dir=auxiliary_dir,
                 scratch_bytes=place.scratch_bytes,
                 memory_bytes=place.memory_bytes,
                 file_bytes=place.file_bytes,
@@ -136,6 +141,7 @@ class Trainer:
                 scratch=self._process.scratch_path,
                 attempt=attempt,
                 gate=dict(gate),
+                auxiliary_dir=self._process.auxiliary_path or "",
             )
             self._channel.send(message, ends)
 

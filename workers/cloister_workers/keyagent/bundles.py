@@ -15,15 +15,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from cloister.evidence.layers import ADAPTER, DEMONSTRATIONS, MERGED_WEIGHTS, RETRIEVAL_INDEX
 from cloister.sealed.bundle import BLOCK_SIZE, END, BundleLimits, check_name
 from cloister.sealed.errors import BundleFormatError, BundleLimitError
-from cloister.sealed.filelist import REPORT_FILES, FileDigest, check_model_file, check_report_file, list_digest
+from cloister.sealed.filelist import (
+    REPORT_FILES,
+    FileDigest,
+    check_model_file,
+    check_predictions_file,
+    check_report_file,
+    list_digest,
+)
 from cloister_workers.keyagent.errors import RequestError
 
-ADAPTER_CONFIG = "adapter_config.json"
+_LAYER_FILES = {
+    "adapter_config.json": ADAPTER,
+    "retrieval.json": RETRIEVAL_INDEX,
+    "demonstrations.json": DEMONSTRATIONS,
+}
+"""A file that shows which kind of layer a bundle is."""
 _COPY = 1 << 20
 _LIMITS = BundleLimits(max_files=256)
 _REPORT_LIMITS = BundleLimits(max_files=len(REPORT_FILES), max_file_size=8 << 20)
+_PREDICTIONS_LIMITS = BundleLimits(max_files=1, max_file_size=1 << 30)
 _FROZEN = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
@@ -56,6 +70,11 @@ def scan_report(file: BinaryIO) -> tuple[Member, ...]:
     if sum(member.digest.size for member in members) > _REPORT_LIMITS.max_file_size:
         raise BundleLimitError("bundle: the report is longer than one may be")
     return members
+
+
+def scan_predictions(file: BinaryIO) -> tuple[Member, ...]:
+    """The one file of an inference job's report.  Raises as `scan` does."""
+    return scan(file, _PREDICTIONS_LIMITS, check_predictions_file)
 
 
 def scan(
@@ -91,9 +110,15 @@ def files_sha256(members: tuple[Member, ...]) -> str:
     return list_digest(member.digest for member in members)
 
 
-def is_adapter(members: tuple[Member, ...]) -> bool:
-    """Whether these are an adapter's files, rather than a whole model's."""
-    return any(member.digest.name == ADAPTER_CONFIG for member in members)
+def layer_of(members: tuple[Member, ...]) -> str:
+    """Which kind of layer these files are; merged weights where none of them shows another.
+
+    Raises BundleFormatError for files of two kinds: whoever opens it later could take it for either.
+    """
+    found = [_LAYER_FILES[member.digest.name] for member in members if member.digest.name in _LAYER_FILES]
+    if len(found) > 1:
+        raise BundleFormatError("bundle: it holds the files of more than one kind of layer")
+    return found[0] if found else MERGED_WEIGHTS
 
 
 def _member(file: BinaryIO, entry: tarfile.TarInfo) -> Member:

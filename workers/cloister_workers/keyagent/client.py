@@ -53,10 +53,10 @@ class Sealed:
     object: SealedObject
     wraps: tuple[WrappedKey, ...]
     result: Statement | None
-    """What the host says of it; a report has none, the result of its job binds it."""
+    """What the host says of it; a de-biasing job's report has none, the result of its job binds it."""
     files_sha256: str
-    adapter: bool
-    """Whether the files are an adapter's, rather than a whole model's."""
+    layer: str
+    """Which kind of layer an export is (`cloister.evidence.layers`), as its manifest says; empty for the rest."""
     size: int
     sha256: str
 
@@ -215,7 +215,7 @@ class JobSession:
             wraps=tuple(WrappedKey(take(w, "recipient_key_id", str), take_bytes(w, "wrap")) for w in wraps),
             result=documents.statement(body, "result") if take(body, "result", str) else None,
             files_sha256=take(body, "files_sha256", str),
-            adapter=take(body, "adapter", bool),
+            layer=take(body, "layer", str),
             size=take(body, "size", int),
             sha256=take(body, "sha256", str),
         )

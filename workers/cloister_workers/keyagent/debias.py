@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a de-biasing job must bring before its result is signed: a report, its figures and the gate's word.
+"""What a job may and must bring before its result is signed, by the method that its member signed.
+
+A de-biasing job brings a report, its figures and the gate's word; an evaluation or inference job ends with its report.
 
 The release gate reads the word out of the signed result, so a result that leaves it out, or says another word than the
-figures that auditors read, is never signed.  A job of another kind may bring none of them.
+figures that auditors read, is never signed.  A job of another kind may bring none of them.  What ends with a report
+makes no export: it would be a version that no rule of release was written for.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 
 from cloister.evidence.errors import FormatError
 from cloister.evidence.figures import Figures, verdict_of
+from cloister.evidence.methods import report_method
 from cloister.evidence.opening import ApprovedJob
 from cloister_workers.keyagent.errors import ResultError
 
@@ -38,18 +42,29 @@ class Evidence:
 
     wanted: bool
     """Whether the member signed a de-biasing job."""
+    ending: str = ""
+    """evaluation or inference, where the job ends with its report."""
     reports: list[str] = field(default_factory=list)
     """Digests of the trailers of the reports that were sealed."""
 
-    def check_report(self) -> None:
-        """Raises ResultError unless the job may bring a report now."""
-        if not self.wanted:
-            raise ResultError("only a de-biasing job has a report")
+    @classmethod
+    def of(cls, spec: bytes) -> Evidence:
+        """For the job of a signed specification."""
+        return cls(is_debias(spec), report_method(spec))
+
+    def check_report(self, metrics: Mapping[str, str]) -> None:
+        """Raises ResultError unless the job may bring a report with these metrics now."""
+        if not self.wanted and not self.ending:
+            raise ResultError("only a de-biasing, evaluation or inference job has a report")
+        if verdict_of(metrics) is not None:
+            raise ResultError("the gate's verdict comes with a de-biasing job's model")
         if self.reports:
             raise ResultError("the job has brought its report already")
 
     def check_export(self, approved: ApprovedJob, attempt: int, metrics: Mapping[str, str], figures: bytes) -> Bound:
         """What the result binds.  Raises ResultError where something is missing, foreign or contradicts itself."""
+        if self.ending:
+            raise ResultError(f"a job of method {self.ending} makes no version: it ends with its report")
         said = verdict_of(metrics)
         if not self.wanted:
             if said is not None or figures:

@@ -19,6 +19,7 @@ from cloister.evidence.authorisation import Authorisation
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import PolicyError
 from cloister.evidence.manifest import BUNDLE_MEDIA_TYPE, HOST_KINDS, Manifest, Trailer, VerifiedObject
+from cloister.evidence.methods import INFERENCE
 from cloister.evidence.opening import ApprovedJob, verify_job_opening
 from cloister.evidence.result import Result, decimal_text
 from cloister.evidence.roster import CLOCK_SKEW_SECONDS, Roster
@@ -32,11 +33,12 @@ from cloister_workers.keyagent.bundles import (
     Member,
     check_frozen,
     files_sha256,
-    is_adapter,
+    layer_of,
     scan,
+    scan_predictions,
     scan_report,
 )
-from cloister_workers.keyagent.debias import Bound, Evidence, is_debias
+from cloister_workers.keyagent.debias import Bound, Evidence
 from cloister_workers.keyagent.errors import RequestError
 from cloister_workers.keyagent.gate import Gate, Work
 from cloister_workers.keyagent.protocol import encode, take, take_bytes, take_object
@@ -60,7 +62,7 @@ class Session:
     name: str
     """Of what the job makes."""
     evidence: Evidence
-    """Of a de-biasing job."""
+    """What the job may bring."""
     closed: Event = field(default_factory=Event)
 
     def object(self, object_id: str) -> VerifiedObject:
@@ -101,7 +103,7 @@ class JobDesk:
 
         roster, approved = self._gate.admit(work, documents.statement(body, "roster"), verify)
         name = _result_name(opening.spec, approved)
-        evidence = Evidence(is_debias(opening.spec))
+        evidence = Evidence.of(opening.spec)
         session = Session(self._random(16).hex(), approved, roster, opening.attempt, sandboxed, name, evidence)
         return session, {"session": session.id, **_approved_table(approved)}
 
@@ -142,9 +144,10 @@ class JobDesk:
         before = _metrics(take_object(body, "metrics_before"))
         bound = _evidence(session, kind, metrics, take_bytes(body, "figures"))
         with transfers():
-            members = _scan(source, kind)
+            members = _scan(source, kind, session.evidence.ending)
             files = files_sha256(members)
-            manifest = self._manifest(session, kind, step, files)
+            layer = layer_of(members) if kind == "export" else ""
+            manifest = self._manifest(session, kind, step, files, layer)
             payload = manifest.to_payload()
             bound_to = hashlib.sha256(payload).digest()
             dek = generate_dek()
@@ -154,8 +157,8 @@ class JobDesk:
         trailer = _trailer(bound_to, digest).sign(self._vault.signing)
         if kind == REPORT:
             session.evidence.reports.append(trailer.digest)
-            signed = ""
-        else:
+        signed = ""
+        if kind != REPORT or session.evidence.ending:
             result = self._result(session, manifest, trailer, (metrics, before), bound)
             signed = documents.statement_text(result)
         return {
@@ -165,12 +168,12 @@ class JobDesk:
             "wraps": _wraps(session, manifest, dek, bound_to),
             "result": signed,
             "files_sha256": files,
-            "adapter": is_adapter(members),
+            "layer": layer,
             "size": digest.ciphertext_size,
             "sha256": digest.ciphertext_sha256,
         }
 
-    def _manifest(self, session: Session, kind: str, step: int, files: str) -> Manifest:
+    def _manifest(self, session: Session, kind: str, step: int, files: str, layer: str) -> Manifest:
         now, authorisation = self._clock(), session.approved.authorisation
         return Manifest(
             kind=kind,
@@ -188,6 +191,7 @@ class JobDesk:
                 "attempt": str(session.attempt),
                 "step": str(step),
                 "files_sha256": files,
+                **({"layer": layer} if layer else {}),
             },
         )
 
@@ -226,14 +230,16 @@ def _evidence(session: Session, kind: str, metrics: Mapping[str, str], figures: 
     if figures:
         raise RequestError("figures come with an export alone")
     if kind == REPORT:
-        session.evidence.check_report()
+        session.evidence.check_report(metrics)
     return Bound()
 
 
-def _scan(source: int, kind: str) -> tuple[Member, ...]:
+def _scan(source: int, kind: str, ending: str) -> tuple[Member, ...]:
     check_frozen(source)
     with os.fdopen(os.dup(source), "rb") as file:
-        return scan_report(file) if kind == REPORT else scan(file)
+        if kind != REPORT:
+            return scan(file)
+        return scan_predictions(file) if ending == INFERENCE else scan_report(file)
 
 
 def _wraps(session: Session, manifest: Manifest, dek: bytes, bound_to: bytes) -> list[dict[str, object]]:

@@ -152,7 +152,8 @@ def _confine(plan: Plan, report: Report, *, privileged: bool, ask: int, answers:
         _request(_MAP_ME, ask, answers)
         os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
         os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
-    filesystem.check_model_readable("/model")
+    for model in ("/model", "/auxiliary"):
+        filesystem.check_model_readable(model)
     os.mkdir("/scratch/.shm", 0o700)  # noqa: PTH102  behind /dev/shm, so that shared memory counts as scratch
 
     # (8) No capabilities, not even in this user namespace, and no way to gain any by exec.

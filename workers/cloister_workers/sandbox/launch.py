@@ -17,7 +17,7 @@ from typing import Self
 
 import cloister_workers
 from cloister_workers.sandbox.errors import SandboxSpecError, SandboxStartError
-from cloister_workers.sandbox.layout import MODEL, SCRATCH, sandbox_plan
+from cloister_workers.sandbox.layout import AUXILIARY, MODEL, SCRATCH, sandbox_plan
 from cloister_workers.sandbox.plan import Plan
 from cloister_workers.sandbox.spec import SandboxSpec
 
@@ -37,7 +37,8 @@ class SandboxedProcess:
     """A running program, its launcher included; ends with this process, or by `kill`.
 
     `pid` is the launcher's, on the host: a pidfd of it becomes readable when all inside is gone. Its exit code, or the
-    signal that it dies of, is the program's. `model_path` and `scratch_path` are where the program finds them.
+    signal that it dies of, is the program's. `model_path`, `auxiliary_path` and `scratch_path` are where the program
+    finds them.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class SandboxedProcess:
         lifeline: int,
         *,
         model_path: str | None,
+        auxiliary_path: str | None = None,
         scratch_path: str,
         sandboxed: bool,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.pid = launcher.pid
         self.model_path = model_path
+        self.auxiliary_path = auxiliary_path
         self.scratch_path = scratch_path
         self.sandboxed = sandboxed
         self._launcher = launcher
@@ -109,7 +112,10 @@ def launch(argv: Sequence[str], spec: SandboxSpec) -> SandboxedProcess:
     with private_copies(spec.pass_fds) as fds:
         launcher, lifeline = start_launcher("enter", sandbox_plan(argv, spec, fds))
     model = MODEL if spec.model_dir else None
-    return SandboxedProcess(launcher, lifeline, model_path=model, scratch_path=SCRATCH, sandboxed=True)
+    second = AUXILIARY if spec.auxiliary_dir else None
+    return SandboxedProcess(
+        launcher, lifeline, model_path=model, auxiliary_path=second, scratch_path=SCRATCH, sandboxed=True
+    )
 
 
 def check_argv(argv: Sequence[str]) -> None:

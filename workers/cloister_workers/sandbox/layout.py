@@ -14,6 +14,7 @@ from cloister_workers.sandbox.plan import Plan
 from cloister_workers.sandbox.spec import SandboxSpec
 
 MODEL = "/model"
+AUXILIARY = "/auxiliary"
 SCRATCH = "/scratch"
 
 OPEN_FILES = 4096
@@ -95,6 +96,8 @@ def sandbox_plan(argv: Sequence[str], spec: SandboxSpec, fds: Mapping[int, int])
     binds += [(str(path), str(path), True) for path in without_nested(outside_system)]
     if spec.model_dir:
         binds.append((str(spec.model_dir), MODEL, False))
+    if spec.auxiliary_dir:
+        binds.append((str(spec.auxiliary_dir), AUXILIARY, False))
     families = [seccomp.AF_UNIX]
     if spec.loopback:
         families += [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]

@@ -14,7 +14,7 @@ MAX_TARGET_FD = 255
 _TOO_WIDE = frozenset(
     Path("/", name) for name in ("", "dev", "etc", "home", "opt", "proc", "root", "run", "srv", "sys", "tmp", "var")
 )
-_OWN = (Path("/dev"), Path("/etc"), Path("/model"), Path("/proc"), Path("/scratch"), Path("/sys"))
+_OWN = (Path("/auxiliary"), Path("/dev"), Path("/etc"), Path("/model"), Path("/proc"), Path("/scratch"), Path("/sys"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,9 @@ class SandboxSpec:
     """What the inside sees and may use. Paths are host paths, sizes are bytes."""
 
     model_dir: Path | None = None
-    """Directory bound read-only at /model; no other file of the host's data is visible."""
+    """Directory bound read-only at /model; no other file of the host's data is visible, but for the next."""
+    auxiliary_dir: Path | None = None
+    """Directory of a second model, bound read-only at /auxiliary."""
     python_paths: tuple[Path, ...] = field(default_factory=python_paths)
     """Bound read-only at their own paths: interpreter, its packages, and the sources that an editable install names."""
     scratch_bytes: int = 1 << 30
@@ -63,10 +65,12 @@ class SandboxSpec:
             _check_path(path)
             if any(path.is_relative_to(own) for own in _OWN):
                 raise SandboxSpecError(f"python path {path} lies where the sandbox puts its own files")
-        if self.model_dir is not None:
-            _check_path(self.model_dir)
-            if not self.model_dir.is_dir():
-                raise SandboxSpecError(f"model directory {self.model_dir} is not a directory")
+        for model in (self.model_dir, self.auxiliary_dir):
+            if model is None:
+                continue
+            _check_path(model)
+            if not model.is_dir():
+                raise SandboxSpecError(f"model directory {model} is not a directory")
 
 
 def _check_path(path: Path) -> None:

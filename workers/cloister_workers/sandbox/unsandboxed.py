@@ -44,7 +44,12 @@ def launch_unsandboxed(argv: Sequence[str], spec: SandboxSpec) -> SandboxedProce
     except BaseException:
         remove_scratch()
         raise
-    model = str(spec.model_dir) if spec.model_dir else None
     return SandboxedProcess(
-        launcher, lifeline, model_path=model, scratch_path=scratch, sandboxed=False, on_end=remove_scratch
+        launcher,
+        lifeline,
+        model_path=str(spec.model_dir) if spec.model_dir else None,
+        auxiliary_path=str(spec.auxiliary_dir) if spec.auxiliary_dir else None,
+        scratch_path=scratch,
+        sandboxed=False,
+        on_end=remove_scratch,
     )

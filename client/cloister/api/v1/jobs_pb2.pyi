@@ -292,6 +292,8 @@ class Job(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     AUTHORISATION_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    REPLAY_DATASET_FIELD_NUMBER: _builtins.int
+    AUXILIARY_MODEL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Client-made UUID."""
     owner: _builtins.str
@@ -305,9 +307,9 @@ class Job(_message.Message):
     model: _builtins.str
     """Base model version id."""
     fine_tuned_model: _builtins.str
-    """Model version id of the result."""
+    """Model version id of the result; empty where the job makes none."""
     training_dataset: _builtins.str
-    """Dataset id."""
+    """Dataset id; empty where nothing is learnt."""
     validation_dataset: _builtins.str
     """Dataset id."""
     evaluation_dataset: _builtins.str
@@ -326,6 +328,10 @@ class Job(_message.Message):
     """Jobs that will run earlier."""
     pool: _builtins.str
     """Pool of hosts."""
+    replay_dataset: _builtins.str
+    """Dataset id."""
+    auxiliary_model: _builtins.str
+    """Model version id of the second model."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was queued."""
@@ -396,10 +402,12 @@ class Job(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         authorisation: _common_pb2.Statement | None = ...,
         pool: _builtins.str = ...,
+        replay_dataset: _builtins.str = ...,
+        auxiliary_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authorisation", b"authorisation", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "finished_at", b"finished_at", "progress", b"progress", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "authorisation", b"authorisation", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "evaluation_dataset", b"evaluation_dataset", "fine_tuned_model", b"fine_tuned_model", "finished_at", b"finished_at", "id", b"id", "jobs_ahead", b"jobs_ahead", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "owner", b"owner", "pool", b"pool", "priority", b"priority", "progress", b"progress", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "steps", b"steps", "team", b"team", "trained_tokens", b"trained_tokens", "training_dataset", b"training_dataset", "validation_dataset", b"validation_dataset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "authorisation", b"authorisation", "auxiliary_model", b"auxiliary_model", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "evaluation_dataset", b"evaluation_dataset", "fine_tuned_model", b"fine_tuned_model", "finished_at", b"finished_at", "id", b"id", "jobs_ahead", b"jobs_ahead", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "owner", b"owner", "pool", b"pool", "priority", b"priority", "progress", b"progress", "replay_dataset", b"replay_dataset", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "steps", b"steps", "team", b"team", "trained_tokens", b"trained_tokens", "training_dataset", b"training_dataset", "validation_dataset", b"validation_dataset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,7 +767,7 @@ Global___GetJobReportRequest: _TypeAlias = GetJobReportRequest  # noqa: Y015
 
 @_typing.final
 class GetJobReportResponse(_message.Message):
-    """What a de-biasing job found."""
+    """What a de-biasing, evaluation or inference job found."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -770,7 +778,9 @@ class GetJobReportResponse(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     WRAPS_FIELD_NUMBER: _builtins.int
     figures: _builtins.bytes
-    """The numbers without names: canonical JSON (EVIDENCE.md, "figures"), whose SHA-256 the result holds."""
+    """The numbers without names: canonical JSON (EVIDENCE.md, "figures"), whose SHA-256 the result holds. Of de-biasing
+    jobs alone: what others measured stands in the result.
+    """
     object_id: _builtins.str
     """Id of the sealed report, for BlobService.ReadBlob. Only for members of the team."""
     size: _builtins.int

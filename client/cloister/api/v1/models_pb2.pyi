@@ -130,22 +130,28 @@ class Layer(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     OBJECT_ID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     kind: Global___LayerKind.ValueType
     """Kind."""
     object_id: _builtins.str
     """Id of the sealed object that holds it."""
     digest: _builtins.str
     """SHA-256 of its file list, hex."""
+    @_builtins.property
+    def sealed(self) -> _common_pb2.SealedObject:
+        """Manifest of kind "export", which says the kind too, and the trailer signed by the host that made it."""
+
     def __init__(
         self,
         *,
         kind: Global___LayerKind.ValueType = ...,
         object_id: _builtins.str = ...,
         digest: _builtins.str = ...,
+        sealed: _common_pb2.SealedObject | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed", b"sealed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "object_id", b"object_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "object_id", b"object_id", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,7 +267,7 @@ Global___Dossier: _TypeAlias = Dossier  # noqa: Y015
 
 @_typing.final
 class ModelVersion(_message.Message):
-    """An immutable model: a base and an ordered stack of layers."""
+    """An immutable model: a base and an ordered stack of layers, one of which the version's own job made."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,7 +303,7 @@ class ModelVersion(_message.Message):
 
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]:
-        """In the order in which they apply."""
+        """In the order in which they apply, at most one of each class: weights, retrieval index, demonstrations."""
 
     @_builtins.property
     def dossier(self) -> Global___Dossier:

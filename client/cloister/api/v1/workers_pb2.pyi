@@ -67,7 +67,9 @@ class _ArtifactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Artifact
     ARTIFACT_KIND_EXPORT: _ArtifactKind.ValueType  # 2
     """The model to use."""
     ARTIFACT_KIND_REPORT: _ArtifactKind.ValueType  # 3
-    """The report of a de-biasing job, sealed to the member who signed it and to the team's recovery key."""
+    """The report of a de-biasing, evaluation or inference job, sealed to the member who signed it and to the team's
+    recovery key.
+    """
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """Kind of artifact."""
@@ -79,7 +81,9 @@ ARTIFACT_KIND_STATE: ArtifactKind.ValueType  # 1
 ARTIFACT_KIND_EXPORT: ArtifactKind.ValueType  # 2
 """The model to use."""
 ARTIFACT_KIND_REPORT: ArtifactKind.ValueType  # 3
-"""The report of a de-biasing job, sealed to the member who signed it and to the team's recovery key."""
+"""The report of a de-biasing, evaluation or inference job, sealed to the member who signed it and to the team's
+recovery key.
+"""
 Global___ArtifactKind: _TypeAlias = ArtifactKind  # noqa: Y015
 
 @_typing.final
@@ -171,6 +175,9 @@ class JobLease(_message.Message):
     VALIDATION_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
+    AUXILIARY_FIELD_NUMBER: _builtins.int
+    AUXILIARY_LAYERS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Job id."""
     attempt: _builtins.int
@@ -191,11 +198,11 @@ class JobLease(_message.Message):
 
     @_builtins.property
     def model_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantedObject]:
-        """Layers of an adapted version to start from; empty for a base model."""
+        """Layers of an adapted version to start from, in the order in which they apply; empty for a base model."""
 
     @_builtins.property
     def training(self) -> Global___GrantedObject:
-        """Training rows."""
+        """Training rows; absent where nothing is learnt."""
 
     @_builtins.property
     def validation(self) -> Global___GrantedObject:
@@ -208,6 +215,18 @@ class JobLease(_message.Message):
     @_builtins.property
     def resume(self) -> Global___ResumePoint:
         """Newest checkpoint of an earlier attempt, if any."""
+
+    @_builtins.property
+    def replay(self) -> Global___GrantedObject:
+        """Earlier rows that are mixed in, if any."""
+
+    @_builtins.property
+    def auxiliary(self) -> Global___GrantedObject:
+        """Base of a second model, if any; it may be the very object that model is."""
+
+    @_builtins.property
+    def auxiliary_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantedObject]:
+        """Layer with the weights of the second model; none where it is a base model."""
 
     def __init__(
         self,
@@ -223,10 +242,13 @@ class JobLease(_message.Message):
         validation: Global___GrantedObject | None = ...,
         evaluation: Global___GrantedObject | None = ...,
         resume: Global___ResumePoint | None = ...,
+        replay: Global___GrantedObject | None = ...,
+        auxiliary: Global___GrantedObject | None = ...,
+        auxiliary_layers: _abc.Iterable[Global___GrantedObject] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authorisation", b"authorisation", "evaluation", b"evaluation", "model", b"model", "policy", b"policy", "resume", b"resume", "training", b"training", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorisation", b"authorisation", "auxiliary", b"auxiliary", "evaluation", b"evaluation", "model", b"model", "policy", b"policy", "replay", b"replay", "resume", b"resume", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "authorisation", b"authorisation", "evaluation", b"evaluation", "job_id", b"job_id", "model", b"model", "model_layers", b"model_layers", "policy", b"policy", "resume", b"resume", "spec", b"spec", "training", b"training", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "authorisation", b"authorisation", "auxiliary", b"auxiliary", "auxiliary_layers", b"auxiliary_layers", "evaluation", b"evaluation", "job_id", b"job_id", "model", b"model", "model_layers", b"model_layers", "policy", b"policy", "replay", b"replay", "resume", b"resume", "spec", b"spec", "training", b"training", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -647,8 +669,8 @@ class CreateArtifactRequest(_message.Message):
 
     @_builtins.property
     def result(self) -> _common_pb2.Statement:
-        """Signed by the host: payload type application/vnd.cloister.result+json. Absent for a report, which the result
-        of the export binds.
+        """Signed by the host: payload type application/vnd.cloister.result+json. Absent for the report of a de-biasing job,
+        which the result of the export binds.
         """
 
     def __init__(
@@ -756,13 +778,13 @@ class FinishJobRequest(_message.Message):
     state: _jobs_pb2.JobState.ValueType
     """SUCCEEDED, FAILED, CANCELLED, PAUSED or PREEMPTED (an infrastructure fault: try again)."""
     artifact_id: _builtins.str
-    """Artifact of kind EXPORT, when SUCCEEDED."""
+    """Artifact of kind EXPORT, when SUCCEEDED; of kind REPORT for a job that makes no version."""
     trained_tokens: _builtins.int
     """Tokens that were trained on."""
     layer_kind: _models_pb2.LayerKind.ValueType
-    """Kind of the new layer, when SUCCEEDED."""
+    """Kind of the new layer, when SUCCEEDED with an EXPORT: the one that its manifest says."""
     layer_digest: _builtins.str
-    """SHA-256 of the new layer's file list, hex, when SUCCEEDED."""
+    """SHA-256 of the new layer's file list, hex, when SUCCEEDED with an EXPORT."""
     @_builtins.property
     def error(self) -> _jobs_pb2.JobError:
         """Why, when FAILED or PREEMPTED."""
