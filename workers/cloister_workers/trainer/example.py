@@ -18,7 +18,7 @@ class Example:
     `learned` marks each token that is a target, others are 0 (empty for classification): supervised with 1, masked
     as `masked_language_model` says. `label` is the class (classification; else empty). `group` is the digest of the
     input, `digest` that of input and answer. `other` is a second sequence to compare with: what a preference
-    rejects, the other text of a pair.
+    rejects, the other text of a pair. `segments` is the token type of each token where one sequence holds two texts.
     """
 
     tokens: array[int]
@@ -28,6 +28,7 @@ class Example:
     label: str = ""
     truncated: bool = False
     other: Example | None = None
+    segments: bytes = b""
 
     @property
     def size(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.model import Base, load_causal, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.probe import check_packing
@@ -40,6 +41,8 @@ class Setup:
     """What the specification says of rows of more than max_seq_length tokens: truncate, refuse, or nothing."""
     labels: tuple[str, ...] = ()
     """The classes of a version that is trained on, in the order of its logits."""
+    model_dir: str = ""
+    """Folder of the whole weights."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ def _unchanged(objective: T, _: object) -> T:
     return objective
 
 
+def _plain_files(_: object, model: torch.nn.Module, tokenizer: Any, name: str, scratch: str) -> Mapping[str, bytes]:  # noqa: ANN401
+    return export_files(model, tokenizer, name, scratch)
+
+
 def load_packed(model_dir: str, objective: object, device: torch.device) -> Base:  # noqa: ARG001 - one shape for all
     """A causal model for objectives that pack. Raises TrainerError MODEL_INVALID, MODEL_UNSUPPORTED."""
     base = load_causal(model_dir, device)
@@ -92,6 +99,9 @@ class TrainingMethod(Generic[T]):
     """The objective once the training rows are read: what they alone tell, such as the classes. Raises TrainerError."""
     settled: Callable[[T, Settling], T] = _unchanged
     """The objective once the model is there, such as with the log-probabilities of the model as it starts."""
+    files: Callable[[T, torch.nn.Module, Any, str, str], Mapping[str, bytes]] = _plain_files
+    """What of the trained model is exported: from the objective, the model, its tokenizer, its given name and a folder
+    to work in."""
     padded: bool = False
     """Whether its batches are padded, so that the tokenizer must have a token for that."""
     chat: bool = False
