@@ -71,6 +71,7 @@ class RowReason(StrEnum):
     TOO_LONG = "TOO_LONG"  # more than max_seq_length tokens
     DUPLICATE = "DUPLICATE"  # only under data.reject_duplicates
     LENGTH_MISMATCH = "LENGTH_MISMATCH"  # two lists that go together have different lengths, e.g. tokens and tags
+    BAD_TAG = "BAD_TAG"  # a tag that is neither O nor B-type nor I-type
     ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"  # an extractive answer that does not stand in its context
     NOTHING_PREFERRED = "NOTHING_PREFERRED"  # chosen and rejected are the same
     BAD_CHECK = "BAD_CHECK"  # what a reward is checked by is no expression or schema that can be used

@@ -18,8 +18,9 @@ class Example:
     `learned` marks each token that is a target, others are 0 (empty for classification): supervised with 1, masked
     as `masked_language_model` says. `label` is the class (classification; else empty). `group` is the digest of the
     input, `digest` that of input and answer. `other` is a second sequence to compare with: what a preference
-    rejects, the other text of a pair. `row` is the number of the row in its file, from 1 (0: of none), `replayed`
-    whether that file is the replay dataset's, `piece` counts the examples that one row was cut into, from 0.
+    rejects, the other text of a pair. `segments` is the token type of each token where one sequence holds two texts.
+    `row` is the number of the row in its file, from 1 (0: of none), `replayed` whether that file is the replay
+    dataset's, `piece` counts the examples that one row was cut into, from 0.
     """
 
     tokens: array[int]
@@ -32,6 +33,7 @@ class Example:
     row: int = 0
     replayed: bool = False
     piece: int = 0
+    segments: bytes = b""
 
     @property
     def size(self) -> int:

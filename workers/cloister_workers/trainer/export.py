@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 
-from cloister_workers.trainer.bundle import write_bundle
-
 _WEIGHTS = frozenset({".safetensors"})
 _TEXTS = frozenset({".json", ".txt", ".jinja", ".model"})
 _PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
@@ -36,11 +34,6 @@ def export_files(model: torch.nn.Module, tokenizer: Any, model_name: str, scratc
         tokenizer.save_pretrained(directory)
         kept = [path for path in sorted(Path(directory).iterdir()) if path.suffix in _WEIGHTS | _TEXTS]
         return {path.name: _content(path, model_name) for path in kept}
-
-
-def export_bundle(model: torch.nn.Module, tokenizer: Any, model_name: str, scratch: str) -> int:  # noqa: ANN401
-    """A sealed memfd with the export; the caller closes it."""
-    return write_bundle(export_files(model, tokenizer, model_name, scratch))
 
 
 def _content(path: Path, model_name: str) -> bytes:

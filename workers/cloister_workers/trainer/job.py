@@ -32,12 +32,12 @@ from cloister_workers.protocol import (
     Rows,
     Stage,
 )
+from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint, save_checkpoint
 from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
 from cloister_workers.trainer.evaluate import evaluate, examine
 from cloister_workers.trainer.example import Example
-from cloister_workers.trainer.export import export_bundle
 from cloister_workers.trainer.fitting import fit_micro_batch, resized
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
@@ -119,7 +119,7 @@ def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Sessi
         session.evaluated(EvaluationPhase.AFTER, state.step, after)
     with stage(session, Stage.EXPORT):
         name = (layer.base_name if layer else "") or spec.model
-        descriptor = export_bundle(model, tokenizer, name, place.scratch)
+        descriptor = write_bundle(method.files(objective, model, tokenizer, name, place.scratch))
     final = {MetricName.LOSS: state.loss, **after}
     if state.micro_batch_size:
         final[MetricName.MICRO_BATCH_SIZE] = float(state.micro_batch_size)
@@ -185,6 +185,7 @@ def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Laye
         labels=layer.labels if layer else (),
         adapter=spec.adapter,
         continued=layer is not None,
+        model_dir=layer.model_dir(place.model_dir) if layer else place.model_dir,
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from cloister_workers.messages import DatasetRole
 from cloister_workers.trainer.byte_pairs import OFFSET, like_roberta
 from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.model import Base, load_causal, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.probe import settle_packing
@@ -56,6 +57,9 @@ class Setup:
         positions = table - OFFSET if like_roberta(self.config) else table
         return int(min(wanted, positions, self.tokenizer.model_max_length))
 
+    model_dir: str = ""
+    """Folder of the whole weights."""
+
 
 @dataclass(frozen=True)
 class Settling:
@@ -91,6 +95,10 @@ def _given(_: TrainingSpec, __: str, ___: Streams) -> None:
     return None
 
 
+def _plain_files(_: object, model: torch.nn.Module, tokenizer: Any, name: str, scratch: str) -> Mapping[str, bytes]:  # noqa: ANN401
+    return export_files(model, tokenizer, name, scratch)
+
+
 def load_packed(model_dir: str, objective: object, device: torch.device) -> Base:  # noqa: ARG001 - one shape for all
     """A causal model for objectives that pack; where packing would change its results, it runs padded.
 
@@ -117,6 +125,9 @@ class TrainingMethod(Generic[T]):
     vocabulary: Callable[[TrainingSpec, str, Streams], tuple[Any, Streams] | None] = _given
     """From the specification, the model's folder and the inputs: a tokenizer made of the rows, and the inputs with what
     was read of them put back. None: the model's own is used. Raises SpecError."""
+    files: Callable[[T, torch.nn.Module, Any, str, str], Mapping[str, bytes]] = _plain_files
+    """What of the trained model is exported: from the objective, the model, its tokenizer, its given name and a folder
+    to work in."""
     padded: bool = False
     """Whether its batches are padded, so that the tokenizer must have a token for that."""
     chat: bool = False

@@ -75,25 +75,72 @@ def load_tokenizer(model_dir: str, *, padded: bool = False, chat: bool = False) 
     return tokenizer
 
 
-def load_classifier(model_dir: str, labels: Sequence[str], pad_token_id: int, device: torch.device) -> Base:
-    """A sequence classifier of these labels. Raises TrainerError MODEL_INVALID."""
-    model, report = _load(
-        transformers.AutoModelForSequenceClassification,
-        model_dir,
-        device,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-        ignore_mismatched_sizes=True,
-        attn_implementation="sdpa",
-    )
-    model.config.pad_token_id = pad_token_id
+def load_classifier(
+    model_dir: str,
+    labels: Sequence[str],
+    pad_token_id: int,
+    device: torch.device,
+    problem_type: str = "",
+) -> Base:
+    """A sequence classifier of these labels; one label alone is a number, such as a score.
+
+    Raises TrainerError MODEL_INVALID.
+    """
+    kind = transformers.AutoModelForSequenceClassification
+    names = _names(labels)
+    wanted = problem_type or ("regression" if len(labels) == 1 else "single_label_classification")
+    base = load_headed(kind, "SEQ_CLS", model_dir, device, **names, problem_type=wanted)
+    config: Any = base.model.config
+    config.pad_token_id = pad_token_id
+    return base
+
+
+def load_tagger(model_dir: str, labels: Sequence[str], device: torch.device) -> Base:
+    """A classifier of tokens, by an encoder. Raises TrainerError MODEL_INVALID."""
+    return load_headed(transformers.AutoModelForTokenClassification, "TOKEN_CLS", model_dir, device, **_names(labels))
+
+
+def load_span_finder(model_dir: str, device: torch.device) -> Base:
+    """A model of where an answer begins and ends, by an encoder. Raises TrainerError MODEL_INVALID."""
+    return load_headed(transformers.AutoModelForQuestionAnswering, "QUESTION_ANS", model_dir, device)
+
+
+def load_encoder(model_dir: str, device: torch.device) -> Base:
+    """A transformer without a head. Raises TrainerError MODEL_INVALID."""
+    base = load_headed(transformers.AutoModel, "FEATURE_EXTRACTION", model_dir, device)
+    with torch.no_grad():
+        for name, parameter in base.model.named_parameters():
+            if name.split(".")[0] in base.fresh:
+                parameter.zero_()  # a pooler that nothing reads; random numbers in it would make two loads differ
+    return Base(base.model, (), base.task)
+
+
+def load_headed(kind: Any, task: str, model_dir: str, device: torch.device, **settings: object) -> Base:  # noqa: ANN401
+    """A model with a head of its own on the backbone; what of the head is not there is fresh.
+
+    Raises TrainerError MODEL_INVALID.
+    """
+    model, report = _load(kind, model_dir, device, ignore_mismatched_sizes=True, attn_implementation="sdpa", **settings)
     lacking = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
-    backbone = f"{model.base_model_prefix}."
+    backbone = f"{model.base_model_prefix}." if model.base_model is not model else ""
     if any(key.startswith(backbone) and "pooler" not in key for key in lacking):
         raise _invalid("its weights lack tensors of the architecture in config.json")
     fresh = {"pooler" if key.startswith(backbone) else key.split(".")[0] for key in lacking}
-    return Base(model, tuple(sorted(fresh)), "SEQ_CLS")
+    return Base(model, tuple(sorted(fresh)), task)
+
+
+def need_encoder(config: Any) -> None:  # noqa: ANN401 - transformers' own type is dynamic
+    """Raises TrainerError MODEL_INVALID unless each token of the configuration's model sees all others."""
+    if config.is_encoder_decoder or type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
+        raise _invalid(f"it is a {config.model_type}, and the method needs an encoder such as bert or xlm-roberta")
+
+
+def _names(labels: Sequence[str]) -> dict[str, object]:
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
 
 
 def load_causal(model_dir: str, device: torch.device) -> Base:

@@ -148,7 +148,7 @@ class Celled:
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return self._plain.micro_batches(batch)
 
-    def weight(self, example: Example) -> int:
+    def weight(self, example: Example) -> float:
         return self._plain.weight(example)
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Any]) -> Outcome:

@@ -23,8 +23,8 @@ class Objective(Protocol):
         """Cut a step's batch into what one forward pass takes; every example exactly once."""
         ...
 
-    def weight(self, example: Example) -> int:
-        """What the example's summed loss is a sum over: 1 for a row, or its label tokens."""
+    def weight(self, example: Example) -> float:
+        """What the example's summed loss is a sum over: 1 for a row, its label tokens, or the weight of its class."""
         ...
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:

@@ -31,9 +31,10 @@ from cloister_workers.messages import (
     Stage,
 )
 from cloister_workers.trainer import metrics
+from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint
 from cloister_workers.trainer.example import Example
-from cloister_workers.trainer.export import export_bundle
+from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.job import JobHooks, make_setup, prepare
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Plan
@@ -107,7 +108,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
         session.evaluated(EvaluationPhase.AFTER, state.step, after)
     with stage(session, Stage.EXPORT):
         name = (layer.base_name if layer else "") or spec.model
-        descriptor = export_bundle(model, tokenizer, name, place.scratch)
+        descriptor = write_bundle(export_files(model, tokenizer, name, place.scratch))
     final = {MetricName.LOSS: state.loss, **after}
     session.hand_over(Result(step=state.step, metrics=final, trained_tokens=state.trained_tokens), descriptor)
 

@@ -86,8 +86,9 @@ class GroupDro(Celled):
         factors = self._q / counts.clamp(min=1) * len(where)
         return factors[where].to(losses)
 
-    def score(self, examples: Sequence[Any], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
-        self._keep(lowest_accuracy(examples, predicted, self._plain.labels))
+    def score(self, examples: Sequence[Any], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
+        said = [int(entry[0]) for entry in predicted]
+        self._keep(lowest_accuracy(examples, said, self._plain.labels))
         return super().score(examples, sums, predicted)
 
     def _keep(self, worst: float) -> None:

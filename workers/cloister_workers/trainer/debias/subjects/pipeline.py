@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,28 @@ class Normalize(torch.nn.Module):
         return functional.normalize(x, p=2, dim=-1)
 
 
+@dataclass(frozen=True)
+class Head:
+    """What follows the transformer of a sentence encoder, with the settings that its folder holds."""
+
+    pooling: Pooling
+    steps: tuple[torch.nn.Module, ...]
+    settings: Mapping[str, Any]
+    top: Mapping[str, Any]
+
+    @property
+    def prompt(self) -> str:
+        """What is put before every text, or nothing."""
+        return str((self.top.get("prompts") or {}).get(self.top.get("default_prompt_name"), ""))
+
+    def __call__(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Sentence embeddings [n, d] of token embeddings [n, t, h]."""
+        x: torch.Tensor = self.pooling(tokens, mask)
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
 class SentenceEncoder(torch.nn.Module):
     """Transformer, pooling and what follows."""
 
@@ -141,17 +164,27 @@ class SentenceEncoder(torch.nn.Module):
 # ---------------------------------------------------------------- from a folder
 def read_pipeline(folder: Path) -> tuple[SentenceEncoder, Any]:
     """The encoder of a folder on the CPU in float32, with its tokenizer. Raises TrainerError MODEL_INVALID."""
-    if not (folder / _MODULES).is_file():
-        transformer, tokenizer = _transformer(folder)
-        return SentenceEncoder(transformer, Pooling(("mean",)), [Normalize()], {}, {}), tokenizer
+    place, head = read_head(folder)
+    transformer, tokenizer = _transformer(place)
+    return SentenceEncoder(transformer, head.pooling, list(head.steps), head.settings, head.top), tokenizer
+
+
+def read_head(folder: Path) -> tuple[Path, Head]:
+    """Where the transformer of an encoder's folder is, and what follows it. Raises TrainerError MODEL_INVALID."""
+    if not is_pipeline(folder):
+        return folder, Head(Pooling(("mean",)), (Normalize(),), {}, {})
     entries = [(str(entry["type"]).split(".")[-1], folder / str(entry["path"])) for entry in _listed(folder)]
     kinds = [kind for kind, _ in entries]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Normalize"}:
         raise invalid(f"it consists of {', '.join(kinds)}; an encoder is Transformer, Pooling, Dense and Normalize")
-    transformer, tokenizer = _transformer(entries[0][1])
-    steps: list[torch.nn.Module] = [Normalize() if kind == "Normalize" else _dense(path) for kind, path in entries[2:]]
+    steps = [Normalize() if kind == "Normalize" else _dense(path) for kind, path in entries[2:]]
     settings = _optional(entries[0][1] / _SETTINGS)
-    return SentenceEncoder(transformer, _pooling(entries[1][1]), steps, settings, _optional(folder / _TOP)), tokenizer
+    return entries[0][1], Head(_pooling(entries[1][1]), tuple(steps), settings, _optional(folder / _TOP))
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether the folder says itself that it is a sentence encoder."""
+    return (folder / _MODULES).is_file()
 
 
 def _listed(folder: Path) -> list[dict[str, Any]]:
@@ -211,26 +244,32 @@ def pipeline_files(model: SentenceEncoder, tokenizer: Any, model_name: str, scra
     if hasattr(model.transformer, "merge_and_unload"):
         model.transformer = model.transformer.merge_and_unload()
     files = export_files(model.transformer, tokenizer, model_name, scratch)
+    head = Head(model.pooling, tuple(model.steps), model.settings, model.top)
+    return files | head_files(head, int(model.transformer.config.hidden_size))
+
+
+def head_files(head: Head, hidden: int) -> dict[str, bytes]:
+    """The files beside those of a transformer with this hidden size that make the folder a sentence encoder's."""
+    files: dict[str, bytes] = {}
     modules = [("Transformer", "")]
-    for number, step in enumerate((model.pooling, *model.steps), start=1):
+    for number, step in enumerate((head.pooling, *head.steps), start=1):
         kind = type(step).__name__
         path = f"{number}_{kind}"
         modules.append((kind, path))
-        files |= {f"{path}/{name}": content for name, content in _step_files(step, model).items()}
+        files |= {f"{path}/{name}": content for name, content in _step_files(step, hidden).items()}
     listed = [
         {"idx": number, "name": str(number), "path": path, "type": _TYPE + kind}
         for number, (kind, path) in enumerate(modules)
     ]
     files[_MODULES] = (json.dumps(listed, indent=2) + "\n").encode()
-    files[_SETTINGS] = _json_bytes({"max_seq_length": None, "do_lower_case": False, **model.settings})
-    if model.top:
-        files[_TOP] = _json_bytes(model.top)
+    files[_SETTINGS] = _json_bytes({"max_seq_length": None, "do_lower_case": False, **head.settings})
+    if head.top:
+        files[_TOP] = _json_bytes(head.top)
     return files
 
 
-def _step_files(step: torch.nn.Module, model: SentenceEncoder) -> dict[str, bytes]:
+def _step_files(step: torch.nn.Module, width: int) -> dict[str, bytes]:
     if isinstance(step, Pooling):
-        width = int(model.transformer.config.hidden_size)
         chosen = {key: mode in step.modes for key, mode in _LEGACY_MODES.items()}
         return {"config.json": _json_bytes({"word_embedding_dimension": width, **chosen})}
     if isinstance(step, Dense):

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelling of tokens, entities above all: rows of `tokens` and `tags`, two lists of one length.
+
+Tags are O, B-type and I-type (`entities.py`); the classes are the tags of all training rows, in code point order. A
+word's label is learned at its first sub-token, others are left out of the loss (Devlin et al. 2019, 5.3). Rows are cut
+to max_seq_length tokens, special tokens included, or refused where the specification says so; in evaluations a word
+beyond the cut is predicted as O, so that its entities are missed. Other keys are ignored.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from cloister_workers.errors import TrainerError
+from cloister_workers.messages import FailureCode, FailureNumber, MetricName, Metrics, RowReason
+from cloister_workers.trainer import entities
+from cloister_workers.trainer.bootstrap import Sums, row_interval
+from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.method import Setup, TrainingMethod
+from cloister_workers.trainer.model import Base, load_tagger, need_encoder
+from cloister_workers.trainer.padding import padded, slices
+from cloister_workers.trainer.rows import checked_text
+from cloister_workers.trainer.spec import REFUSE, Method
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged(Example):
+    """Words with a tag each, and where the first sub-tokens of the words are that were not cut off: word and place in
+    `tokens`.
+    """
+
+    tags: tuple[str, ...] = ()
+    firsts: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenClassification:
+    """Each word to one of `labels`, which are empty while the training rows are read."""
+
+    tokenizer: Any
+    max_seq_length: int
+    micro_batch_size: int
+    device: torch.device
+    labels: tuple[str, ...] = ()
+    refuse: bool = False
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
+        return [self._example(row) for row in rows]
+
+    def _example(self, row: dict[str, object]) -> Example | RowReason:
+        words, tags = _words(row, "tokens"), _words(row, "tags")
+        for found in (words, tags):
+            if isinstance(found, RowReason):
+                return found
+        words, tags = list(words), list(tags)
+        if len(words) != len(tags):
+            return RowReason.LENGTH_MISMATCH
+        if not all(map(entities.is_tag, tags)):
+            return RowReason.BAD_TAG
+        if self.labels and not set(tags) <= set(self.labels):
+            return RowReason.UNKNOWN_LABEL
+        whole = self.tokenizer(words, is_split_into_words=True)
+        truncated = len(whole["input_ids"]) > self.max_seq_length
+        if truncated and self.refuse:
+            return RowReason.TOO_LONG
+        if truncated:
+            limit = self.max_seq_length
+            whole = self.tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
+        owners = whole.word_ids()
+        firsts = tuple(sorted({owner: owners.index(owner) for owner in owners if owner is not None}.items()))
+        if not firsts:
+            return RowReason.EMPTY_TEXT
+        return Tagged(
+            tokens=array("i", whole["input_ids"]),
+            group=digest_of(words),
+            digest=digest_of(words, tags),
+            truncated=truncated,
+            tags=tuple(tags),
+            firsts=firsts,
+        )
+
+    def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
+        return slices(batch, self.micro_batch_size)
+
+    def weight(self, example: Example) -> int:
+        return len(_tagged(example).firsts)
+
+    def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
+        """`predicted` is the class at every place: [n, longest]."""
+        batch = padded(examples, self.tokenizer.pad_token_id, self.device)
+        logits = model(**batch).logits.float()
+        number = {label: index for index, label in enumerate(self.labels)}
+        wanted = [
+            (owner, place, number[example.tags[word]])
+            for owner, example in enumerate(map(_tagged, examples))
+            for word, place in example.firsts
+        ]
+        owners, places, true = torch.tensor(wanted, device=self.device).unbind(1)
+        losses = functional.cross_entropy(logits[owners, places], true, reduction="none")
+        sums = torch.zeros(len(examples), device=self.device).index_add(0, owners, losses)
+        return Outcome(sums, logits.detach().argmax(-1))
+
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
+        rows = [_tagged(example) for example in examples]
+        said = [self._tags(row, line) for row, line in zip(rows, predicted, strict=True)]
+        hits = sum(p == t for row, tags in zip(rows, said, strict=True) for p, t in zip(tags, row.tags, strict=True))
+        table = [entities.counts(tags, row.tags) for row, tags in zip(rows, said, strict=True)]
+        right, claimed, there = map(sum, zip(*table, strict=True))
+        low, high = row_interval(table, _f1)
+        return {
+            MetricName.EVAL_LOSS: sum(sums) / sum(len(row.firsts) for row in rows),
+            MetricName.EVAL_ROWS: float(len(rows)),
+            MetricName.EVAL_TOKEN_ACCURACY: hits / sum(len(row.tags) for row in rows),
+            MetricName.EVAL_PRECISION: right / claimed if claimed else 0.0,
+            MetricName.EVAL_RECALL: right / there if there else 0.0,
+            MetricName.EVAL_F1: entities.f1(right, claimed, there),
+            MetricName.EVAL_F1_CI_LOW: low,
+            MetricName.EVAL_F1_CI_HIGH: high,
+        }
+
+    def _tags(self, row: Tagged, classes: Sequence[int]) -> list[str]:
+        tags = [entities.OUTSIDE] * len(row.tags)
+        for word, place in row.firsts:
+            tags[word] = self.labels[classes[place]]
+        return tags
+
+
+def _words(row: dict[str, object], key: str) -> list[str] | RowReason:
+    if key not in row:
+        return RowReason.MISSING_KEY
+    value = row[key]
+    if not isinstance(value, list):
+        return RowReason.WRONG_TYPE
+    words: list[str] = []
+    for entry in value:
+        word = checked_text(entry)
+        if isinstance(word, RowReason):
+            return word
+        words.append(word)
+    return words or RowReason.EMPTY_TEXT
+
+
+def _tagged(example: Example) -> Tagged:
+    if not isinstance(example, Tagged):
+        raise TypeError("an example of another method; read the rows with this objective")
+    return example
+
+
+def _f1(sums: Sums) -> Sums:
+    right, claimed, there = sums.T
+    scores: Sums = 2 * right / (claimed + there).clip(min=1)
+    return scores
+
+
+def _objective(setup: Setup) -> TokenClassification:
+    need_encoder(setup.config)
+    wanted = setup.hyperparameters
+    return TokenClassification(
+        setup.tokenizer,
+        wanted.max_seq_length,
+        wanted.micro_batch_size,
+        setup.device,
+        setup.labels,
+        setup.too_long == REFUSE,
+    )
+
+
+def _fitted(objective: TokenClassification, examples: Sequence[Example]) -> TokenClassification:
+    labels = tuple(sorted({tag for example in examples for tag in _tagged(example).tags}))
+    if len(labels) < 2:
+        raise TrainerError(
+            FailureCode.TOO_FEW_LABELS,
+            f"the training rows have {len(labels)} tags; token classification needs 2 or more",
+            {FailureNumber.LABELS: len(labels)},
+        )
+    return replace(objective, labels=objective.labels or labels)
+
+
+def _load(model_dir: str, objective: TokenClassification, device: torch.device) -> Base:
+    return load_tagger(model_dir, objective.labels, device)
+
+
+METHOD = TrainingMethod(name=Method.TOKEN_CLASSIFICATION, objective=_objective, fitted=_fitted, load=_load, padded=True)
