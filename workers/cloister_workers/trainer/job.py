@@ -37,7 +37,7 @@ from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
 from cloister_workers.trainer.evaluate import evaluate, examine
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_bundle
-from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
+from cloister_workers.trainer.layer import Layer, attach, finished, weights_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
 from cloister_workers.trainer.model import load_config
@@ -78,7 +78,7 @@ class JobHooks:
 def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
     method = training_method(spec.method)
-    layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
+    layer = weights_layer(inputs, place.scratch)
     tokenizer = method.tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir)
     with stage(session, Stage.VALIDATE):
         setup = make_setup(spec, tokenizer, place, layer)
