@@ -106,21 +106,24 @@ def read_stack(inputs: Inputs, scratch: str) -> Stack:
         if stack.kinds[count:] != (kind,):
             raise TrainerError(
                 FailureCode.MODEL_INVALID,
-                f"layer {count + 1} of the version is of kind {kind}, which cannot stand there; the order is weights, index, "
-                "demonstrations, each once",
+                f"layer {count + 1} of the version is of kind {kind}, which cannot stand there; the order is weights, "
+                "index, demonstrations, each once",
             )
     return stack
 
 
-def encoder_of(stack: Stack, inputs: Inputs, place: Workplace, session: Session) -> Encoder | None:
-    """The encoder that the stack's vectors come from, as the job's auxiliary model; None where it has none.
+def encoder_of(
+    stack: Stack, inputs: Inputs, place: Workplace, session: Session, *, wanted: bool = False
+) -> Encoder | None:
+    """The encoder that the stack's vectors come from, as the job's auxiliary model; None where it has none and the
+    job has no vectors to make (`wanted`).
 
     Raises SpecError where no auxiliary model is named, or another one than made the vectors.
     """
-    if not stack.encoders:
+    if not (stack.encoders or wanted):
         return None
     encoder = load_encoder(auxiliary_model(inputs, place), place.device, lambda: session.poll(0))
-    if set(stack.encoders) != {encoder.digest}:
+    if set(stack.encoders) - {encoder.digest}:
         raise SpecError(
             FailureCode.SPEC_INVALID,
             SpecField.AUXILIARY_MODEL,

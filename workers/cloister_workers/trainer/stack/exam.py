@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same rows asked of a base model with any of a version's layers in force.
+
+What the rows ask for is a training method: its objective reads and scores them. Where the answers are texts, the layers
+that make prompts put their part before each question (`prompts.py`); the loss then is that of the right answer after
+the whole prompt. All are asked by the version's tokenizer, as an adapter learnt with it; a base under whole weights of
+its own keeps the one that it came with. A method that compares with a reference takes the base model for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from cloister_workers.messages import MetricName, Metrics
+from cloister_workers.trainer.catalogue import training_method
+from cloister_workers.trainer.evaluate import examined, metrics_of, scored
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.intervals import ratio_interval
+from cloister_workers.trainer.layer import labels_of
+from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
+from cloister_workers.trainer.model import load_config
+from cloister_workers.trainer.objectives import Objective
+from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model
+from cloister_workers.trainer.session import Session
+from cloister_workers.trainer.spec import Hyperparameters, Method
+from cloister_workers.trainer.stack.encoder import Encoder
+from cloister_workers.trainer.stack.layers import Stack
+from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
+from cloister_workers.trainer.stack.shots import Shot
+
+_BATCH = 16  # questions of one evaluation batch
+_CLOSE = 1e-6
+_END = 2  # tokens that may stand around an answer: the end of the text, and one that a join splits
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked, and how."""
+
+    method: TrainingMethod[Any]
+    hyperparameters: Hyperparameters
+    """Of these, batch_size, micro_batch_size and max_seq_length are used."""
+    settings: Mapping[str, object]
+    """The method's own."""
+    seed: int
+    max_new_tokens: int
+    answers: bool
+    """Whether rows are questions with answers in words, before which prompts are put."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One task, one version, and where they meet."""
+
+    task: Task
+    whole: Stack
+    """The version with all of its layers."""
+    encoder: Encoder | None
+    inputs: Inputs
+    place: Workplace
+    session: Session
+    _settled: dict[str, Objective] = field(default_factory=dict)
+
+    def objective(self, stack: Stack) -> Objective:
+        """What reads and scores the rows, for these layers. Raises SpecError for settings that do not fit."""
+        folder = self._tokenizer_dir(stack)
+        model_dir = self.whole.model_dir(self.place.model_dir)
+        setup = Setup(
+            tokenizer=self.task.method.tokenizer(folder),
+            config=load_config(model_dir),
+            hyperparameters=self.task.hyperparameters,
+            settings=self.task.settings,
+            device=self.place.device,
+            seed=self.task.seed,
+            labels=self.whole.weights.labels if self.whole.weights else labels_of(model_dir),
+        )
+        made: Objective = self.task.method.objective(setup)
+        return made
+
+    def model(self, stack: Stack, objective: Objective) -> torch.nn.Module:
+        """The model with the stack's weights in force. Raises TrainerError where they do not go onto it."""
+        return stack.model(self.task.method, objective, self.place, self.task.seed)
+
+    def measure(
+        self,
+        stack: Stack,
+        rows: Sequence[dict[str, object]],
+        shots: Sequence[Shot],
+        model: torch.nn.Module | None = None,
+        *,
+        losses_only: bool = False,
+    ) -> Metrics:
+        """Metrics with these layers in force; `shots` are the rows as questions and answers, where they are that.
+
+        `model`: where it is loaded already, with the stack's weights. Raises Cancelled, and as `model`.
+        """
+        objective = self.objective(stack)
+        if self.task.answers and stack.prompts:
+            rows = [shot.row() for shot in self.composed(stack, shots)]
+        examples = [found for found in objective.read(rows) if isinstance(found, Example)]
+        model = self.model(stack, objective) if model is None else model
+        objective = self._settle(stack, model, objective, examples)
+        size = self.task.hyperparameters.batch_size
+        found = scored(model, objective, examples, size, self._poll)
+        metrics = with_interval(objective, metrics_of(objective, found), found.examples, found.sums)
+        return metrics if losses_only else {**metrics, **examined(model, objective, examples, self._poll)}
+
+    def composed(self, stack: Stack, shots: Sequence[Shot]) -> list[Shot]:
+        """Questions with the stack's demonstrations and passages before them, and room left for the answer."""
+        tokenizer = self.task.method.tokenizer(self._tokenizer_dir(stack))
+        composer = stack.composer(tokenizer, self.encoder)
+        limit = self.task.hyperparameters.max_seq_length
+        questions = [
+            Question(shot.prompt, limit - self._answer_room(composer, shot), frozenset({shot.group})) for shot in shots
+        ]
+        return [
+            replace(shot, prompt=made.prompt, completion=_like(made.prompt, shot))
+            for shot, made in zip(shots, composer.compose(questions), strict=True)
+        ]
+
+    def _answer_room(self, composer: Composer, shot: Shot) -> int:
+        """Tokens to leave for an answer: the right one, or the longest that may be generated."""
+        if isinstance(shot.prompt, str) or isinstance(shot.completion, str):
+            own = len(composer.tokenizer(str(shot.completion), add_special_tokens=False)["input_ids"]) + _END
+        else:
+            whole = prompt_tokens(composer.tokenizer, [*shot.prompt, *shot.completion])
+            own = len(whole) - len(prompt_tokens(composer.tokenizer, shot.prompt)) + _END
+        return max(own, self.task.max_new_tokens)
+
+    def _settle(
+        self, stack: Stack, model: torch.nn.Module, objective: Objective, examples: Sequence[Example]
+    ) -> Objective:
+        """The objective once it has seen the base model, for each tokenizer; answers in words need no reference."""
+        folder = self._tokenizer_dir(stack)
+        if self.task.answers:
+            return objective
+        if folder not in self._settled:
+            base = model if stack.weights is None else Stack().model(self.task.method, objective, self.place, 0)
+            settling = Settling(
+                base, tuple(examples), lambda: auxiliary_model(self.inputs, self.place), self._poll, self.place.device
+            )
+            self._settled[folder] = self.task.method.settled(objective, settling)
+        return self._settled[folder]
+
+    def _tokenizer_dir(self, stack: Stack) -> str:
+        own = self.whole.weights is None or self.whole.weights.adapter is not None or stack.weights is not None
+        return (self.whole if own else stack).tokenizer_dir(self.place.model_dir)
+
+    def _poll(self) -> None:
+        self.session.poll(0)
+
+
+def with_interval(
+    objective: Objective, metrics: Metrics, examples: Sequence[Example], sums: Sequence[float]
+) -> dict[MetricName, float]:
+    """The metrics with the interval of their loss, where that is the mean over the weights of all examples."""
+    loss = metrics.get(MetricName.EVAL_LOSS)
+    weights = [objective.weight(example) for example in examples]
+    if loss is None or not weights or abs(sum(sums) / sum(weights) - loss) > _CLOSE * max(1.0, abs(loss)):
+        return dict(metrics)
+    low, high = ratio_interval(sums, weights)
+    return {**metrics, MetricName.EVAL_LOSS_CI_LOW: low, MetricName.EVAL_LOSS_CI_HIGH: high}
+
+
+def _like(prompt: object, shot: Shot) -> Any:  # noqa: ANN401 - a text or messages, as the prompt
+    """The answer in the form of the whole prompt: a text that became a chat is answered by a turn."""
+    if isinstance(prompt, list) and isinstance(shot.completion, str):
+        return [{"role": "assistant", "content": shot.completion.strip()}]
+    return shot.completion
+
+
+def answering(seed: int, max_seq_length: int, max_new_tokens: int) -> Task:
+    """Questions with answers in words: the loss of the right ones, exact match and F1 of generated ones."""
+    return Task(
+        training_method(Method.SUPERVISED),
+        Hyperparameters(batch_size=_BATCH, micro_batch_size=1, max_seq_length=max_seq_length),
+        {"metrics": "answer", "max_new_tokens": max_new_tokens},
+        seed,
+        max_new_tokens,
+        answers=True,
+    )
