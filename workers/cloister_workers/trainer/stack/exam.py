@@ -24,12 +24,12 @@ from cloister_workers.trainer.layer import labels_of
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
 from cloister_workers.trainer.model import load_config
 from cloister_workers.trainer.objectives import Objective
-from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model
-from cloister_workers.trainer.session import Session
+from cloister_workers.trainer.place import auxiliary_model
 from cloister_workers.trainer.spec import Hyperparameters, Method
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack
 from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
+from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot
 
 _BATCH = 16  # questions of one evaluation batch
@@ -46,7 +46,6 @@ class Task:
     """Of these, batch_size, micro_batch_size and max_seq_length are used."""
     settings: Mapping[str, object]
     """The method's own."""
-    seed: int
     max_new_tokens: int
     answers: bool
     """Whether rows are questions with answers in words, before which prompts are put."""
@@ -60,22 +59,20 @@ class Exam:
     whole: Stack
     """The version with all of its layers."""
     encoder: Encoder | None
-    inputs: Inputs
-    place: Workplace
-    session: Session
+    job: Job
     _settled: dict[str, Objective] = field(default_factory=dict)
 
     def objective(self, stack: Stack) -> Objective:
         """What reads and scores the rows, for these layers. Raises SpecError for settings that do not fit."""
         folder = self._tokenizer_dir(stack)
-        model_dir = self.whole.model_dir(self.place.model_dir)
+        model_dir = self.whole.model_dir(self.job.place.model_dir)
         setup = Setup(
             tokenizer=self.task.method.tokenizer(folder),
             config=load_config(model_dir),
             hyperparameters=self.task.hyperparameters,
             settings=self.task.settings,
-            device=self.place.device,
-            seed=self.task.seed,
+            device=self.job.place.device,
+            seed=self.job.spec.seed,
             labels=self.whole.weights.labels if self.whole.weights else labels_of(model_dir),
         )
         made: Objective = self.task.method.objective(setup)
@@ -83,7 +80,7 @@ class Exam:
 
     def model(self, stack: Stack, objective: Objective) -> torch.nn.Module:
         """The model with the stack's weights in force. Raises TrainerError where they do not go onto it."""
-        return stack.model(self.task.method, objective, self.place, self.task.seed)
+        return stack.model(self.task.method, objective, self.job.place, self.job.spec.seed)
 
     def measure(
         self,
@@ -105,9 +102,9 @@ class Exam:
         model = self.model(stack, objective) if model is None else model
         objective = self._settle(stack, model, objective, examples)
         size = self.task.hyperparameters.batch_size
-        found = scored(model, objective, examples, size, self._poll)
+        found = scored(model, objective, examples, size, self.job.poll)
         metrics = with_interval(objective, metrics_of(objective, found), found.examples, found.sums)
-        return metrics if losses_only else {**metrics, **examined(model, objective, examples, self._poll)}
+        return metrics if losses_only else {**metrics, **examined(model, objective, examples, self.job.poll)}
 
     def composed(self, stack: Stack, shots: Sequence[Shot]) -> list[Shot]:
         """Questions with the stack's demonstrations and passages before them, and room left for the answer."""
@@ -139,19 +136,20 @@ class Exam:
         if self.task.answers:
             return objective
         if folder not in self._settled:
-            base = model if stack.weights is None else Stack().model(self.task.method, objective, self.place, 0)
+            base = model if stack.weights is None else Stack().model(self.task.method, objective, self.job.place, 0)
             settling = Settling(
-                base, tuple(examples), lambda: auxiliary_model(self.inputs, self.place), self._poll, self.place.device
+                base,
+                tuple(examples),
+                lambda: auxiliary_model(self.job.inputs, self.job.place),
+                self.job.poll,
+                self.job.place.device,
             )
             self._settled[folder] = self.task.method.settled(objective, settling)
         return self._settled[folder]
 
     def _tokenizer_dir(self, stack: Stack) -> str:
         own = self.whole.weights is None or self.whole.weights.adapter is not None or stack.weights is not None
-        return (self.whole if own else stack).tokenizer_dir(self.place.model_dir)
-
-    def _poll(self) -> None:
-        self.session.poll(0)
+        return (self.whole if own else stack).tokenizer_dir(self.job.place.model_dir)
 
 
 def with_interval(
@@ -173,13 +171,12 @@ def _like(prompt: object, shot: Shot) -> Any:  # noqa: ANN401 - a text or messag
     return shot.completion
 
 
-def answering(seed: int, max_seq_length: int, max_new_tokens: int) -> Task:
+def answering(max_seq_length: int, max_new_tokens: int) -> Task:
     """Questions with answers in words: the loss of the right ones, exact match and F1 of generated ones."""
     return Task(
         training_method(Method.SUPERVISED),
         Hyperparameters(batch_size=_BATCH, micro_batch_size=1, max_seq_length=max_seq_length),
         {"metrics": "answer", "max_new_tokens": max_new_tokens},
-        seed,
         max_new_tokens,
         answers=True,
     )

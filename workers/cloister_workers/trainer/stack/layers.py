@@ -13,11 +13,11 @@ from cloister_workers.messages import DatasetRole, FailureCode, SpecField
 from cloister_workers.trainer.layer import Layer, LayerKind, applied, kind_of, read_layer, weights_of
 from cloister_workers.trainer.method import TrainingMethod
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model
-from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, read_demonstrations
 from cloister_workers.trainer.stack.encoder import Encoder, load_encoder
 from cloister_workers.trainer.stack.index import Index, read_index
 from cloister_workers.trainer.stack.prompts import Composer
+from cloister_workers.trainer.stack.running import Job
 
 LAYER_ROLES = (DatasetRole.LAYER, DatasetRole.LAYER_2, DatasetRole.LAYER_3)
 
@@ -112,17 +112,18 @@ def read_stack(inputs: Inputs, scratch: str) -> Stack:
     return stack
 
 
-def encoder_of(
-    stack: Stack, inputs: Inputs, place: Workplace, session: Session, *, wanted: bool = False
-) -> Encoder | None:
-    """The encoder that the stack's vectors come from, as the job's auxiliary model; None where it has none and the
-    job has no vectors to make (`wanted`).
+def encoder_of(stack: Stack, job: Job) -> Encoder | None:
+    """The encoder that the stack's vectors come from; None where it has none. Raises as `job_encoder`."""
+    return job_encoder(stack, job) if stack.encoders else None
 
-    Raises SpecError where no auxiliary model is named, or another one than made the vectors.
+
+def job_encoder(stack: Stack, job: Job) -> Encoder:
+    """The job's auxiliary model as encoder, the one that the stack's vectors come from.
+
+    Raises SpecError where no auxiliary model is named, or another one than made the vectors; TrainerError
+    MODEL_INVALID where it is no encoder.
     """
-    if not (stack.encoders or wanted):
-        return None
-    encoder = load_encoder(auxiliary_model(inputs, place), place.device, lambda: session.poll(0))
+    encoder = load_encoder(auxiliary_model(job.inputs, job.place), job.place.device, job.poll)
     if set(stack.encoders) - {encoder.digest}:
         raise SpecError(
             FailureCode.SPEC_INVALID,

@@ -19,10 +19,9 @@ from cloister_workers.messages import (
     Rows,
 )
 from cloister_workers.trainer.example import digest_of
-from cloister_workers.trainer.place import Inputs
 from cloister_workers.trainer.rows import Row, RowProblem, read_rows
 from cloister_workers.trainer.session import Session
-from cloister_workers.trainer.spec import Data
+from cloister_workers.trainer.stack.running import Job
 
 _CHUNK = 512  # rows read at one time, and between two looks at the control socket
 T = TypeVar("T")
@@ -39,10 +38,8 @@ class Given(Generic[T]):
 
 def read_input(
     role: DatasetRole,
-    inputs: Inputs,
+    job: Job,
     read: Callable[[Sequence[dict[str, object]]], Sequence[T | RowReason]],
-    data: Data,
-    session: Session,
 ) -> list[Given[T]]:
     """The rows of an input, in order; its counts are told.
 
@@ -53,8 +50,8 @@ def read_input(
     problems: list[tuple[int, RowReason]] = []
     seen: set[bytes] = set()
     duplicates = 0
-    for chunk in _chunks(inputs[role], data.max_rows):
-        session.poll(0)
+    for chunk in _chunks(job.inputs[role], job.spec.data.max_rows):
+        job.poll()
         made = iter(read([row.value for row in chunk if isinstance(row, Row)]))
         for row in chunk:
             value = next(made) if isinstance(row, Row) else row.reason
@@ -62,17 +59,17 @@ def read_input(
                 problems.append((row.number, value if isinstance(value, RowReason) else RowReason.NOT_JSON))
                 continue
             digest = digest_of(row.value)
-            if digest in seen and data.reject_duplicates:
+            if digest in seen and job.spec.data.reject_duplicates:
                 problems.append((row.number, RowReason.DUPLICATE))
             duplicates += digest in seen
             seen.add(digest)
             found.append(Given(row.number, row.value, value))
-    refuse(role, problems, session)
+    refuse(role, problems, job.session)
     if not found:
         raise TrainerError(
             FailureCode.TOO_FEW_ROWS, f"the {role} dataset has no rows; give some", {FailureNumber.ROWS: 0}
         )
-    session.tell(counts(role, len(found), duplicates))
+    job.session.tell(counts(role, len(found), duplicates))
     return found
 
 

@@ -36,6 +36,7 @@ from cloister_workers.trainer.stack.exam import Exam, Task
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input, refuse
 from cloister_workers.trainer.stack.report import Line, report_files
+from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, read_shot
 from cloister_workers.trainer.steps import JobStep
 
@@ -56,12 +57,12 @@ class Settings:
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run an evaluation to its Reported. Raises TrainerError or Cancelled."""
     settings = read_settings(Settings, spec.settings)
-    task = task_of(settings, spec.seed)
+    task, job = task_of(settings), Job(spec, inputs, place, session)
     whole = read_stack(inputs, place.scratch)
     with stage(session, Stage.VALIDATE):
-        encoder = encoder_of(whole, inputs, place, session) if task.answers else None
-        exam = Exam(task, whole, encoder, inputs, place, session)
-        rows, shots = _read(exam, spec, inputs, session)
+        encoder = encoder_of(whole, job) if task.answers else None
+        exam = Exam(task, whole, encoder, job)
+        rows, shots = _read(exam, job)
     with stage(session, Stage.EVALUATE):
         measured = {kinds: exam.measure(whole.only(*kinds), rows, shots) for kinds in parts_of(_effective(exam, whole))}
         session.evaluated(EvaluationPhase.BEFORE, 0, measured[()])
@@ -79,7 +80,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     session.hand_over(Reported(metrics=after, rows=int(after.get(MetricName.EVAL_ROWS, len(rows)))), descriptor)
 
 
-def task_of(settings: Settings, seed: int) -> Task:
+def task_of(settings: Settings) -> Task:
     """The training method that the rows ask for. Raises SpecError for one that there is not."""
     names = sorted(training_methods())
     check(settings.task in names, SpecField.TASK, f"one of {', '.join(names)}", settings.task)
@@ -91,7 +92,7 @@ def task_of(settings: Settings, seed: int) -> Task:
         micro_batch_size=settings.batch_size if method.padded else 1,
         max_seq_length=settings.max_seq_length,
     )
-    return Task(method, wanted, own, seed, settings.max_new_tokens if settings.metrics != "none" else 0, words)
+    return Task(method, wanted, own, settings.max_new_tokens if settings.metrics != "none" else 0, words)
 
 
 def parts_of(kinds: Kinds) -> tuple[Kinds, ...]:
@@ -105,19 +106,17 @@ def _effective(exam: Exam, stack: Stack) -> Kinds:
     return tuple(kind for kind in stack.kinds if kind.is_weights or exam.task.answers)
 
 
-def _read(
-    exam: Exam, spec: TrainingSpec, inputs: Inputs, session: Session
-) -> tuple[list[dict[str, object]], list[Shot]]:
+def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
     """The rows, and the same as questions and answers where prompts are made for them. Raises RowsRefused."""
-    if DatasetRole.EVALUATION not in inputs:
+    if DatasetRole.EVALUATION not in job.inputs:
         raise SpecError(FailureCode.SPEC_INVALID, SpecField.SPEC, "evaluation_dataset is missing; name one")
-    found = read_input(DatasetRole.EVALUATION, inputs, exam.objective(exam.whole).read, spec.data, session)
+    found = read_input(DatasetRole.EVALUATION, job, exam.objective(exam.whole).read)
     rows = [given.row for given in found]
     if not (exam.task.answers and exam.whole.prompts):
         return rows, []
     shots = [read_shot(row) for row in rows]
     bad = [(given.number, shot) for given, shot in zip(found, shots, strict=True) if isinstance(shot, RowReason)]
-    refuse(DatasetRole.EVALUATION, bad, session)
+    refuse(DatasetRole.EVALUATION, bad, job.session)
     kept = [shot for shot in shots if isinstance(shot, Shot)]
     return [shot.row() for shot in kept], kept
 

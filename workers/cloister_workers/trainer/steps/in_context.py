@@ -3,7 +3,7 @@
 
     random    `shots` examples drawn by the seed
     best      of `draws` such draws, the one under which the right answers of the validation rows lose least
-    nearest   for each question the `shots` examples whose questions are nearest to it; the auxiliary model is the encoder
+    nearest   for each question the `shots` examples with the questions nearest to it, by the auxiliary model
 
 Before is zero-shot: the start with its weights and index, without demonstrations of its own. After is with the new
 ones. Both are measured on the evaluation part: loss of the right answers, exact match and F1 of generated ones. A
@@ -42,8 +42,9 @@ from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_sett
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, Selection
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.exam import Exam, answering
-from cloister_workers.trainer.stack.layers import encoder_of, read_stack
+from cloister_workers.trainer.stack.layers import Stack, encoder_of, job_encoder, read_stack
 from cloister_workers.trainer.stack.prompts import asked
+from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, read_shot
 from cloister_workers.trainer.steps import JobStep
 
@@ -98,10 +99,10 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     settings = read_settings(Settings, spec.settings)
     rule = Selection(settings.selection)
     start = replace(read_stack(inputs, place.scratch), demonstrations=None)
-    task = answering(spec.seed, settings.max_seq_length, settings.max_new_tokens)
+    job, task = Job(spec, inputs, place, session), answering(settings.max_seq_length, settings.max_new_tokens)
     with stage(session, Stage.VALIDATE):
-        encoder = encoder_of(start, inputs, place, session, wanted=rule is Selection.NEAREST)
-        exam = Exam(task, start, encoder, inputs, place, session)
+        encoder = job_encoder(start, job) if rule is Selection.NEAREST else encoder_of(start, job)
+        exam = Exam(task, start, encoder, job)
         gathering = Gathering(exam.objective(start))
         reading: TrainingMethod[Any] = TrainingMethod(name=Method.IN_CONTEXT, objective=lambda _: gathering)
         setup = make_setup(spec, None, place, start.weights)
@@ -117,9 +118,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
         if rule is Selection.NEAREST and encoder is not None:
             chosen = _nearest(settings, pool, encoder)
         else:
-            chosen = _drawn(
-                settings, pool, validation, spec.seed, lambda draw, rows: _loss(exam, start, model, draw, rows)
-            )
+            chosen = _drawn(settings, pool, spec.seed, lambda draw: _loss(exam, start, model, draw, validation))
     with stage(session, Stage.EVALUATE):
         made = replace(start, demonstrations=chosen)
         after = exam.measure(made, [shot.row() for shot in held], held, model)
@@ -150,16 +149,15 @@ def _check(settings: Settings, pool: Sequence[Shot], validation: Sequence[Shot])
 def _drawn(
     settings: Settings,
     pool: Sequence[Shot],
-    validation: Sequence[Shot],
     seed: int,
-    loss: Callable[[Demonstrations, Sequence[Shot]], float],
+    loss: Callable[[Demonstrations], float],
 ) -> Demonstrations:
     """Examples drawn at random, or of several draws the one with the least loss; the earliest of equals."""
     rule = Selection(settings.selection)
     count = settings.draws if rule is Selection.BEST else 1
     orders = [data_order(seed, draw, len(pool))[: settings.shots] for draw in range(count)]
     draws = [Demonstrations(rule, settings.shots, tuple(pool[index] for index in order)) for order in orders]
-    return min(draws, key=lambda draw: loss(draw, validation)) if count > 1 else draws[0]
+    return min(draws, key=lambda draw: loss(draw)) if count > 1 else draws[0]
 
 
 def _loss(exam: Exam, start: Stack, model: torch.nn.Module, draw: Demonstrations, shots: Sequence[Shot]) -> float:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Retrieval: documents become passages, passages vectors, and both a layer that is searched for every question.
 
-Training rows are documents (`text`, optionally `id` and `title`); the auxiliary model is the encoder. With an evaluation
-dataset of questions (`stack/questions.py`) two things are measured:
+Training rows are documents (`text`, optionally `id` and `title`); the auxiliary model is the encoder. With an
+evaluation dataset of questions (`stack/questions.py`) two things are measured:
 
     recall@1, recall@top_k   the share of questions with a right passage among the nearest 1 or top_k, and MRR, the mean
                              of 1 / rank of the first right one among the nearest 100; after only, as there is no index
@@ -13,7 +13,7 @@ dataset of questions (`stack/questions.py`) two things are measured:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,9 +42,10 @@ from cloister_workers.trainer.stack.chunks import Chunk, Chunker, Document
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.exam import Exam, answering
 from cloister_workers.trainer.stack.index import Index
-from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
+from cloister_workers.trainer.stack.layers import Stack, job_encoder, read_stack
 from cloister_workers.trainer.stack.questions import Asked, DocumentReader, QuestionReader
 from cloister_workers.trainer.stack.reading import read_input
+from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.steps import JobStep
 
 DEPTH = 100
@@ -72,23 +73,23 @@ class Settings:
 
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run a retrieval job to its Result. Raises TrainerError or Cancelled."""
-    settings = read_settings(Settings, spec.settings)
+    settings, job = read_settings(Settings, spec.settings), Job(spec, inputs, place, session)
     start = replace(read_stack(inputs, place.scratch), index=None)
     with stage(session, Stage.VALIDATE):
-        encoder = _encoder(settings, start, inputs, place, session)
+        encoder = _encoder(settings, start, job)
         chunker = Chunker(encoder.tokenizer, settings.chunk_tokens, settings.overlap)
-        found = read_input(DatasetRole.TRAINING, inputs, DocumentReader(chunker).read, spec.data, session)
+        found = read_input(DatasetRole.TRAINING, job, DocumentReader(chunker).read)
         documents = [given.value for given in found]
-        asked = _questions(documents, start, spec, inputs, place, session)
+        asked = _questions(documents, start, job)
     with stage(session, Stage.INDEX):
         chunks = [chunk for number, entry in enumerate(documents) for chunk in chunker.cut(number, entry)]
         if not chunks:
             raise TrainerError(
                 FailureCode.TOO_FEW_ROWS, "no document has a token to index", {FailureNumber.ROWS: len(documents)}
             )
-        index = _indexed(settings, documents, chunks, encoder, place.clock, session)
+        index = _indexed(settings, documents, chunks, encoder, job)
     with stage(session, Stage.EVALUATE):
-        after = _evaluate(settings, spec, start, index, encoder, asked, inputs, place, session)
+        after = _evaluate(settings, start, index, encoder, asked, job)
     with stage(session, Stage.EXPORT):
         descriptor = write_bundle(index.files())
     final = {**after, MetricName.CHUNKS: float(len(chunks))}
@@ -114,28 +115,20 @@ def recall(index: Index, vectors: torch.Tensor, asked: Sequence[Asked]) -> Metri
     return {**found, MetricName.EVAL_MRR: sum(1 / rank for rank in ranks if 1 <= rank <= DEPTH) / len(ranks)}
 
 
-def _encoder(settings: Settings, start: Stack, inputs: Inputs, place: Workplace, session: Session) -> Encoder:
+def _encoder(settings: Settings, start: Stack, job: Job) -> Encoder:
     """The job's encoder. Raises SpecError where it would cut passages off."""
-    encoder = encoder_of(start, inputs, place, session, wanted=True)
-    assert encoder is not None
+    encoder = job_encoder(start, job)
     fits = settings.chunk_tokens <= encoder.longest
     check(fits, SpecField.METHOD, f"chunk_tokens up to {encoder.longest}, all the encoder takes", settings.chunk_tokens)
     return encoder
 
 
-def _questions(
-    documents: Sequence[Document],
-    start: Stack,
-    spec: TrainingSpec,
-    inputs: Inputs,
-    place: Workplace,
-    session: Session,
-) -> list[Asked]:
-    if DatasetRole.EVALUATION not in inputs:
+def _questions(documents: Sequence[Document], start: Stack, job: Job) -> list[Asked]:
+    if DatasetRole.EVALUATION not in job.inputs:
         return []
-    tokenizer = load_tokenizer(start.tokenizer_dir(place.model_dir))
+    tokenizer = load_tokenizer(start.tokenizer_dir(job.place.model_dir))
     reader = QuestionReader(documents, chat=tokenizer.chat_template is not None)
-    found = read_input(DatasetRole.EVALUATION, inputs, reader.read, spec.data, session)
+    found = read_input(DatasetRole.EVALUATION, job, reader.read)
     return [given.value for given in found]
 
 
@@ -144,11 +137,11 @@ def _indexed(
     documents: Sequence[Document],
     chunks: Sequence[Chunk],
     encoder: Encoder,
-    clock: Callable[[], float],
-    session: Session,
+    job: Job,
 ) -> Index:
     """The index of all passages; progress counts them."""
     vectors: list[torch.Tensor] = []
+    clock = job.place.clock
     began = told = clock()
     for start in range(0, len(chunks), _BLOCK):
         block = chunks[start : start + _BLOCK]
@@ -156,7 +149,7 @@ def _indexed(
         done, now = start + len(block), clock()
         if done == len(chunks) or now - told >= 1 / MAX_PROGRESS_PER_SECOND:
             left = (now - began) / done * (len(chunks) - done)
-            session.progress(_progress(done, len(chunks), left))
+            job.session.progress(_progress(done, len(chunks), left))
             told = now
     return Index(
         documents=tuple(document.id for document in documents),
@@ -175,32 +168,24 @@ def _progress(done: int, total: int, left: float) -> Progress:
 
 
 def _evaluate(
-    settings: Settings,
-    spec: TrainingSpec,
-    start: Stack,
-    index: Index,
-    encoder: Encoder,
-    asked: Sequence[Asked],
-    inputs: Inputs,
-    place: Workplace,
-    session: Session,
+    settings: Settings, start: Stack, index: Index, encoder: Encoder, asked: Sequence[Asked], job: Job
 ) -> Metrics:
     """Tell what is measured before and after, and return the latter."""
     before: Metrics = {}
     after: Metrics = {}
     shots = [question.shot for question in asked if question.shot is not None]
-    config = load_config(start.model_dir(place.model_dir))
+    config = load_config(start.model_dir(job.place.model_dir))
     if shots and any(str(name).endswith(_CAUSAL) for name in config.architectures or ()):
         longest = min(getattr(config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
-        task = answering(spec.seed, longest, settings.max_new_tokens)
-        exam = Exam(task, start, encoder, inputs, place, session)
+        task = answering(longest, settings.max_new_tokens)
+        exam = Exam(task, start, encoder, job)
         model, rows = exam.model(start, exam.objective(start)), [shot.row() for shot in shots]
         before = exam.measure(start, rows, shots, model)
         after = exam.measure(replace(start, index=index), rows, shots, model)
-    session.evaluated(EvaluationPhase.BEFORE, 0, before)
+    job.session.evaluated(EvaluationPhase.BEFORE, 0, before)
     if asked:
         after = {**after, **recall(index, encoder.questions([question.text for question in asked]), asked)}
-    session.evaluated(EvaluationPhase.AFTER, 0, after)
+    job.session.evaluated(EvaluationPhase.AFTER, 0, after)
     return after
 
 
