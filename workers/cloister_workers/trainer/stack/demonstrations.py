@@ -103,7 +103,7 @@ def read_demonstrations(files: Mapping[str, bytes]) -> Demonstrations:
 
 
 def _examples(rows: Sequence[dict[str, object]]) -> tuple[Shot, ...]:
-    shots = [read_shot(row) for row in rows]
+    shots = [read_shot(row, chat=False) for row in rows]
     found = tuple(shot for shot in shots if not isinstance(shot, RowReason))
     if not found or len(found) != len(shots):
         raise ValueError("an example is none")

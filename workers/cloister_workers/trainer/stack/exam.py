@@ -9,20 +9,21 @@ its own keeps the one that it came with. A method that compares with a reference
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from cloister_workers.messages import MetricName, Metrics
+from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.evaluate import examined, metrics_of, scored
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.intervals import ratio_interval
 from cloister_workers.trainer.layer import labels_of
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
-from cloister_workers.trainer.model import load_config
+from cloister_workers.trainer.model import load_config, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.place import auxiliary_model
 from cloister_workers.trainer.spec import Hyperparameters, Method
@@ -30,7 +31,7 @@ from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack
 from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
 from cloister_workers.trainer.stack.running import Job
-from cloister_workers.trainer.stack.shots import Shot
+from cloister_workers.trainer.stack.shots import Shot, read_shot
 
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6
@@ -62,6 +63,11 @@ class Exam:
     job: Job
     _settled: dict[str, Objective] = field(default_factory=dict)
 
+    @property
+    def chat(self) -> bool:
+        """Whether the model has a chat template of its own."""
+        return load_tokenizer(self._tokenizer_dir(self.whole)).chat_template is not None
+
     def objective(self, stack: Stack) -> Objective:
         """What reads and scores the rows, for these layers. Raises SpecError for settings that do not fit."""
         folder = self._tokenizer_dir(stack)
@@ -77,6 +83,19 @@ class Exam:
         )
         made: Objective = self.task.method.objective(setup)
         return made
+
+    def reader(self) -> Callable[[Sequence[dict[str, object]]], list[Shot | RowReason]]:
+        """What reads rows as questions and answers, and refuses those that the objective refuses."""
+        objective, chat = self.objective(self.whole), self.chat
+
+        def read(row: dict[str, object]) -> Shot | RowReason:
+            shot = read_shot(row, chat=chat)
+            if isinstance(shot, RowReason):
+                return shot
+            (made,) = objective.read([shot.row()])
+            return made if isinstance(made, RowReason) else shot
+
+        return lambda rows: [read(row) for row in rows]
 
     def model(self, stack: Stack, objective: Objective) -> torch.nn.Module:
         """The model with the stack's weights in force. Raises TrainerError where they do not go onto it."""
@@ -112,7 +131,8 @@ class Exam:
         composer = stack.composer(tokenizer, self.encoder)
         limit = self.task.hyperparameters.max_seq_length
         questions = [
-            Question(shot.prompt, limit - self._answer_room(composer, shot), frozenset({shot.group})) for shot in shots
+            Question(shot.prompt, limit - self._answer_room(composer, shot), frozenset({shot.group}), shot.asked)
+            for shot in shots
         ]
         return [
             replace(shot, prompt=made.prompt, completion=_like(made.prompt, shot))
@@ -137,13 +157,9 @@ class Exam:
             return objective
         if folder not in self._settled:
             base = model if stack.weights is None else Stack().model(self.task.method, objective, self.job.place, 0)
-            settling = Settling(
-                base,
-                tuple(examples),
-                lambda: auxiliary_model(self.job.inputs, self.job.place),
-                self.job.poll,
-                self.job.place.device,
-            )
+            place = self.job.place
+            second = partial(auxiliary_model, self.job.inputs, place)
+            settling = Settling(base, tuple(examples), second, self.job.poll, place.device)
             self._settled[folder] = self.task.method.settled(objective, settling)
         return self._settled[folder]
 

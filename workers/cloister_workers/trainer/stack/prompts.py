@@ -22,7 +22,7 @@ import torch
 from cloister_workers.trainer.stack.demonstrations import NOTHING, Demonstrations
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.index import Index
-from cloister_workers.trainer.stack.shots import Message, Prompt, Shot
+from cloister_workers.trainer.stack.shots import Message, Prompt, Shot, last_question
 
 CITE = "Use these passages where they help, and cite them by their numbers."
 """What a chat is told; a plain text is continued, not told."""
@@ -37,6 +37,8 @@ class Question:
     """Tokens that the whole prompt may have."""
     exclude: frozenset[bytes] = NOTHING
     """Digests of questions whose demonstrations are not shown."""
+    query: str = ""
+    """What it is searched by, where that is not the prompt itself."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Composer:
     def _vectors(self, questions: Sequence[Question]) -> torch.Tensor | None:
         if self.encoder is None or not questions:
             return None
-        return self.encoder.questions([asked(question.prompt) for question in questions])
+        return self.encoder.questions([question.query or last_question(question.prompt) for question in questions])
 
     def _shots(self, question: Question, vector: torch.Tensor | None) -> list[Shot]:
         return self.demonstrations.shown(vector, question.exclude) if self.demonstrations is not None else []
@@ -116,11 +118,6 @@ def joined(question: Prompt, shots: Sequence[Shot], passages: Sequence[str]) -> 
         content = f"{CITE}\n{numbered}\n\n{messages[last]['content']}"
         messages[last] = {**messages[last], "content": content}
     return [*messages[:first], *turns, *messages[first:]]
-
-
-def asked(prompt: Prompt) -> str:
-    """What a question is searched by: the text, or the user's last message."""
-    return prompt if isinstance(prompt, str) else prompt[_last_question(prompt)]["content"]
 
 
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:  # noqa: ANN401 - transformers' own type is dynamic

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a retrieval job: documents, and questions of which is known where their answers stand.
 
-A question is `question`, with `answer` (a text, or a list of which the first is the reference) where answers are to be
-measured; or a row as supervised fine-tuning has it, `prompt` and `completion` or `messages`. `question` alone is asked
-as a user's message where the model has a chat template of its own, else as `{question} LF Answer:`. A passage is right
+A question is a row as `shots.py` reads it; its answer may be left out where `relevant` is there, and then recall alone
+is measured. A passage is right
 
     by `relevant`   where it is of the document, or one of the documents, with this id
     by `context`    where it is of a document that holds this text
@@ -18,8 +17,7 @@ from dataclasses import dataclass, field
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.rows import checked_text, text_of
 from cloister_workers.trainer.stack.chunks import Chunk, Chunker, Document
-from cloister_workers.trainer.stack.prompts import asked
-from cloister_workers.trainer.stack.shots import Shot, read_shot
+from cloister_workers.trainer.stack.shots import Shot, questioned, read_answers, read_shot
 
 
 @dataclass(frozen=True)
@@ -80,31 +78,25 @@ class QuestionReader:
         return [self._read(row) for row in rows]
 
     def _read(self, row: Mapping[str, object]) -> Asked | RowReason:
-        shot = self._asked(row) if "question" in row else read_shot(row)
+        shot = self._shot(row)
         if isinstance(shot, RowReason):
             return shot
         documents = self._relevant(row)
         if isinstance(documents, RowReason):
             return documents
-        answers = _answers(row) if "question" in row else _said(shot)
+        answers = read_answers(row) if "question" in row else _said(shot)
         if isinstance(answers, RowReason):
             return answers
         if not documents and not answers:
             return RowReason.MISSING_KEY
-        question = str(row["question"]) if "question" in row else asked(shot.prompt)
-        return Asked(question, shot if shot.completion else None, documents, answers)
+        return Asked(shot.asked, shot if shot.completion else None, documents, answers)
 
-    def _asked(self, row: Mapping[str, object]) -> Shot | RowReason:
-        """The question as the model is asked it, and its first answer; no completion where none is given."""
-        question, answers = text_of(dict(row), "question"), _answers(row)
-        if isinstance(question, RowReason):
-            return question
-        if isinstance(answers, RowReason):
-            return answers
-        if not self._chat:
-            return Shot(f"{question}\nAnswer:", f" {answers[0]}" if answers else "")
-        turns = [{"role": "assistant", "content": answers[0]}] if answers else []
-        return Shot([{"role": "user", "content": question}], turns)
+    def _shot(self, row: Mapping[str, object]) -> Shot | RowReason:
+        """The question as the model is asked it; its answer may be left out where `relevant` says what is right."""
+        if "question" not in row or {"answer", "answers"} & set(row):
+            return read_shot(row, chat=self._chat)
+        question = text_of(dict(row), "question")
+        return question if isinstance(question, RowReason) else questioned(question, "", chat=self._chat)
 
     def _relevant(self, row: Mapping[str, object]) -> frozenset[int] | RowReason:
         if "relevant" in row:
@@ -127,13 +119,6 @@ class QuestionReader:
 def _name(value: object) -> str | RowReason:
     """The id of a document: a text, or a whole number in its decimal form."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else checked_text(value)
-
-
-def _answers(row: Mapping[str, object]) -> tuple[str, ...] | RowReason:
-    given = row.get("answer", row.get("answers", []))
-    found = [checked_text(entry) for entry in (given if isinstance(given, list) else [given])]
-    reasons = [entry for entry in found if isinstance(entry, RowReason)]
-    return reasons[0] if reasons else tuple(str(entry) for entry in found)
 
 
 def _said(shot: Shot) -> tuple[str, ...]:

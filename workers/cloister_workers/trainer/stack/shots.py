@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions with their answers: rows of prompt and completion, of messages, of source and target, of text and label.
+"""Questions with their answers: rows of prompt and completion, of messages, of source and target, of question and
+answer, of text and label.
 
 A prompt or completion is a text, or a list of messages. Of a chat the last answer is the completion, all before it the
-prompt. A text with a label becomes a prompt by `labelled_prompt`, so that a causal model can classify.
+prompt. A question becomes `{question} LF Answer:`, or a user's message where the model has a chat template of its own;
+a text with a label becomes `{text} LF Label:`, so that a causal model can classify.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TypeAlias
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.example import digest_of
-from cloister_workers.trainer.objectives.chat import _messages as read_messages
+from cloister_workers.trainer.objectives.chat import _messages
 from cloister_workers.trainer.rows import checked_text, text_of
 
 Message: TypeAlias = dict[str, str]
@@ -26,6 +28,13 @@ class Shot:
 
     prompt: Prompt
     completion: Prompt
+    query: str = ""
+    """What it is searched by, where that is not the prompt."""
+
+    @property
+    def asked(self) -> str:
+        """What it is searched by: the question, the text, or the user's last message."""
+        return self.query or last_question(self.prompt)
 
     @property
     def group(self) -> bytes:
@@ -42,8 +51,31 @@ def labelled_prompt(text: str) -> str:
     return f"{text}\nLabel:"
 
 
-def read_shot(row: Mapping[str, object]) -> Shot | RowReason:
+def read_messages(value: object) -> list[Message] | RowReason:
+    """A list of {role, content}, or why it is none."""
+    return _messages(value)
+
+
+def last_question(prompt: Prompt) -> str:
+    """The text of a prompt, or the user's last message."""
+    if isinstance(prompt, str):
+        return prompt
+    asked = [message["content"] for message in prompt if message["role"] == "user"]
+    return asked[-1] if asked else prompt[-1]["content"]
+
+
+def questioned(question: str, answer: str, *, chat: bool) -> Shot:
+    """How a model is asked a plain question, `chat` where it has a chat template of its own."""
+    if not chat:
+        return Shot(f"{question}\nAnswer:", f" {answer}" if answer else "", question)
+    turns = [{"role": "assistant", "content": answer}] if answer else []
+    return Shot([{"role": "user", "content": question}], turns, question)
+
+
+def read_shot(row: Mapping[str, object], *, chat: bool) -> Shot | RowReason:
     """The question and the answer of a row, or why it has none."""
+    if "question" in row:
+        return _answered(row, chat=chat)
     if "messages" in row:
         messages = read_messages(row["messages"])
         return messages if isinstance(messages, RowReason) else _last_answer(messages)
@@ -55,6 +87,23 @@ def read_shot(row: Mapping[str, object]) -> Shot | RowReason:
         if question in row:
             return _of(text_of(dict(row), question), text_of(dict(row), answer))
     return RowReason.MISSING_KEY
+
+
+def _answered(row: Mapping[str, object], *, chat: bool) -> Shot | RowReason:
+    question, answers = text_of(dict(row), "question"), read_answers(row)
+    if isinstance(question, RowReason):
+        return question
+    if isinstance(answers, RowReason):
+        return answers
+    return questioned(question, answers[0], chat=chat) if answers else RowReason.MISSING_KEY
+
+
+def read_answers(row: Mapping[str, object]) -> tuple[str, ...] | RowReason:
+    """`answer` or `answers`, a text or several, of which the first is the reference; none where the row has neither."""
+    given = row.get("answer", row.get("answers", []))
+    found = [checked_text(entry) for entry in (given if isinstance(given, list) else [given])]
+    reasons = [entry for entry in found if isinstance(entry, RowReason)]
+    return reasons[0] if reasons else tuple(str(entry) for entry in found)
 
 
 def _labelled(row: Mapping[str, object]) -> Shot | RowReason:

@@ -2,9 +2,9 @@
 """Evaluation: the same rows asked of the base, of each layer alone, of the first layers together, and of the version.
 
 What the rows ask for is `task`, a training method, with its own metrics. An index and demonstrations take part where
-answers are texts (`supervised`); for other tasks they change nothing and are measured as such. Of a chat the last
-answer is scored as soon as a layer makes prompts, whatever layers are in force, so that all lines of the table have one
-question and one answer. No row is shown a demonstration with its own question.
+answers are texts (`supervised`); for other tasks they change nothing and are told as such. A row of answers in words is
+one question with one answer (`stack/shots.py`), of a chat the last one. No row is shown a demonstration with its own
+question.
 
 1. validate: every row is read by the task's objective
 2. evaluate: base (phase BEFORE), the first n layers for each n (LAYERS), the version (AFTER)
@@ -22,7 +22,6 @@ from cloister_workers.messages import (
     FailureCode,
     MetricName,
     Reported,
-    RowReason,
     SpecField,
     Stage,
 )
@@ -34,10 +33,10 @@ from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Hyperparameters, Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.exam import Exam, Task
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
-from cloister_workers.trainer.stack.reading import read_input, refuse
+from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.report import Line, report_files
 from cloister_workers.trainer.stack.running import Job
-from cloister_workers.trainer.stack.shots import Shot, read_shot
+from cloister_workers.trainer.stack.shots import Shot
 from cloister_workers.trainer.steps import JobStep
 
 Kinds = tuple[LayerKind, ...]
@@ -110,15 +109,17 @@ def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
     """The rows, and the same as questions and answers where prompts are made for them. Raises RowsRefused."""
     if DatasetRole.EVALUATION not in job.inputs:
         raise SpecError(FailureCode.SPEC_INVALID, SpecField.SPEC, "evaluation_dataset is missing; name one")
-    found = read_input(DatasetRole.EVALUATION, job, exam.objective(exam.whole).read)
-    rows = [given.row for given in found]
-    if not (exam.task.answers and exam.whole.prompts):
-        return rows, []
-    shots = [read_shot(row) for row in rows]
-    bad = [(given.number, shot) for given, shot in zip(found, shots, strict=True) if isinstance(shot, RowReason)]
-    refuse(DatasetRole.EVALUATION, bad, job.session)
-    kept = [shot for shot in shots if isinstance(shot, Shot)]
-    return [shot.row() for shot in kept], kept
+    if exam.task.answers:
+        shots = [given.value for given in read_input(DatasetRole.EVALUATION, job, exam.reader())]
+        return [shot.row() for shot in shots], shots
+    objective = exam.objective(exam.whole)
+    if not getattr(objective, "labels", True):
+        raise SpecError(
+            FailureCode.SPEC_INVALID,
+            SpecField.TASK,
+            f"task is {exam.task.method.name}, and the model has no classes; name a version that was trained for it",
+        )
+    return [given.row for given in read_input(DatasetRole.EVALUATION, job, objective.read)], []
 
 
 STEP = JobStep(name=Method.EVALUATION, run=run)

@@ -43,7 +43,6 @@ from cloister_workers.trainer.stack.demonstrations import Demonstrations, Select
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.exam import Exam, answering
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, job_encoder, read_stack
-from cloister_workers.trainer.stack.prompts import asked
 from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, read_shot
 from cloister_workers.trainer.steps import JobStep
@@ -73,6 +72,8 @@ class Gathering:
     """Reads rows as the supervised objective does, and keeps each as a question with its answer."""
 
     supervised: Objective
+    chat: bool
+    """Whether the model has a chat template of its own."""
     kept: dict[bytes, Shot] = field(default_factory=dict)
     """By the digest of the row's example."""
 
@@ -85,7 +86,7 @@ class Gathering:
         return tuple(self.kept[example.digest] for example in examples)
 
     def _read(self, row: dict[str, object]) -> Example | RowReason:
-        shot = read_shot(row)
+        shot = read_shot(row, chat=self.chat)
         if isinstance(shot, RowReason):
             return shot
         (made,) = self.supervised.read([shot.row()])
@@ -103,7 +104,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     with stage(session, Stage.VALIDATE):
         encoder = job_encoder(start, job) if rule is Selection.NEAREST else encoder_of(start, job)
         exam = Exam(task, start, encoder, job)
-        gathering = Gathering(exam.objective(start))
+        gathering = Gathering(exam.objective(start), exam.chat)
         reading: TrainingMethod[Any] = TrainingMethod(name=Method.IN_CONTEXT, objective=lambda _: gathering)
         setup = make_setup(spec, None, place, start.weights)
         _, parts = prepare(spec, reading, setup, inputs, session)
@@ -157,7 +158,7 @@ def _drawn(
     count = settings.draws if rule is Selection.BEST else 1
     orders = [data_order(seed, draw, len(pool))[: settings.shots] for draw in range(count)]
     draws = [Demonstrations(rule, settings.shots, tuple(pool[index] for index in order)) for order in orders]
-    return min(draws, key=lambda draw: loss(draw)) if count > 1 else draws[0]
+    return min(draws, key=loss) if count > 1 else draws[0]
 
 
 def _loss(exam: Exam, start: Stack, model: torch.nn.Module, draw: Demonstrations, shots: Sequence[Shot]) -> float:
@@ -167,7 +168,7 @@ def _loss(exam: Exam, start: Stack, model: torch.nn.Module, draw: Demonstrations
 
 
 def _nearest(settings: Settings, pool: tuple[Shot, ...], encoder: Encoder) -> Demonstrations:
-    vectors = encoder.questions([asked(shot.prompt) for shot in pool]).half().cpu()
+    vectors = encoder.questions([shot.asked for shot in pool]).half().cpu()
     return Demonstrations(Selection.NEAREST, settings.shots, pool, vectors, encoder.digest)
 
 
