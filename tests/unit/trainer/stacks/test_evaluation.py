@@ -19,7 +19,7 @@ DOCUMENTS = jsonl([{"id": entity, "text": f"{entity} is the colour {colour}"} fo
 QUESTIONS = jsonl([{"question": question(entity), "answer": colour} for entity, colour in COLOURS.items()])
 RETRIEVAL = {"retrieval": {"chunk_tokens": 16, "overlap": 2, "top_k": 1, "max_new_tokens": 4}}
 SHOWN = {"in_context": {"selection": "random", "shots": 1, "max_seq_length": 100, "max_new_tokens": 4}}
-EVALUATION = {"evaluation": {"task": "supervised", "batch_size": 8, "max_seq_length": 100, "max_new_tokens": 4}}
+EVALUATION = {"evaluation": {"task": "supervised", "metrics": "answer", "max_seq_length": 100, "max_new_tokens": 4}}
 TRAINING = {"hyperparameters": {"n_epochs": 2, "batch_size": 8, "max_seq_length": 64, "learning_rate": 0.003}}
 
 
@@ -42,6 +42,7 @@ def test_one_table_compares_base_each_layer_and_the_stack(bench, layers, tmp_pat
     assert {("before", 0), ("layers", 1), ("layers", 2), ("layers", 3), ("after", 3)} == set(phases)
     base, whole, stacked = phases["before", 0], phases["after", 3], phases["layers", 2]
     assert whole == phases["layers", 3]
+    assert stacked[MetricName.EVAL_EXACT_MATCH_CI_LOW] > base[MetricName.EVAL_EXACT_MATCH_CI_HIGH]
     assert stacked[MetricName.EVAL_LOSS_CI_HIGH] < base[MetricName.EVAL_LOSS_CI_LOW]
     report = done.recorder.messages[-1]
     assert isinstance(report, Reported)

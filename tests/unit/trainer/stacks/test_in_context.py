@@ -34,6 +34,7 @@ def test_demonstrations_help_on_held_out_questions(bench, selection):
     before, after = done.phases()["before", 0], done.phases()["after", 0]
     assert 12.0 == before[MetricName.EVAL_ROWS] == after[MetricName.EVAL_ROWS]
     assert after[MetricName.EVAL_LOSS_CI_HIGH] < before[MetricName.EVAL_LOSS_CI_LOW]
+    assert after[MetricName.EVAL_EXACT_MATCH_CI_LOW] > before[MetricName.EVAL_EXACT_MATCH_CI_HIGH]
     result = done.recorder.messages[-1]
     assert isinstance(result, Result)
     assert 2.0 == result.metrics[MetricName.SHOTS]

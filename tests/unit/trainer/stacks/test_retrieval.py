@@ -34,7 +34,8 @@ def test_passages_are_found_and_answers_get_better(bench):
     assert MetricName.EVAL_RECALL_AT_1 not in before
     assert 1.0 == after[MetricName.EVAL_RECALL_AT_1] == after[MetricName.EVAL_RECALL_AT_K] == after[MetricName.EVAL_MRR]
     assert after[MetricName.EVAL_LOSS_CI_HIGH] < before[MetricName.EVAL_LOSS_CI_LOW]
-    assert after[MetricName.EVAL_TOKEN_ACCURACY] > before[MetricName.EVAL_TOKEN_ACCURACY]
+    assert after[MetricName.EVAL_EXACT_MATCH_CI_LOW] > before[MetricName.EVAL_EXACT_MATCH_CI_HIGH]
+    assert after[MetricName.EVAL_F1_CI_LOW] > before[MetricName.EVAL_F1_CI_HIGH]
     result = done.recorder.messages[-1]
     assert isinstance(result, Result)
     assert 24.0 == result.metrics[MetricName.CHUNKS]

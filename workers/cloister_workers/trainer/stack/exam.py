@@ -29,10 +29,14 @@ from cloister_workers.trainer.place import auxiliary_model
 from cloister_workers.trainer.spec import Hyperparameters, Method
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack
+from cloister_workers.trainer.stack.matching import answer_metrics
 from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
 from cloister_workers.trainer.stack.running import Job
+from cloister_workers.trainer.stack.sampling import Sampler
 from cloister_workers.trainer.stack.shots import Shot, read_shot
 
+ANSWER = "answer"
+"""The setting `metrics` under which exact match and F1 of generated answers are measured."""
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6
 _END = 2  # tokens that may stand around an answer: the end of the text, and one that a join splits
@@ -70,10 +74,9 @@ class Exam:
 
     def objective(self, stack: Stack) -> Objective:
         """What reads and scores the rows, for these layers. Raises SpecError for settings that do not fit."""
-        folder = self._tokenizer_dir(stack)
-        model_dir = self.whole.model_dir(self.job.place.model_dir)
+        model_dir = self._model_dir()
         setup = Setup(
-            tokenizer=self.task.method.tokenizer(folder),
+            tokenizer=self._tokenizer(stack),
             config=load_config(model_dir),
             hyperparameters=self.task.hyperparameters,
             settings=self.task.settings,
@@ -115,20 +118,36 @@ class Exam:
         `model`: where it is loaded already, with the stack's weights. Raises Cancelled, and as `model`.
         """
         objective = self.objective(stack)
-        if self.task.answers and stack.prompts:
-            rows = [shot.row() for shot in self.composed(stack, shots)]
+        if self.task.answers:
+            shots = self.composed(stack, shots)
+            rows = [shot.row() for shot in shots]
         examples = [found for found in objective.read(rows) if isinstance(found, Example)]
         model = self.model(stack, objective) if model is None else model
         objective = self._settle(stack, model, objective, examples)
         size = self.task.hyperparameters.batch_size
         found = scored(model, objective, examples, size, self.job.poll)
         metrics = with_interval(objective, metrics_of(objective, found), found.examples, found.sums)
-        return metrics if losses_only else {**metrics, **examined(model, objective, examples, self.job.poll)}
+        if losses_only:
+            return metrics
+        if self.task.settings.get("metrics") == ANSWER and not load_config(self._model_dir()).is_encoder_decoder:
+            return {**metrics, **self._answered(stack, model, shots)}
+        return {**metrics, **examined(model, objective, examples, self.job.poll)}
+
+    def _answered(self, stack: Stack, model: torch.nn.Module, shots: Sequence[Shot]) -> Metrics:
+        """How many of the generated answers are right."""
+        if not shots:
+            return {}
+        tokenizer, size = self._tokenizer(stack), self.task.hyperparameters.batch_size
+        sampler = Sampler(model, tokenizer, self.job.place.device, self.job.poll, self.job.spec.seed)
+        answers: list[str] = []
+        for start in range(0, len(shots), size):
+            prompts = [prompt_tokens(tokenizer, shot.prompt) for shot in shots[start : start + size]]
+            answers += sampler.continued(prompts, self.task.max_new_tokens)
+        return answer_metrics(answers, [shot.references for shot in shots])
 
     def composed(self, stack: Stack, shots: Sequence[Shot]) -> list[Shot]:
         """Questions with the stack's demonstrations and passages before them, and room left for the answer."""
-        tokenizer = self.task.method.tokenizer(self._tokenizer_dir(stack))
-        composer = stack.composer(tokenizer, self.encoder)
+        composer = stack.composer(self._tokenizer(stack), self.encoder)
         limit = self.task.hyperparameters.max_seq_length
         questions = [
             Question(shot.prompt, limit - self._answer_room(composer, shot), frozenset({shot.group}), shot.asked)
@@ -163,6 +182,12 @@ class Exam:
             self._settled[folder] = self.task.method.settled(objective, settling)
         return self._settled[folder]
 
+    def _model_dir(self) -> str:
+        return self.whole.model_dir(self.job.place.model_dir)
+
+    def _tokenizer(self, stack: Stack) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
+        return self.task.method.tokenizer(self._tokenizer_dir(stack))
+
     def _tokenizer_dir(self, stack: Stack) -> str:
         own = self.whole.weights is None or self.whole.weights.adapter is not None or stack.weights is not None
         return (self.whole if own else stack).tokenizer_dir(self.job.place.model_dir)
@@ -192,7 +217,7 @@ def answering(max_seq_length: int, max_new_tokens: int) -> Task:
     return Task(
         training_method(Method.SUPERVISED),
         Hyperparameters(batch_size=_BATCH, micro_batch_size=1, max_seq_length=max_seq_length),
-        {"metrics": "answer", "max_new_tokens": max_new_tokens},
+        {"metrics": ANSWER, "max_new_tokens": max_new_tokens},
         max_new_tokens,
         answers=True,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.rows import checked_text, text_of
 from cloister_workers.trainer.stack.chunks import Chunk, Chunker, Document
-from cloister_workers.trainer.stack.shots import Shot, questioned, read_answers, read_shot
+from cloister_workers.trainer.stack.shots import Shot, questioned, read_shot
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,17 @@ class QuestionReader:
         documents = self._relevant(row)
         if isinstance(documents, RowReason):
             return documents
-        answers = read_answers(row) if "question" in row else _said(shot)
-        if isinstance(answers, RowReason):
-            return answers
-        if not documents and not answers:
+        if not documents and not shot.completion:
             return RowReason.MISSING_KEY
-        return Asked(shot.asked, shot if shot.completion else None, documents, answers)
+        known = bool(shot.completion)
+        return Asked(shot.asked, shot if known else None, documents, shot.references if known else ())
 
     def _shot(self, row: Mapping[str, object]) -> Shot | RowReason:
         """The question as the model is asked it; its answer may be left out where `relevant` says what is right."""
         if "question" not in row or {"answer", "answers"} & set(row):
             return read_shot(row, chat=self._chat)
         question = text_of(dict(row), "question")
-        return question if isinstance(question, RowReason) else questioned(question, "", chat=self._chat)
+        return question if isinstance(question, RowReason) else questioned(question, (), chat=self._chat)
 
     def _relevant(self, row: Mapping[str, object]) -> frozenset[int] | RowReason:
         if "relevant" in row:
@@ -119,10 +117,3 @@ class QuestionReader:
 def _name(value: object) -> str | RowReason:
     """The id of a document: a text, or a whole number in its decimal form."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else checked_text(value)
-
-
-def _said(shot: Shot) -> tuple[str, ...]:
-    """What is said in a completion."""
-    if isinstance(shot.completion, str):
-        return (shot.completion.strip(),)
-    return tuple(message["content"] for message in shot.completion if message["role"] == "assistant")

@@ -30,11 +30,20 @@ class Shot:
     completion: Prompt
     query: str = ""
     """What it is searched by, where that is not the prompt."""
+    answers: tuple[str, ...] = ()
+    """Texts that are right, where there are others than the completion."""
 
     @property
     def asked(self) -> str:
         """What it is searched by: the question, the text, or the user's last message."""
         return self.query or last_question(self.prompt)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every text that is right."""
+        if isinstance(self.completion, str):
+            return self.answers or (self.completion.strip(),)
+        return self.answers or tuple(turn["content"] for turn in self.completion if turn["role"] == "assistant")
 
     @property
     def group(self) -> bytes:
@@ -64,12 +73,14 @@ def last_question(prompt: Prompt) -> str:
     return asked[-1] if asked else prompt[-1]["content"]
 
 
-def questioned(question: str, answer: str, *, chat: bool) -> Shot:
-    """How a model is asked a plain question, `chat` where it has a chat template of its own."""
+def questioned(question: str, answers: tuple[str, ...], *, chat: bool) -> Shot:
+    """How a model is asked a plain question, `chat` where it has a chat template of its own. The first answer is the
+    completion; without one it is empty.
+    """
     if not chat:
-        return Shot(f"{question}\nAnswer:", f" {answer}" if answer else "", question)
-    turns = [{"role": "assistant", "content": answer}] if answer else []
-    return Shot([{"role": "user", "content": question}], turns, question)
+        return Shot(f"{question}\nAnswer:", f" {answers[0]}" if answers else "", question, answers)
+    turns = [{"role": "assistant", "content": answer} for answer in answers[:1]]
+    return Shot([{"role": "user", "content": question}], turns, question, answers)
 
 
 def read_shot(row: Mapping[str, object], *, chat: bool) -> Shot | RowReason:
@@ -95,7 +106,7 @@ def _answered(row: Mapping[str, object], *, chat: bool) -> Shot | RowReason:
         return question
     if isinstance(answers, RowReason):
         return answers
-    return questioned(question, answers[0], chat=chat) if answers else RowReason.MISSING_KEY
+    return questioned(question, answers, chat=chat) if answers else RowReason.MISSING_KEY
 
 
 def read_answers(row: Mapping[str, object]) -> tuple[str, ...] | RowReason:

@@ -143,7 +143,7 @@ class PromptReader:
         if isinstance(text, RowReason):
             return text
         if key == "question":
-            return questioned(text, "", chat=self.chat)
+            return questioned(text, (), chat=self.chat)
         return RowReason.WRONG_TYPE if key == "messages" else Shot(labelled_prompt(text) if key == "text" else text, "")
 
 
