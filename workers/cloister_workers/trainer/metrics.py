@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from scipy import special
+
 _Z95 = 1.959963984540054  # the standard normal's 97.5 % point
 
 
@@ -18,6 +20,28 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     spread = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     scale = 1 + z2 / total
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def ratio_interval(
+    sums: Sequence[float], weights: Sequence[int], clusters: Sequence[bytes]
+) -> tuple[float, float] | None:
+    """The 95 % interval of sum(sums) / sum(weights), such as a mean token loss, where items of one cluster go together.
+
+    The ratio estimator's linearised variance over C clusters (Cochran 1977, Sampling Techniques, 6.4), and Student's t
+    with C - 1 degrees. None for fewer than two clusters.
+    """
+    totals: dict[bytes, list[float]] = {}
+    for cluster, part, weight in zip(clusters, sums, weights, strict=True):
+        entry = totals.setdefault(cluster, [0.0, 0.0])
+        entry[0] += part
+        entry[1] += weight
+    count, whole = len(totals), math.fsum(weights)
+    if count < 2:
+        return None
+    ratio = math.fsum(sums) / whole
+    spread = math.fsum((part - ratio * weight) ** 2 for part, weight in totals.values())
+    half = float(special.stdtrit(count - 1, 0.975)) * math.sqrt(count / (count - 1) * spread) / whole
+    return ratio - half, ratio + half
 
 
 def macro_f1(predicted: Sequence[int], true: Sequence[int]) -> float:

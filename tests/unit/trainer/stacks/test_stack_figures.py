@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of answers and intervals of losses, against derivations by hand."""
+"""Figures of answers, against derivations by hand."""
 
 from __future__ import annotations
 
-import math
+from array import array
 
 import pytest
 
 from cloister_workers.messages import MetricName
-from cloister_workers.trainer.intervals import ratio_interval
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.metrics import ratio_interval
+from cloister_workers.trainer.stack.exam import with_interval
 from cloister_workers.trainer.stack.matching import answer_metrics, exact_match, word_f1
 
 
@@ -38,19 +40,18 @@ def test_the_best_reference_counts():
     assert 0 < low < 0.5 < high < 1
 
 
-def test_equal_weights_give_the_interval_of_a_mean():
-    """With weights of 1 the ratio's interval is the mean's: 1.96 standard errors to both sides."""
-    values = [1.0, 2.0, 4.0, 9.0]
-    mean = sum(values) / 4
-    error = math.sqrt(sum((value - mean) ** 2 for value in values) / 3 / 4)
-    expected = (mean - 1.959963984540054 * error, mean + 1.959963984540054 * error)
-    assert expected == pytest.approx(ratio_interval(values, [1, 1, 1, 1]))
+def test_the_interval_of_a_loss_is_that_of_its_ratio():
+    """A loss that is the mean over the weights of its examples gets their interval; another one gets none."""
+    weights = {b"a": 1, b"b": 3}
 
+    class Weighing:
+        def weight(self, example):
+            return weights[example.group]
 
-def test_unequal_weights_are_the_ratio_estimator():
-    """An example whose loss is the ratio times its weight adds no spread; one example alone has none."""
-    low, high = ratio_interval([2.0, 4.0, 6.0], [1, 2, 3])
-    assert (2.0, 2.0) == (low, high)
-    assert (3.0, 3.0) == ratio_interval([6.0], [2])
-    # residuals -2 and 2, so the variance is 2 / 1 * (4 + 4) / 4^2 = 1
-    assert (2 - 1.959963984540054, 2 + 1.959963984540054) == pytest.approx(ratio_interval([2.0, 6.0], [2, 2]))
+    examples = [Example(tokens=array("i", [1]), group=group, digest=group) for group in weights]
+    sums = [2.0, 3.0]
+    found = with_interval(Weighing(), {MetricName.EVAL_LOSS: 1.25}, examples, sums)
+    expected = ratio_interval(sums, [1, 3], [b"a", b"b"])
+    assert expected == (found[MetricName.EVAL_LOSS_CI_LOW], found[MetricName.EVAL_LOSS_CI_HIGH])
+    assert {MetricName.EVAL_LOSS: 2.0} == with_interval(Weighing(), {MetricName.EVAL_LOSS: 2.0}, examples, sums)
+    assert {MetricName.EVAL_LOSS: 2.0} == with_interval(Weighing(), {MetricName.EVAL_LOSS: 2.0}, examples[:1], sums[:1])

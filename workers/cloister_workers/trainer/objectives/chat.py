@@ -43,7 +43,7 @@ class ChatReader:
 
     def read(self, row: dict[str, object]) -> Example | RowReason:
         if "messages" in row:
-            messages = _messages(row["messages"])
+            messages = checked_messages(row["messages"])
             return messages if isinstance(messages, RowReason) else self._chat(messages, 0)
         if isinstance(row.get("prompt"), list):
             return self._split_chat(row)
@@ -56,7 +56,7 @@ class ChatReader:
         return self._example(prompt + completion, spans, end=True, group=digest_of(prompt))
 
     def _split_chat(self, row: dict[str, object]) -> Example | RowReason:
-        prompt, completion = _messages(row["prompt"]), _messages(row.get("completion"))
+        prompt, completion = checked_messages(row["prompt"]), checked_messages(row.get("completion"))
         if isinstance(prompt, RowReason):
             return prompt
         if isinstance(completion, RowReason):
@@ -111,7 +111,8 @@ class ChatReader:
         return Example(tokens=tokens, learned=bytes(learned), group=group, digest=digest_of(text, list(spans)))
 
 
-def _messages(value: object) -> list[dict[str, str]] | RowReason:
+def checked_messages(value: object) -> list[dict[str, str]] | RowReason:
+    """`value` where it is a list of messages with known roles and texts, else the reason."""
     if not isinstance(value, list):
         return RowReason.WRONG_TYPE
     messages = []

@@ -20,9 +20,9 @@ from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.evaluate import examined, metrics_of, scored
 from cloister_workers.trainer.example import Example
-from cloister_workers.trainer.intervals import ratio_interval
 from cloister_workers.trainer.layer import labels_of
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
+from cloister_workers.trainer.metrics import ratio_interval
 from cloister_workers.trainer.model import load_config, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.place import auxiliary_model
@@ -196,13 +196,18 @@ class Exam:
 def with_interval(
     objective: Objective, metrics: Metrics, examples: Sequence[Example], sums: Sequence[float]
 ) -> dict[MetricName, float]:
-    """The metrics with the interval of their loss, where that is the mean over the weights of all examples."""
+    """The metrics with the interval of their loss, where that is the mean over the weights of all examples and the
+    objective gives none itself.
+    """
     loss = metrics.get(MetricName.EVAL_LOSS)
     weights = [objective.weight(example) for example in examples]
-    if loss is None or not weights or abs(sum(sums) / sum(weights) - loss) > _CLOSE * max(1.0, abs(loss)):
+    known = MetricName.EVAL_LOSS_CI_LOW in metrics
+    if known or loss is None or not weights or abs(sum(sums) / sum(weights) - loss) > _CLOSE * max(1.0, abs(loss)):
         return dict(metrics)
-    low, high = ratio_interval(sums, weights)
-    return {**metrics, MetricName.EVAL_LOSS_CI_LOW: low, MetricName.EVAL_LOSS_CI_HIGH: high}
+    interval = ratio_interval(sums, weights, [example.group for example in examples])
+    if interval is None:
+        return dict(metrics)
+    return {**metrics, MetricName.EVAL_LOSS_CI_LOW: interval[0], MetricName.EVAL_LOSS_CI_HIGH: interval[1]}
 
 
 def _like(prompt: object, shot: Shot) -> Any:  # noqa: ANN401 - a text or messages, as the prompt

@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from cloister_workers.messages import MetricName
-from cloister_workers.trainer.intervals import ratio_interval
-from cloister_workers.trainer.metrics import wilson_interval
+from cloister_workers.trainer.metrics import ratio_interval, wilson_interval
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -40,7 +39,7 @@ def answer_metrics(answers: Sequence[str], references: Sequence[Sequence[str]]) 
     shares = _best(word_f1, answers, references)
     total = len(answers)
     low, high = wilson_interval(round(sum(hits)), total)
-    below, above = ratio_interval(shares, [1] * total)
+    below, above = ratio_interval(shares, [1] * total, [str(row).encode() for row in range(total)]) or (0.0, 1.0)
     return {
         MetricName.EVAL_EXACT_MATCH: sum(hits) / total,
         MetricName.EVAL_EXACT_MATCH_CI_LOW: low,

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.example import digest_of
-from cloister_workers.trainer.objectives.chat import _messages
+from cloister_workers.trainer.objectives.chat import checked_messages
 from cloister_workers.trainer.rows import checked_text, text_of
 
 Message: TypeAlias = dict[str, str]
@@ -60,11 +60,6 @@ def labelled_prompt(text: str) -> str:
     return f"{text}\nLabel:"
 
 
-def read_messages(value: object) -> list[Message] | RowReason:
-    """A list of {role, content}, or why it is none."""
-    return _messages(value)
-
-
 def last_question(prompt: Prompt) -> str:
     """The text of a prompt, or the user's last message."""
     if isinstance(prompt, str):
@@ -88,10 +83,10 @@ def read_shot(row: Mapping[str, object], *, chat: bool) -> Shot | RowReason:
     if "question" in row:
         return _answered(row, chat=chat)
     if "messages" in row:
-        messages = read_messages(row["messages"])
+        messages = checked_messages(row["messages"])
         return messages if isinstance(messages, RowReason) else _last_answer(messages)
     if isinstance(row.get("prompt"), list):
-        return _of(read_messages(row["prompt"]), _required(row, "completion"))
+        return _of(checked_messages(row["prompt"]), _required(row, "completion"))
     if "label" in row:
         return _labelled(row)
     for question, answer in (("source", "target"), ("prompt", "completion")):
@@ -133,7 +128,7 @@ def _last_answer(messages: list[Message]) -> Shot | RowReason:
 
 
 def _required(row: Mapping[str, object], key: str) -> list[Message] | RowReason:
-    return read_messages(row[key]) if key in row else RowReason.MISSING_KEY
+    return checked_messages(row[key]) if key in row else RowReason.MISSING_KEY
 
 
 def _of(prompt: Prompt | RowReason, completion: Prompt | RowReason) -> Shot | RowReason:

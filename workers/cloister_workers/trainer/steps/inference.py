@@ -28,6 +28,7 @@ from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.layer import applied, labels_of
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.model import load_classifier, load_config, load_tokenizer
+from cloister_workers.trainer.objectives.chat import checked_messages
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.session import Session
@@ -40,7 +41,7 @@ from cloister_workers.trainer.stack.prompts import Composed, Question, prompt_to
 from cloister_workers.trainer.stack.reading import Given, read_input
 from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.sampling import Sampler
-from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned, read_messages
+from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
 
 FILE = "predictions.jsonl"
@@ -137,7 +138,7 @@ class PromptReader:
         if key is None:
             return RowReason.MISSING_KEY
         if isinstance(row[key], list):
-            messages = read_messages(row[key])
+            messages = checked_messages(row[key])
             return messages if isinstance(messages, RowReason) else Shot(messages, [])
         text = text_of(row, key)
         if isinstance(text, RowReason):
