@@ -82,6 +82,7 @@ class Exam:
             settings=self.task.settings,
             device=self.job.place.device,
             seed=self.job.spec.seed,
+            too_long=self.job.spec.data.too_long,
             labels=self.whole.weights.labels if self.whole.weights else labels_of(model_dir),
         )
         made: Objective = self.task.method.objective(setup)
@@ -121,7 +122,7 @@ class Exam:
         if self.task.answers:
             shots = self.composed(stack, shots)
             rows = [shot.row() for shot in shots]
-        examples = [found for found in objective.read(rows) if isinstance(found, Example)]
+        examples = flattened(objective.read(rows))
         model = self.model(stack, objective) if model is None else model
         objective = self._settle(stack, model, objective, examples)
         size = self.task.hyperparameters.batch_size
@@ -191,6 +192,12 @@ class Exam:
     def _tokenizer_dir(self, stack: Stack) -> str:
         own = self.whole.weights is None or self.whole.weights.adapter is not None or stack.weights is not None
         return (self.whole if own else stack).tokenizer_dir(self.job.place.model_dir)
+
+
+def flattened(read: Sequence[object]) -> list[Example]:
+    """The examples among what an objective read, those of a row that it cut into several one after the other."""
+    found = [entry if isinstance(entry, tuple) else (entry,) for entry in read]
+    return [example for entry in found for example in entry if isinstance(example, Example)]
 
 
 def with_interval(

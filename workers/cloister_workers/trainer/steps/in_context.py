@@ -41,7 +41,7 @@ from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, Selection
 from cloister_workers.trainer.stack.encoder import Encoder
-from cloister_workers.trainer.stack.exam import Exam, answering
+from cloister_workers.trainer.stack.exam import Exam, answering, flattened
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, job_encoder, read_stack
 from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, read_shot
@@ -90,9 +90,11 @@ class Gathering:
         if isinstance(shot, RowReason):
             return shot
         (made,) = self.supervised.read([shot.row()])
-        if isinstance(made, Example):
-            self.kept[made.digest] = shot
-        return made
+        if isinstance(made, RowReason):
+            return made
+        (example,) = flattened([made])
+        self.kept[example.digest] = shot
+        return example
 
 
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
