@@ -23,11 +23,6 @@ class Done:
     recorder: Any
 
     @property
-    def last(self) -> object:
-        """The last message."""
-        return self.recorder.messages[-1]
-
-    @property
     def files(self) -> dict[str, bytes]:
         """Those of the last bundle."""
         from cloister_workers.trainer.bundle import read_bundle

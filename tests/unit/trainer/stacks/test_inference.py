@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from cloister_workers.errors import RowsRefused, SpecError
-from cloister_workers.messages import MetricName, Reported, RowReason, SpecField
+from cloister_workers.messages import MetricName, Progress, Reported, RowReason, SpecField
 from copying_model import ANSWERS, ENTITIES, question
 from stack_jobs import jsonl
 from tiny_models import classification_rows
@@ -41,6 +41,8 @@ def test_answers_come_from_the_passages_and_name_them(bench):
     assert list(COLOURS) == [passage["document"] for line in found for passage in line["passages"]]
     length = len(f"e3 is the colour {COLOURS['e3']}")
     assert {"number": 1, "document": "e3", "start": 0, "end": length, "cited": False} == found[3]["passages"][0]
+    progress = [message.step for message in done.recorder.messages if isinstance(message, Progress)]
+    assert [5, 10, 15, 20, 24] == progress
     told = done.recorder.messages[-1]
     assert isinstance(told, Reported)
     assert (24, 24.0) == (told.rows, told.metrics[MetricName.EVAL_ROWS])

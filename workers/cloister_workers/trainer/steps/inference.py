@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
@@ -38,7 +38,7 @@ from cloister_workers.trainer.stack.exam import Exam, answering
 from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.prompts import Composed, Question, prompt_tokens
-from cloister_workers.trainer.stack.reading import Given, read_input
+from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.sampling import Sampler
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
@@ -48,7 +48,6 @@ FILE = "predictions.jsonl"
 _TASKS = ("generate", "classify", "embed")
 _CITED = re.compile(r"\[(\d{1,3})\]")
 Line = dict[str, object]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
         settings.temperature,
     )
     with stage(job.session, Stage.INFER):
-        for some in _some(rows, settings.batch_size):
+        for some in job.counted(rows, settings.batch_size):
             made = composer.compose([Question(row.value.prompt, reader.room, query=row.value.asked) for row in some])
             prompts = [prompt_tokens(tokenizer, composed.prompt) for composed in made]
             answers = sampler.continued(prompts, settings.max_new_tokens)
@@ -183,7 +182,7 @@ def _classify(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
         model = applied(base, whole.weights)
         kind = str(load_config(str(whole.weights.folder) if whole.weights else folder).problem_type)
     with stage(job.session, Stage.INFER):
-        for some in _some(rows, settings.batch_size):
+        for some in job.counted(rows, settings.batch_size):
             job.poll()
             batch = tokenizer(
                 [row.value[0] for row in some],
@@ -220,7 +219,7 @@ def _embed(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Li
         found = AuxiliaryModel(whole.model_dir(job.place.model_dir), adapter)
         encoder = load_encoder(found, job.place.device, job.poll)
     with stage(job.session, Stage.INFER):
-        for some in _some(rows, settings.batch_size):
+        for some in job.counted(rows, settings.batch_size):
             vectors = encoder.subject.embed([row.value[0] for row in some])
             for row, vector in zip(some, vectors.tolist(), strict=True):
                 yield row.number, {"vector": [round(value, 6) for value in vector]}
@@ -235,11 +234,6 @@ def _texts(rows: Sequence[Mapping[str, object]]) -> list[tuple[str, str] | RowRe
         reason = next((entry for entry in (text, pair) if isinstance(entry, RowReason)), None)
         found.append(reason or (str(text), str(pair)))
     return found
-
-
-def _some(rows: Sequence[Given[T]], size: int) -> Iterator[Sequence[Given[T]]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 STEP = JobStep(name=Method.INFERENCE, run=run)

@@ -20,14 +20,12 @@ import torch
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import (
-    MAX_PROGRESS_PER_SECOND,
     DatasetRole,
     EvaluationPhase,
     FailureCode,
     FailureNumber,
     MetricName,
     Metrics,
-    Progress,
     Result,
     SpecField,
     Stage,
@@ -140,17 +138,7 @@ def _indexed(
     job: Job,
 ) -> Index:
     """The index of all passages; progress counts them."""
-    vectors: list[torch.Tensor] = []
-    clock = job.place.clock
-    began = told = clock()
-    for start in range(0, len(chunks), _BLOCK):
-        block = chunks[start : start + _BLOCK]
-        vectors.append(encoder.passages([chunk.text for chunk in block]).half().cpu())
-        done, now = start + len(block), clock()
-        if done == len(chunks) or now - told >= 1 / MAX_PROGRESS_PER_SECOND:
-            left = (now - began) / done * (len(chunks) - done)
-            job.session.progress(_progress(done, len(chunks), left))
-            told = now
+    vectors = [encoder.passages([chunk.text for chunk in block]).half().cpu() for block in job.counted(chunks, _BLOCK)]
     return Index(
         documents=tuple(document.id for document in documents),
         chunks=tuple(chunks),
@@ -158,12 +146,6 @@ def _indexed(
         encoder=encoder.digest,
         top_k=settings.top_k,
         settings={"chunk_tokens": settings.chunk_tokens, "overlap": settings.overlap},
-    )
-
-
-def _progress(done: int, total: int, left: float) -> Progress:
-    return Progress(
-        step=done, max_steps=total, epoch=done / total, metrics={}, losses=(), trained_tokens=0, eta_seconds=left
     )
 
 
