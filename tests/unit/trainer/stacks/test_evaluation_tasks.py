@@ -13,7 +13,9 @@ from stack_jobs import jsonl
 PAIRS = [{"prompt": question(entity), "chosen": " a1", "rejected": " a2"} for entity in ENTITIES]
 ROWS = {
     "supervised": [{"prompt": question(entity), "completion": " a1"} for entity in ENTITIES],
-    "classification": [{"text": entity, "label": "ab"[number % 3 > 0]} for number, entity in enumerate(ENTITIES)],
+    "classification": [
+        {"text": f"{entity} a{number % 2}", "label": number % 2} for number, entity in enumerate(ENTITIES)
+    ],
     "language_modeling": [{"text": f"{entity} is the colour a1"} for entity in ENTITIES],
     "preference": PAIRS,
     "reward": PAIRS,
