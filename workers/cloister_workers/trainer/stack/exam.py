@@ -20,8 +20,9 @@ from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.evaluate import examined, metrics_of, scored
 from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.job import make_setup
 from cloister_workers.trainer.layer import labels_of
-from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
+from cloister_workers.trainer.method import Settling, TrainingMethod
 from cloister_workers.trainer.metrics import ratio_interval
 from cloister_workers.trainer.model import load_config, load_tokenizer
 from cloister_workers.trainer.objectives import Objective
@@ -37,6 +38,8 @@ from cloister_workers.trainer.stack.shots import Shot, read_shot
 
 ANSWER = "answer"
 """The setting `metrics` under which exact match and F1 of generated answers are measured."""
+_KINDS = {"multi_label_classification": "multi_label", "regression": "regression"}
+"""What transformers calls a kind of classes, and what method.classification does."""
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6
 _END = 2  # tokens that may stand around an answer: the end of the text, and one that a join splits
@@ -74,16 +77,11 @@ class Exam:
 
     def objective(self, stack: Stack) -> Objective:
         """What reads and scores the rows, for these layers. Raises SpecError for settings that do not fit."""
-        model_dir = self._model_dir()
-        setup = Setup(
-            tokenizer=self._tokenizer(stack),
-            config=load_config(model_dir),
+        setup = replace(
+            make_setup(self.job.spec, self._tokenizer(stack), self.job.place, self.whole.weights),
             hyperparameters=self.task.hyperparameters,
-            settings=self.task.settings,
-            device=self.job.place.device,
-            seed=self.job.spec.seed,
-            too_long=self.job.spec.data.too_long,
-            labels=self.whole.weights.labels if self.whole.weights else labels_of(model_dir),
+            settings={**self.task.settings, **self._kind()},
+            labels=self.whole.weights.labels if self.whole.weights else labels_of(self._model_dir()),
         )
         made: Objective = self.task.method.objective(setup)
         return made
@@ -182,6 +180,13 @@ class Exam:
             settling = Settling(base, tuple(examples), second, self.job.poll, place.device)
             self._settled[folder] = self.task.method.settled(objective, settling)
         return self._settled[folder]
+
+    def _kind(self) -> dict[str, str]:
+        """What kind of classes a classifier has, where that is not one for each text."""
+        weights = self.whole.weights
+        config = load_config(str(weights.folder) if weights else self._model_dir())
+        kind = _KINDS.get(str(getattr(config, "problem_type", None)))
+        return {"problem_type": kind} if kind and self.task.method.name is Method.CLASSIFICATION else {}
 
     def _model_dir(self) -> str:
         return self.whole.model_dir(self.job.place.model_dir)

@@ -180,7 +180,9 @@ def _classify(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
         if base.fresh and (whole.weights is None or whole.weights.adapter is None):
             raise TrainerError(FailureCode.MODEL_INVALID, "the model has no trained head; name a version that has one")
         model = applied(base, whole.weights)
-        kind = str(load_config(str(whole.weights.folder) if whole.weights else folder).problem_type)
+        config = load_config(str(whole.weights.folder) if whole.weights else folder)
+        kind, several = str(config.problem_type), getattr(config, "type_vocab_size", 0) > 1
+        names = ("input_ids", "attention_mask", *(("token_type_ids",) if several else ()))
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             job.poll()
@@ -192,9 +194,9 @@ def _classify(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
                 max_length=settings.max_seq_length,
                 return_tensors="pt",
             )
-            ids, mask = batch["input_ids"].to(job.place.device), batch["attention_mask"].to(job.place.device)
+            given = {name: batch[name].to(job.place.device) for name in names if name in batch}
             with torch.no_grad():
-                logits = model(input_ids=ids, attention_mask=mask).logits.float().cpu()
+                logits = model(**given).logits.float().cpu()
             for row, scores in zip(some, logits, strict=True):
                 yield row.number, _classes(scores, labels, kind)
 
