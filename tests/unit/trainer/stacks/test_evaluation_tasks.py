@@ -18,6 +18,10 @@ ROWS = {
     ],
     "language_modeling": [{"text": f"{entity} is the colour a1"} for entity in ENTITIES],
     "preference": PAIRS,
+    "question_answering": [
+        {"context": f"the colour a{number % 4}", "question": question(entity), "answers": [f"a{number % 4}"]}
+        for number, entity in enumerate(ENTITIES)
+    ],
     "reward": PAIRS,
 }
 """Rows that a causal model can be trained on, by method."""
@@ -27,8 +31,9 @@ ROWS = {
 def test_a_version_is_evaluated_by_the_method_that_made_it(bench, task):
     """On held-out rows an evaluation job says what the training job said, and that the version beats the base."""
     training, held = ROWS[task][:30], jsonl(ROWS[task][30:])
-    settings = {"n_epochs": 3, "batch_size": 8, "max_seq_length": 32, "learning_rate": 0.01}
-    made = bench.run({task: {"hyperparameters": settings}}, training=jsonl(training), evaluation=held)
+    settings = {"n_epochs": 3, "batch_size": 8, "max_seq_length": 32, "learning_rate": 0.003}
+    more = {"form": "generative"} if task == "question_answering" else {}
+    made = bench.run({task: {"hyperparameters": settings, **more}}, training=jsonl(training), evaluation=held)
     asked = {"evaluation": {"task": task, "max_seq_length": 32}}
     phases = bench.run(asked, evaluation=held, layer=made.bundle).phases()
     trained = made.phases()["after", 0]

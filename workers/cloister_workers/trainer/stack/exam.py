@@ -34,12 +34,13 @@ from cloister_workers.trainer.stack.matching import answer_metrics
 from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
 from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.sampling import Sampler
-from cloister_workers.trainer.stack.shots import Shot, read_shot
+from cloister_workers.trainer.stack.shots import Shot, asked_as, read_shot
 
 ANSWER = "answer"
 """The setting `metrics` under which exact match and F1 of generated answers are measured."""
 _KINDS = {"multi_label_classification": "multi_label", "regression": "regression"}
 """What transformers calls a kind of classes, and what method.classification does."""
+_WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6
 _END = 2  # tokens that may stand around an answer: the end of the text, and one that a join splits
@@ -57,6 +58,8 @@ class Task:
     max_new_tokens: int
     answers: bool
     """Whether rows are questions with answers in words, before which prompts are put."""
+    context: bool = False
+    """Whether each question comes with a context, to which passages and demonstrations are added."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ class Exam:
         `model`: where it is loaded already, with the stack's weights. Raises Cancelled, and as `model`.
         """
         objective = self.objective(stack)
-        if self.task.answers:
+        if self.task.context and stack.prompts:
+            rows = self._with_more_context(stack, objective, rows)
+        elif self.task.answers:
             shots = self.composed(stack, shots)
             rows = [shot.row() for shot in shots]
         examples = flattened(objective.read(rows))
@@ -155,6 +160,23 @@ class Exam:
         return [
             replace(shot, prompt=made.prompt, completion=_like(made.prompt, shot))
             for shot, made in zip(shots, composer.compose(questions), strict=True)
+        ]
+
+    def _with_more_context(
+        self, stack: Stack, objective: Objective, rows: Sequence[dict[str, object]]
+    ) -> list[dict[str, object]]:
+        """Rows of `question` and `context`, what the stack puts before the question written before the context."""
+        examples = flattened(objective.read(rows))
+        composer = stack.composer(self._tokenizer(stack), self.encoder)
+        limit = self.task.hyperparameters.max_seq_length - self.task.max_new_tokens
+        questions = [
+            Question("", limit - len(example.tokens), asked_as(str(row["question"])), str(row["question"]))
+            for row, example in zip(rows, examples, strict=True)
+        ]
+        made = [entry.prompt for entry in composer.compose(questions)]
+        return [
+            {**row, "context": f"{before}{row['context']}"} if isinstance(before, str) else row
+            for row, before in zip(rows, made, strict=True)
         ]
 
     def _answer_room(self, composer: Composer, shot: Shot) -> int:
@@ -227,6 +249,11 @@ def _like(prompt: object, shot: Shot) -> Any:  # noqa: ANN401 - a text or messag
     if isinstance(prompt, list) and isinstance(shot.completion, str):
         return [{"role": "assistant", "content": shot.completion.strip()}]
     return shot.completion
+
+
+def writes(config: Any) -> bool:  # noqa: ANN401 - transformers' own type is dynamic
+    """Whether the model with this configuration writes texts, by the names of its architectures."""
+    return any(str(name).endswith(_WRITERS) for name in config.architectures or ())
 
 
 def answering(max_seq_length: int, max_new_tokens: int) -> Task:

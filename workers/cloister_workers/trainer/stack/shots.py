@@ -78,6 +78,12 @@ def questioned(question: str, answers: tuple[str, ...], *, chat: bool) -> Shot:
     return Shot([{"role": "user", "content": question}], turns, question, answers)
 
 
+def asked_as(question: str) -> frozenset[bytes]:
+    """Digests of the prompts that a plain question may have become."""
+    forms = (questioned(question, (), chat=chat).group for chat in (False, True))
+    return frozenset({digest_of(question), *forms})
+
+
 def read_shot(row: Mapping[str, object], *, chat: bool) -> Shot | RowReason:
     """The question and the answer of a row, or why it has none."""
     if "question" in row:

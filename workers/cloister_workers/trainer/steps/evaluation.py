@@ -2,9 +2,9 @@
 """Evaluation: the same rows asked of the base, of each layer alone, of the first layers together, and of the version.
 
 What the rows ask for is `task`, a training method, with its own metrics. An index and demonstrations take part where
-answers are texts (`supervised`); for other tasks they change nothing and are told as such. A row of answers in words is
-one question with one answer (`stack/shots.py`), of a chat the last one. No row is shown a demonstration with its own
-question.
+answers are texts: `supervised`, and `question_answering` by a model that writes, where they stand before the row's own
+context. For other tasks they change nothing and are told as such. A row of `supervised` is one question with one answer
+(`stack/shots.py`), of a chat the last one. No row is shown a demonstration with its own question.
 
 1. validate: every row is read by the task's objective
 2. evaluate: base (phase BEFORE), the first n layers for each n (LAYERS), the version (AFTER)
@@ -14,6 +14,7 @@ question.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import (
@@ -28,10 +29,11 @@ from cloister_workers.messages import (
 from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.catalogue import training_method, training_methods
 from cloister_workers.trainer.layer import LayerKind
+from cloister_workers.trainer.model import load_config
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Hyperparameters, Method, TrainingSpec, check, read_settings
-from cloister_workers.trainer.stack.exam import Exam, Task
+from cloister_workers.trainer.stack.exam import Exam, Task, writes
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.report import Line, report_files
@@ -56,8 +58,8 @@ class Settings:
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run an evaluation to its Reported. Raises TrainerError or Cancelled."""
     settings = read_settings(Settings, spec.settings)
-    task, job = task_of(settings), Job(spec, inputs, place, session)
-    whole = read_stack(inputs, place.scratch)
+    whole, job = read_stack(inputs, place.scratch), Job(spec, inputs, place, session)
+    task = task_of(settings, load_config(whole.model_dir(place.model_dir)))
     with stage(session, Stage.VALIDATE):
         encoder = encoder_of(whole, job) if task.answers else None
         exam = Exam(task, whole, encoder, job)
@@ -79,19 +81,26 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     session.hand_over(Reported(metrics=after, rows=int(after.get(MetricName.EVAL_ROWS, len(rows)))), descriptor)
 
 
-def task_of(settings: Settings) -> Task:
-    """The training method that the rows ask for. Raises SpecError for one that there is not."""
+def task_of(settings: Settings, config: Any) -> Task:  # noqa: ANN401 - transformers' own type is dynamic
+    """The training method that the rows ask for, of the model with this configuration. Raises SpecError for a task that
+    there is not.
+    """
     names = sorted(training_methods())
     check(settings.task in names, SpecField.TASK, f"one of {', '.join(names)}", settings.task)
     method = training_method(Method(settings.task))
-    words = method.name is Method.SUPERVISED
-    own = {"metrics": settings.metrics, "max_new_tokens": settings.max_new_tokens} if words else {}
     wanted = Hyperparameters(
         batch_size=settings.batch_size,
         micro_batch_size=settings.batch_size if method.padded else 1,
         max_seq_length=settings.max_seq_length,
     )
-    return Task(method, wanted, own, settings.max_new_tokens if settings.metrics != "none" else 0, words)
+    longest = settings.max_new_tokens
+    if method.name is Method.SUPERVISED:
+        own = {"metrics": settings.metrics, "max_new_tokens": longest}
+        return Task(method, wanted, own, longest if settings.metrics != "none" else 0, answers=True)
+    if method.name is Method.QUESTION_ANSWERING and writes(config):
+        own = {"form": "generative", "max_answer_tokens": longest}
+        return Task(method, wanted, own, longest, answers=True, context=True)
+    return Task(method, wanted, {}, 0, answers=False)
 
 
 def parts_of(kinds: Kinds) -> tuple[Kinds, ...]:
@@ -109,7 +118,7 @@ def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
     """The rows, and the same as questions and answers where prompts are made for them. Raises RowsRefused."""
     if DatasetRole.EVALUATION not in job.inputs:
         raise SpecError(FailureCode.SPEC_INVALID, SpecField.SPEC, "evaluation_dataset is missing; name one")
-    if exam.task.answers:
+    if exam.task.answers and not exam.task.context:
         shots = [given.value for given in read_input(DatasetRole.EVALUATION, job, exam.reader())]
         return [shot.row() for shot in shots], shots
     objective = exam.objective(exam.whole)

@@ -38,7 +38,7 @@ from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.chunks import Chunk, Chunker, Document
 from cloister_workers.trainer.stack.encoder import Encoder
-from cloister_workers.trainer.stack.exam import Exam, answering
+from cloister_workers.trainer.stack.exam import Exam, answering, writes
 from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import Stack, job_encoder, read_stack
 from cloister_workers.trainer.stack.questions import Asked, DocumentReader, QuestionReader
@@ -50,7 +50,6 @@ DEPTH = 100
 """Passages among which the first right one is looked for."""
 _LONGEST = 4096  # tokens of a prompt, where the model's configuration allows more or says nothing
 _BLOCK = 512  # passages embedded between two progress messages
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +156,7 @@ def _evaluate(
     after: Metrics = {}
     shots = [question.shot for question in asked if question.shot is not None]
     config = load_config(start.model_dir(job.place.model_dir))
-    if shots and any(str(name).endswith(_CAUSAL) for name in config.architectures or ()):
+    if shots and writes(config):
         longest = min(getattr(config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
         task = answering(longest, settings.max_new_tokens)
         exam = Exam(task, start, encoder, job)
