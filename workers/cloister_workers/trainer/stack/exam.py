@@ -120,8 +120,8 @@ class Exam:
         `model`: where it is loaded already, with the stack's weights. Raises Cancelled, and as `model`.
         """
         objective = self.objective(stack)
-        if self.task.context and stack.prompts:
-            rows = self._with_more_context(stack, objective, rows)
+        if self.task.context:
+            rows = self._with_more_context(stack, objective, rows) if stack.prompts else rows
         elif self.task.answers:
             shots = self.composed(stack, shots)
             rows = [shot.row() for shot in shots]
