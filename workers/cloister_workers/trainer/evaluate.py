@@ -5,12 +5,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from cloister_workers.messages import Metrics
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.objectives import Examining, Objective
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model made of examples: for each its summed loss, and what it predicted."""
+
+    examples: tuple[Example, ...]
+    sums: tuple[float, ...]
+    predicted: tuple[Any, ...]
 
 
 def evaluate(
@@ -20,14 +31,32 @@ def evaluate(
     batch_size: int,
     before_batch: Callable[[], object],
 ) -> Metrics:
-    """Score `examples` (none: no metrics) without dropout and without touching gradients or random state.
+    """Metrics of `scored` examples; none where there are no examples, or a loss is no number."""
+    found = scored(model, objective, examples, batch_size, before_batch)
+    return metrics_of(objective, found)
 
-    Examples go through in order of length, so little padding is computed. `before_batch` is called ahead of
-    each micro batch and may raise to stop.
+
+def metrics_of(objective: Objective, found: Scored) -> Metrics:
+    """The objective's metrics of what was scored; none where there are no examples, or a loss is no number."""
+    finite = all(math.isfinite(value) for value in found.sums)
+    return objective.score(found.examples, found.sums, found.predicted) if found.examples and finite else {}
+
+
+def scored(
+    model: torch.nn.Module,
+    objective: Objective,
+    examples: Sequence[Example],
+    batch_size: int,
+    before_batch: Callable[[], object],
+) -> Scored:
+    """Run `examples` without dropout and without touching gradients or random state.
+
+    They go through in order of length, so little padding is computed. `before_batch` is called ahead of each micro
+    batch and may raise to stop.
     """
     by_length = sorted(examples, key=lambda example: len(example.tokens))
     sums: list[float] = []
-    predicted: list[int] = []
+    predicted: list[Any] = []
     seen: list[Example] = []
     was_training = model.training
     model.eval()
@@ -42,8 +71,7 @@ def evaluate(
                     seen += micro
     finally:
         model.train(was_training)
-    finite = all(math.isfinite(value) for value in sums)
-    return objective.score(seen, sums, predicted) if seen and finite else {}
+    return Scored(tuple(seen), tuple(sums), tuple(predicted))
 
 
 def examine(
@@ -55,12 +83,19 @@ def examine(
 ) -> Metrics:
     """`evaluate`, and whatever else the objective can tell of the model, such as how good its generated answers are."""
     found = evaluate(model, objective, examples, batch_size, before_batch)
+    return {**found, **examined(model, objective, examples, before_batch)}
+
+
+def examined(
+    model: torch.nn.Module, objective: Objective, examples: Sequence[Example], before_batch: Callable[[], object]
+) -> Metrics:
+    """What the objective can tell of the model besides losses; often nothing."""
     if not (examples and isinstance(objective, Examining)):
-        return found
+        return {}
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            return {**found, **objective.examine(model, examples, before_batch)}
+            return objective.examine(model, examples, before_batch)
     finally:
         model.train(was_training)

@@ -68,7 +68,7 @@ class Sampler:
         open_rows = set(range(len(rows)))
         given, tokens = self._begun(rows)
         past = None
-        for _ in range(count):
+        for _ in range(self._room(rows, count)):
             self.poll()
             name = "decoder_input_ids" if given else "input_ids"
             out = self.model(**given, **{name: tokens}, past_key_values=past, use_cache=True)
@@ -97,6 +97,13 @@ class Sampler:
         start = inner.config.decoder_start_token_id
         first = torch.full((len(rows), 1), int(start), device=self.device)
         return {"encoder_outputs": encoded, "attention_mask": batch["attention_mask"]}, first
+
+    def _room(self, rows: list[list[int]], count: int) -> int:
+        """Tokens that may follow: no more than the model has positions for."""
+        positions = getattr(unwrapped(self.model).config, "max_position_embeddings", None)
+        if self._encodes() or positions is None:
+            return count
+        return min(count, int(positions) - len(rows[0]) + 1)
 
     def _next(self, logits: torch.Tensor, draw: torch.Generator) -> int:
         if self.temperature == 0:

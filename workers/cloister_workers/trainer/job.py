@@ -39,7 +39,7 @@ from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
 from cloister_workers.trainer.evaluate import evaluate, examine
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.fitting import fit_micro_batch, resized
-from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
+from cloister_workers.trainer.layer import Layer, attach, finished, weights_layer
 from cloister_workers.trainer.loop import Parts, Trainee, train
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
 from cloister_workers.trainer.model import load_config
@@ -88,7 +88,7 @@ class JobHooks:
 def run_job(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
     method = training_method(spec.method)
-    layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
+    layer = weights_layer(inputs, place.scratch)
     with stage(session, Stage.VALIDATE):
         own = method.vocabulary(spec, place.model_dir, inputs)
         folder = layer.tokenizer_dir(place.model_dir) if layer else place.model_dir

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layer of an adapted version that a job starts from: a LoRA adapter on the base model, or a whole model in its
-place.
+"""The weights layer of an adapted version that a job starts from: a LoRA adapter on the base model, or a whole model
+in its place. What other layers there are, `stack/` knows.
 
-A version has one layer, which stands alone on the base. So an adapter is trained on as it is, and weights that stand
-in the base's place give whole weights again, whichever way they are trained.
+A version has one weights layer, which stands alone on the base. So an adapter is trained on as it is, and weights that
+stand in the base's place give whole weights again, whichever way they are trained.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from cloister_workers.errors import SpecError, TrainerError
-from cloister_workers.messages import FailureCode, SpecField
+from cloister_workers.messages import DatasetRole, FailureCode, SpecField
 from cloister_workers.trainer.adapt import attach_new, attach_saved, merge_adapter
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
@@ -28,6 +29,33 @@ from cloister_workers.trainer.spec import Adapter, Lora
 _ADAPTER, _MODEL, _TOKENIZER = "adapter_config.json", "config.json", "tokenizer.json"
 _CLASSIFIERS = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification"}
 """Models with classes: what peft calls them, and how transformers' names for them end."""
+
+
+class LayerKind(StrEnum):
+    """The classes of layers; a version has at most one of weights (the first two), an index, and demonstrations."""
+
+    ADAPTER = "adapter"
+    MERGED_WEIGHTS = "merged_weights"
+    RETRIEVAL_INDEX = "retrieval_index"
+    DEMONSTRATIONS = "demonstrations"
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether it changes what the model computes, and not what it is asked."""
+        return self in (LayerKind.ADAPTER, LayerKind.MERGED_WEIGHTS)
+
+
+INDEX_FILE, DEMONSTRATIONS_FILE = "retrieval.json", "demonstrations.json"
+
+
+def kind_of(names: Collection[str]) -> LayerKind:
+    """The class of a layer with files of these names."""
+    marks = (
+        (_ADAPTER, LayerKind.ADAPTER),
+        (INDEX_FILE, LayerKind.RETRIEVAL_INDEX),
+        (DEMONSTRATIONS_FILE, LayerKind.DEMONSTRATIONS),
+    )
+    return next((kind for name, kind in marks if name in names), LayerKind.MERGED_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -54,10 +82,34 @@ class Layer:
 def unpack_layer(stream: BinaryIO, scratch: str) -> Layer:
     """Unpack a version's bundle into a new folder under `scratch`, which stays as long as the job.
 
-    Raises TrainerError MODEL_INVALID where it is no bundle of a version's files.
+    Raises TrainerError MODEL_INVALID where it is no bundle of a version's weights.
     """
+    return weights_of(read_layer(stream), scratch)
+
+
+def weights_layer(inputs: Mapping[DatasetRole, BinaryIO], scratch: str) -> Layer | None:
+    """The weights among the layers that a job starts from, unpacked; the layers above them stay unread.
+
+    Weights are always the lowest layer, so the others need no look. Raises TrainerError MODEL_INVALID.
+    """
+    if DatasetRole.LAYER not in inputs:
+        return None
+    files = read_layer(inputs[DatasetRole.LAYER])
+    return weights_of(files, scratch) if kind_of(files).is_weights else None
+
+
+def read_layer(stream: BinaryIO) -> dict[str, bytes]:
+    """The files of a layer. Raises TrainerError MODEL_INVALID where it is no bundle."""
     try:
-        folder = write_folder(read_bundle(stream), tempfile.mkdtemp(dir=scratch, prefix="layer-"))
+        return read_bundle(stream)
+    except ValueError as error:
+        raise _invalid("one of its layers is no whole bundle of files") from error
+
+
+def weights_of(files: Mapping[str, bytes], scratch: str) -> Layer:
+    """The files of a weights layer in a new folder under `scratch`. Raises TrainerError MODEL_INVALID."""
+    try:
+        folder = write_folder(files, tempfile.mkdtemp(dir=scratch, prefix="layer-"))
         config = _table(folder / _MODEL)
         adapter = _table(folder / _ADAPTER) if (folder / _ADAPTER).is_file() else None
         name = config.get("_name_or_path", "") if adapter is None else adapter.get("base_model_name_or_path", "")
@@ -80,6 +132,25 @@ def attach(base: Base, layer: Layer | None, wanted: Adapter) -> torch.nn.Module:
         return attach_new(Base(merged, (), base.task), wanted)
     _check_shape(layer.adapter, wanted)
     return attach_saved(base, layer.folder, wanted.dropout)
+
+
+def applied(base: Base, layer: Layer | None) -> torch.nn.Module:
+    """The model with the layer in force, to be asked and not trained; raises as `attach`."""
+    if layer is None or layer.adapter is None:
+        return base.model.requires_grad_(False).eval()
+    _check_task(layer.adapter, base.task)
+    return attach_saved(base, layer.folder, 0.0).requires_grad_(False).eval()
+
+
+def labels_of(folder: str) -> tuple[str, ...]:
+    """The classes of the classifier in a folder of whole weights, in the order of its logits; empty for other models.
+
+    Raises TrainerError MODEL_INVALID.
+    """
+    try:
+        return _labels(_table(Path(folder) / _MODEL), None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _invalid("its config.json is missing or names no classes") from error
 
 
 def finished(model: torch.nn.Module, layer: Layer | None, wanted: Adapter) -> torch.nn.Module:

@@ -41,6 +41,7 @@ from cloister_workers.trainer.debias.subjects.thresholded import FILE as THRESHO
 from cloister_workers.trainer.debias.subjects.thresholded import with_thresholds
 from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
 from cloister_workers.trainer.debias.verdicts import judge_run
+from cloister_workers.trainer.layer import kind_of
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.session import Session
 from cloister_workers.words import DatasetRole, FailureCode, Stage
@@ -188,11 +189,12 @@ def _layer(inputs: Inputs) -> Files | None:
     if DatasetRole.LAYER not in inputs:
         return None
     try:
-        return read_bundle(inputs[DatasetRole.LAYER])
+        files = read_bundle(inputs[DatasetRole.LAYER])
     except ValueError as error:
         raise TrainerError(
             FailureCode.MODEL_INVALID, "the version that the job starts from is not a whole bundle; start from another"
         ) from error
+    return files if kind_of(files).is_weights else None
 
 
 def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Parts:

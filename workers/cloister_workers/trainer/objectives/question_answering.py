@@ -18,7 +18,7 @@ import torch
 from cloister_workers.messages import Metrics, RowReason, SpecField
 from cloister_workers.trainer.answers import answer_metrics
 from cloister_workers.trainer.example import Example, Outcome, digest_of
-from cloister_workers.trainer.greedy import continuations
+from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
 from cloister_workers.trainer.model import Base, load_span_finder, need_encoder
 from cloister_workers.trainer.objectives.chat import ChatReader
@@ -100,11 +100,9 @@ class Generative:
     ) -> Metrics:
         """Exact match and F1 of what the model writes."""
         rows = [example for example in examples if isinstance(example, Answered)]
-        limits = [min(self.max_answer_tokens, self.max_seq_length - row.learned.index(1)) for row in rows]
         prompts = [row.tokens[: row.learned.index(1)].tolist() for row in rows]
-        stop, row_tokens = self.tokenizer.eos_token_id, self.likelihood.row_tokens
-        written = continuations(model, prompts, limits, stop, row_tokens, self.likelihood.device, before_batch)
-        said = [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written]
+        sampler = Sampler(model, self.tokenizer, self.likelihood.device, before_batch)
+        said = sampler.continued(prompts, self.max_answer_tokens)
         return answer_metrics(["" if text == UNANSWERABLE else text for text in said], [row.answers for row in rows])
 
 

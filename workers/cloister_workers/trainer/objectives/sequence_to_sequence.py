@@ -19,12 +19,12 @@ import torch
 from torch.nn import functional
 
 from cloister_workers.messages import Metrics, RowReason
-from cloister_workers.trainer.answer_metrics import NO_METRICS, SCORES
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.padding import least_padding
 from cloister_workers.trainer.rows import text_of
+from cloister_workers.trainer.text_metrics import NO_METRICS, SCORES
 
 _NO_TARGET = -100  # what transformers calls a place without a target
 
@@ -39,7 +39,7 @@ class SequenceToSequence:
     device: torch.device
     truncate: bool = False
     metrics: str = NO_METRICS
-    """What generated answers are measured by: one of `answer_metrics.SCORES`, or nothing."""
+    """What generated answers are measured by: one of `text_metrics.SCORES`, or nothing."""
     max_new_tokens: int = 64
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:

@@ -16,7 +16,6 @@ import torch
 
 from cloister_workers.messages import Metrics, RowReason, SpecField
 from cloister_workers.trainer import metrics
-from cloister_workers.trainer.answer_metrics import NO_METRICS, SCORES
 from cloister_workers.trainer.cross_entropy import token_hits, token_losses
 from cloister_workers.trainer.decoder import hidden_states, output_head
 from cloister_workers.trainer.example import Example, Outcome
@@ -27,6 +26,7 @@ from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
 from cloister_workers.trainer.packing import best_fit_decreasing
 from cloister_workers.trainer.spec import TRUNCATE, Method, check, read_settings
+from cloister_workers.trainer.text_metrics import NO_METRICS, SCORES
 
 
 class Reader(Protocol):
@@ -49,7 +49,7 @@ class Supervised:
     row_tokens: int
     device: torch.device
     metrics: str = NO_METRICS
-    """What generated answers are measured by: one of `answer_metrics.SCORES`, or nothing."""
+    """What generated answers are measured by: one of `text_metrics.SCORES`, or nothing."""
     max_new_tokens: int = 64
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good generated texts are, against a right one each: chrF (Popovic 2015) and BLEU (Papineni et al. 2002) by
+sacrebleu, ROUGE-L (Lin 2004); all from 0 to 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from cloister_workers.messages import MetricName, Metrics
+from cloister_workers.trainer.answers import answer_metrics
+from cloister_workers.trainer.bootstrap import Sums, row_interval
+
+
+def rouge_l(text: str, right: str) -> float:
+    """F-measure of the longest common subsequence of words in lower case, 0 to 100."""
+    found, wanted = text.lower().split(), right.lower().split()
+    if not found or not wanted:
+        return 100.0 * (found == wanted)
+    row = [0] * (len(wanted) + 1)
+    for word in found:
+        before = 0
+        for place, other in enumerate(wanted, start=1):
+            before, row[place] = row[place], before + 1 if word == other else max(row[place], row[place - 1])
+    return 200.0 * row[-1] / (len(found) + len(wanted))
+
+
+def text_metrics(texts: Sequence[str], right: Sequence[Sequence[str]]) -> Metrics:
+    """Of one or more texts; of several right ones the first is compared with. The interval of chrF is that of the
+    corpus figure, rows drawn anew.
+    """
+    firsts, chrf = [known[0] for known in right], CHRF()
+
+    def score(sums: Sums) -> Sums:
+        return np.asarray([chrf._compute_f_score(line.astype(int).tolist()) for line in sums])  # noqa: SLF001
+
+    # The n-gram counts of each row, from which the corpus figure of any draw of rows follows; the library's own
+    # bootstrap draws by a seed of the process.
+    low, high = row_interval(chrf._extract_corpus_statistics(texts, [firsts]), score)  # noqa: SLF001
+    return {
+        MetricName.EVAL_CHRF: chrf.corpus_score(texts, [firsts]).score,
+        MetricName.EVAL_CHRF_CI_LOW: low,
+        MetricName.EVAL_CHRF_CI_HIGH: high,
+        MetricName.EVAL_BLEU: BLEU().corpus_score(texts, [firsts]).score,
+        MetricName.EVAL_ROUGE_L: sum(map(rouge_l, texts, firsts)) / len(texts),
+    }
+
+
+NO_METRICS = "none"
+SCORES: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], Metrics]] = {
+    "answer": answer_metrics,
+    "text": text_metrics,
+}
+"""What generated answers are measured by, by the word of a specification."""
