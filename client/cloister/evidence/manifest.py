@@ -44,8 +44,8 @@ class Manifest:
     minimum_epsilon: str | None = None
     """Largest privacy loss that the owner accepts, a decimal; None asks for no differential privacy."""
     details: dict[str, str] = field(default_factory=dict)
-    """For a model: files_sha256, licence, source.  For what a host seals: job_id, attempt, step, files_sha256; and layer for an
-    export: its kind (`cloister.evidence.layers`)."""
+    """For a model: files_sha256, licence, source.  For what a host seals: job_id, attempt, step, files_sha256; for an
+    export also its kind of layer (`cloister.evidence.layers`)."""
 
     def to_payload(self) -> bytes:
         details: dict[str, JSON] = dict(self.details)
