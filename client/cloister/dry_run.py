@@ -21,6 +21,10 @@ from cloister.sizes import Need, needed
 from cloister.spec import Spec
 
 PLAIN_STAGES = ("validate", "evaluate", "train", "evaluate", "seal", "publish")
+REPORT_STAGES = {
+    "evaluation": ("validate", "evaluate", "seal", "publish"),
+    "inference": ("validate", "infer", "seal", "publish"),
+}
 DEBIAS_STAGES = ("validate", "evaluate", "mitigate", "evaluate", "judge", "seal", "publish")
 
 
@@ -45,7 +49,7 @@ class DryRun:
     spec: Spec
     start: Start
     data: Mapping[str, VerifiedObject]
-    """training, validation, evaluation, where named."""
+    """training, validation, evaluation, replay, where named."""
     policy: Policy
     gate: Gate | None
     """Of a de-biasing job, with the specification's own bars."""
@@ -53,6 +57,8 @@ class DryRun:
     stages: tuple[str, ...]
     remarks: tuple[str, ...]
     """What the specification leaves open, in words."""
+    auxiliary: Start | None = None
+    """The second model, where one is named."""
 
 
 def gate_of(spec: Spec, policy: Policy) -> Gate | None:
@@ -69,14 +75,17 @@ def gate_of(spec: Spec, policy: Policy) -> Gate | None:
         raise UsageError(f"spec: bars or margins: {error}; give at most that, or leave it out") from None
 
 
-def plan(spec: Spec, start: Start, data: Mapping[str, VerifiedObject], policy: Policy) -> DryRun:
+def plan(
+    spec: Spec, start: Start, data: Mapping[str, VerifiedObject], policy: Policy, auxiliary: Start | None = None
+) -> DryRun:
     """What a resolved specification asks for under the policy in force.  Raises UsageError."""
     gate = gate_of(spec, policy)
     if gate is None:
-        return DryRun(spec, start, data, policy, None, (), PLAIN_STAGES, ())
+        stages = REPORT_STAGES.get(str(spec.method.WhichOneof("type")), PLAIN_STAGES)
+        return DryRun(spec, start, data, policy, None, (), stages, (), auxiliary)
     wanted = spec.method.debias
     limits = tuple(_limits(wanted, gate, policy.gate or Gate()))
-    return DryRun(spec, start, data, policy, gate, limits, DEBIAS_STAGES, tuple(_remarks(wanted, gate)))
+    return DryRun(spec, start, data, policy, gate, limits, DEBIAS_STAGES, tuple(_remarks(wanted, gate)), auxiliary)
 
 
 def _limits(wanted: spec_pb2.Debias, gate: Gate, allowed: Gate) -> Iterable[Limit]:

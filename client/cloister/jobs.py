@@ -27,7 +27,7 @@ from cloister.upload import Progress, no_progress
 from cloister.wire import statement_from_proto, statement_to_proto
 
 EXPIRES_DAYS = 7
-ROLES = ("training", "validation", "evaluation")
+ROLES = ("training", "validation", "evaluation", "replay")
 RECONNECTS = 10
 SUCCEEDED = jobs_pb2.JOB_STATE_SUCCEEDED
 
@@ -49,7 +49,8 @@ class Jobs:
         """
         job_id = self._session.new_id()
         ready, policy = self._prepared(spec, job_id)
-        wanted, start, data = ready.spec, ready.start, ready.data
+        wanted, start, second = ready.spec, ready.start, ready.auxiliary
+        data = {role: reference_to(found) for role, found in ready.data.items()}
         me, now, signed = self._session.site.me(), self._session.clock(), spec_bytes(wanted)
         authorisation = Authorisation(
             job_id=job_id,
@@ -61,12 +62,15 @@ class Jobs:
             policy_sha256=policy.digest,
             model=reference_to(start.base),
             model_layers=tuple(reference_to(layer) for layer in start.layers),
-            training=reference_to(data["training"]),
-            validation=reference_to(data["validation"]) if "validation" in data else None,
-            evaluation=reference_to(data["evaluation"]) if "evaluation" in data else None,
+            training=data.get("training"),
+            validation=data.get("validation"),
+            evaluation=data.get("evaluation"),
             max_attempts=wanted.max_attempts,
             created_at=now,
             expires_at=now + expires_days * DAY_SECONDS,
+            replay=data.get("replay"),
+            auxiliary=None if second is None else reference_to(second.base),
+            auxiliary_layers=() if second is None else tuple(reference_to(layer) for layer in second.weights),
         )
         return self._create(authorisation, signed)
 
@@ -82,20 +86,24 @@ class Jobs:
         wanted = resolve(given)
         # (1) The inputs are what their owners and hosts signed, of this team, for this purpose and pool.
         start = self._models.start(wanted.model)
-        if start.lineage is not None and start.adapter:
-            wanted = resolve(given, start.lineage.spec)
+        if start.adapter_spec is not None:
+            wanted = resolve(given, start.adapter_spec)
+        second = self._models.start(wanted.auxiliary_model) if wanted.auxiliary_model else None
         named = {role: getattr(wanted, f"{role}_dataset") for role in ROLES}
         data = {role: self._dataset(wanted, name) for role, name in named.items() if name}
-        _check_start(start, wanted)
+        _check_start(start, wanted, start.layers)
+        if second is not None:
+            _check_start(second, wanted, second.weights)
         _check_distinct(*data.values())
         # (2) The specification names them by id.
         wanted.model = start.id
+        wanted.auxiliary_model = "" if second is None else second.id
         for role, found in data.items():
             setattr(wanted, f"{role}_dataset", found.manifest.id)
         wanted.suffix = check_name("model", wanted.suffix or f"{start.name[:80]}-{job_id[:8]}")
         # (3) The policy under which the result may leave is bound too, and its bars are not widened.
         policy = self._models.policy()
-        return plan(wanted, start, data, Policy.parse(policy.payload)), policy
+        return plan(wanted, start, data, Policy.parse(policy.payload), second), policy
 
     def _create(self, authorisation: Authorisation, data: bytes) -> jobs_pb2.Job:
         statement = statement_to_proto(authorisation.sign(self._session.home.signing_key()))
@@ -179,7 +187,7 @@ class Jobs:
         return self.submit(spec)
 
     def report(self, job_id: str) -> JobReport:
-        """What a de-biasing job found: figures and verdict, verified; see `cloister.reports`."""
+        """What a de-biasing, evaluation or inference job found, verified; see `cloister.reports`."""
         return fetch_report(self._session, _checked_id(job_id))
 
     def open_report(
@@ -205,14 +213,22 @@ class Jobs:
         return found
 
 
-CLONE_FIELDS = ("model", "training_dataset", "validation_dataset", "evaluation_dataset", "suffix", "seed")
+CLONE_FIELDS = (
+    "model",
+    "training_dataset",
+    "validation_dataset",
+    "evaluation_dataset",
+    "replay_dataset",
+    "suffix",
+    "seed",
+)
 
 
-def _check_start(start: Start, spec: Spec) -> None:
-    """A layer has learnt from its rows: what those may be used for binds it too."""
-    for found in (start.base, *start.layers):
+def _check_start(start: Start, spec: Spec, layers: tuple[VerifiedObject, ...]) -> None:
+    """A layer has learnt from its rows: what those may be used for binds it too.  `layers` are those to be opened."""
+    for found in (start.base, *layers):
         _check_pool(found.manifest, spec.pool)
-    for layer in start.layers:
+    for layer in layers:
         if spec.purpose not in layer.manifest.purposes:
             allowed = ", ".join(layer.manifest.purposes)
             raise PolicyError(f"model {start.name} was made for {allowed}, it may not be used for {spec.purpose!r}")

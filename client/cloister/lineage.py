@@ -11,11 +11,15 @@ from cloister.errors import UsageError
 from cloister.evidence.authorisation import Authorisation, ObjectReference, verify_authorisation_signature
 from cloister.evidence.canonical import sha256_hex
 from cloister.evidence.errors import BindingError
-from cloister.evidence.manifest import VerifiedObject, verify_object
+from cloister.evidence.layers import ADAPTER, is_weights, layer_kind, stacked
+from cloister.evidence.manifest import Manifest, VerifiedObject, verify_object
 from cloister.evidence.result import Result, verify_result
 from cloister.session import Session, is_id
 from cloister.spec import Spec, from_bytes
 from cloister.wire import sealed_from_proto, statement_from_proto
+
+Get = Callable[[str], models_pb2.ModelVersion]
+"""Asks the control plane for a version by id."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,15 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Start:
-    """What a job starts from: a base model, or one with the layer of an adapted version of it."""
+    """What a job starts from: a base model, or an adapted version of it with all its layers."""
 
     base: VerifiedObject
     lineage: Lineage | None = None
     """Of the adapted version; None for a base model."""
-    adapter: bool = False
-    """Whether the layer is said to be an adapter rather than whole weights: the control plane's word, for defaults."""
+    stack: tuple[tuple[str, VerifiedObject], ...] = ()
+    """Kind and object of the version's layers, in the order in which they apply."""
+    adapter_spec: Spec | None = None
+    """Of the job that made the adapter among the layers; None where there is no adapter."""
 
     @property
     def id(self) -> str:
@@ -50,8 +56,13 @@ class Start:
 
     @property
     def layers(self) -> tuple[VerifiedObject, ...]:
-        """One at most: a result stands alone on its base, whatever it was made from."""
-        return () if self.lineage is None else (self.lineage.object,)
+        """All layers, in order."""
+        return tuple(layer for _, layer in self.stack)
+
+    @property
+    def weights(self) -> tuple[VerifiedObject, ...]:
+        """The layer with the version's weights, if it has one: what a job opens of its second model."""
+        return tuple(layer for kind, layer in self.stack if is_weights(kind))
 
 
 def reference_to(found: VerifiedObject) -> ObjectReference:
@@ -64,9 +75,7 @@ def is_adapted(version: models_pb2.ModelVersion) -> bool:
     return bool(version.base or version.layers)
 
 
-def verify_start(
-    session: Session, version: models_pb2.ModelVersion, asked: str, get: Callable[[str], models_pb2.ModelVersion]
-) -> Start:
+def verify_start(session: Session, version: models_pb2.ModelVersion, asked: str, get: Get) -> Start:
     """Check what a job is to start from; `get` asks the control plane for a version by id.
 
     Of an adapted version the whole lineage is verified, and that its base is the very object that its member signed.
@@ -79,8 +88,47 @@ def verify_start(
     base = verify_base(session, get(signed.id), signed.id)
     if reference_to(base) != signed:
         raise BindingError(f"model {asked}: the base shown is not the one that {lineage.authorisation.member} signed")
-    adapter = bool(version.layers) and version.layers[-1].kind == models_pb2.LAYER_KIND_ADAPTER
-    return Start(base, lineage, adapter)
+    stack = _stack(session, lineage, get)
+    adapter = next((layer for kind, layer in stack if kind == ADAPTER), None)
+    return Start(base, lineage, stack, None if adapter is None else _maker_spec(session, lineage, adapter, get))
+
+
+def _stack(session: Session, lineage: Lineage, get: Get) -> tuple[tuple[str, VerifiedObject], ...]:
+    """The layers that the version's job started from, with its own in place of the one of its class.
+
+    Which they were its member signed; of which kind each is the host that made it signed.  The version that it started
+    from is asked for their manifests alone.
+    """
+    signed = lineage.authorisation
+    shown = get(lineage.spec.model).layers if signed.model_layers else ()
+    sealed = {layer.object_id: layer.sealed for layer in shown}
+    started: list[tuple[str, VerifiedObject]] = []
+    for reference in signed.model_layers:
+        if reference.id not in sealed:
+            raise BindingError(f"job {signed.job_id}: the control plane does not show a layer that it started from")
+        found = verify_object(sealed_from_proto(sealed[reference.id]), session.site.roster, now=session.clock())
+        if reference_to(found) != reference or found.manifest.kind != "export":
+            raise BindingError(f"job {signed.job_id}: the layer shown is not the one that {signed.member} signed")
+        _check_place(session, found.manifest, signed)
+        started.append((layer_kind(found.manifest), found))
+    return stacked(started, (layer_kind(lineage.object.manifest), lineage.object))
+
+
+def _check_place(session: Session, manifest: Manifest, signed: Authorisation) -> None:
+    host = session.site.roster.host(manifest.owner)
+    if manifest.team != signed.team or not manifest.pool == host.pool == signed.pool:
+        raise BindingError(f"layer {manifest.id} is of another team or pool than job {signed.job_id}")
+
+
+def _maker_spec(session: Session, lineage: Lineage, adapter: VerifiedObject, get: Get) -> Spec:
+    """What the job was asked for that made the adapter: of the version itself, or of an earlier one below it."""
+    if adapter == lineage.object:
+        return lineage.spec
+    job_id = adapter.manifest.details["job_id"]
+    maker = verify_result_version(session, get(job_id), job_id)
+    if reference_to(maker.object) != reference_to(adapter):
+        raise BindingError(f"layer {adapter.manifest.id} is not the result of job {job_id}, which its host names")
+    return maker.spec
 
 
 def verify_base(session: Session, version: models_pb2.ModelVersion, asked: str) -> VerifiedObject:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a de-biasing job found: figures that anybody allowed may verify, and a report that only its team can open.
+"""What a job found: figures that anybody allowed may verify, and a report that only its team can open.
+
+A de-biasing job has both, beside its model.  An evaluation or inference job ends with its report, and what it measured
+stands in the result that its host signed.
 
 The control plane hands over everything here and is believed in nothing.  Steps:
 (1) the job is the one that was asked for, signed by a member, with the specification that they signed;
@@ -23,11 +26,12 @@ from cloister.evidence.canonical import sha256_hex
 from cloister.evidence.errors import BindingError, TamperedError
 from cloister.evidence.figures import Figures, verify_figures
 from cloister.evidence.manifest import VerifiedObject, verify_object
+from cloister.evidence.methods import INFERENCE, report_method
 from cloister.evidence.result import Result, verify_result
 from cloister.evidence.signatures import Statement
 from cloister.pull import check_free, unpack
 from cloister.sealed.errors import SealedError
-from cloister.sealed.filelist import REPORT_FILES, check_report_file
+from cloister.sealed.filelist import REPORT_FILES, check_predictions_file, check_report_file
 from cloister.sealed.keys import Identity, unwrap
 from cloister.session import Session
 from cloister.spec import Spec, from_bytes
@@ -69,11 +73,17 @@ class JobReport:
     result: Result
     statement: Statement
     """The signed result."""
-    figures: Figures
+    figures: Figures | None
+    """Of a de-biasing job; None for an evaluation or inference job."""
     payload: bytes
-    """The figures as they are bound by the result."""
+    """The figures as they are bound by the result; empty where there are none."""
     sealed: SealedReport | None
     """None for an auditor of another team."""
+
+    @property
+    def method(self) -> str:
+        """Evaluation or inference; empty for a de-biasing job."""
+        return report_method(self.spec_bytes)
 
 
 def fetch_report(session: Session, job_id: str) -> JobReport:
@@ -91,17 +101,19 @@ def fetch_report(session: Session, job_id: str) -> JobReport:
     # (2) What its host said.
     answer = stubs.call(stubs.jobs.GetJobReport, jobs_pb2.GetJobReportRequest(id=job_id))
     statement = statement_from_proto(answer.result)
-    result = verify_result(statement, roster, kind="export", authorisation_sha256=signed.digest, now=now)
+    kind = "report" if report_method(job.spec) else "export"
+    result = verify_result(statement, roster, kind=kind, authorisation_sha256=signed.digest, now=now)
     if result.job_id != job_id or roster.host(result.host).pool != authorisation.pool:
         raise BindingError(f"job {job_id}: the result is of another job, or by a host that was not certified for it")
     # (3) The numbers.
-    figures = verify_figures(answer.figures, result, authorisation)
+    figures = verify_figures(answer.figures, result, authorisation) if kind == "export" else None
+    payload = b"" if figures is None else answer.figures
     # (4) The report.
     sealed = None
     if answer.HasField("sealed"):
         sealed = _verified(session, answer, result, authorisation)
     spec = from_bytes(job.spec)
-    return JobReport(authorisation, signed, job.spec, spec, result, statement, figures, answer.figures, sealed)
+    return JobReport(authorisation, signed, job.spec, spec, result, statement, figures, payload, sealed)
 
 
 def _verified(
@@ -109,11 +121,14 @@ def _verified(
 ) -> SealedReport:
     found = verify_object(sealed_from_proto(answer.sealed), session.site.roster, now=session.clock())
     manifest = found.manifest
-    if found.trailer_sha256 != result.report_trailer_sha256:
+    ends_with_it = result.kind == "report"
+    if found.trailer_sha256 != (result.trailer_sha256 if ends_with_it else result.report_trailer_sha256):
         raise BindingError(f"job {result.job_id}: the report is not the one that host {result.host} signed for")
     said = (manifest.kind, manifest.owner, manifest.team, manifest.details.get("job_id"))
     if said != ("report", result.host, authorisation.team, result.job_id):
         raise BindingError(f"job {result.job_id}: the sealed object is not a report of this job")
+    if ends_with_it and (manifest.id, manifest.details.get("files_sha256")) != (result.object_id, result.files_sha256):
+        raise BindingError(f"job {result.job_id}: the sealed object is not the one that the result names")
     return SealedReport(found, _wraps(answer.wraps))
 
 
@@ -140,7 +155,8 @@ def open_report(session: Session, report: JobReport, identity: Identity, folder:
     ciphertext = session.home.cache / f"{found.trailer.ciphertext_sha256}.payload"
     fetch_blob(session.connection, found.manifest.id, ciphertext, found.trailer.ciphertext_size, progress)
     try:
-        unpack(ciphertext, found, found.manifest.details["files_sha256"], dek, folder, check_report_file, check_page)
+        allow, check = (check_predictions_file, None) if report.method == INFERENCE else (check_report_file, check_page)
+        unpack(ciphertext, found, found.manifest.details["files_sha256"], dek, folder, allow, check)
     except (SealedError, TamperedError):
         ciphertext.unlink()  # Damaged bytes must not be taken up again by the next run.
         raise
@@ -165,12 +181,8 @@ def keep_figures(report: JobReport, folder: Path) -> None:
     Raises UsageError where the folder exists.
     """
     check_free(folder)
+    documents = {RESULT: report.statement.to_bytes(), AUTHORISATION: report.signed.to_bytes(), SPEC: report.spec_bytes}
     folder.mkdir(mode=0o700)
-    kept = {
-        FIGURES: report.payload,
-        RESULT: report.statement.to_bytes(),
-        AUTHORISATION: report.signed.to_bytes(),
-        SPEC: report.spec_bytes,
-    }
-    for name, data in kept.items():
+    figures = {FIGURES: report.payload} if report.payload else {}
+    for name, data in {**figures, **documents}.items():
         (folder / name).write_bytes(data)

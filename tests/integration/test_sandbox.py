@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,3 +270,24 @@ def test_returncode_is_the_programs(host, code, ended):
 def test_strict_umask_does_not_break_the_tree(host):
     """An agent whose umask is 077 must get a sandbox whose directories its program can enter."""
     assert "{}" == host.ask('answer = open("/model/config.json").read()', umask=0o077)
+
+
+def test_a_second_model_is_seen_beside_the_first(host):
+    """Its directory must be at /auxiliary, read-only, and must not exist where there is no second model."""
+    # Not in pytest's directory, which another user cannot reach.
+    with tempfile.TemporaryDirectory(prefix="cloister-test-") as directory:
+        folder = Path(directory)
+        (folder / "config.json").write_text("[2]")
+        folder.chmod(0o755)
+        found = host.ask(LOOK_AT_MODELS, auxiliary_dir=directory)
+    assert ["{}", "ok", "EROFS"] == found
+    assert ["{}", "ENOENT"] == host.ask(LOOK_AT_MODELS)[:2]
+
+
+LOOK_AT_MODELS = """
+answer = [
+    open("/model/config.json").read(),
+    attempt(open, "/auxiliary/config.json"),
+    attempt(write_file, "/auxiliary/new"),
+]
+"""

@@ -259,11 +259,12 @@ def job_lease(
         policy=statement_to_proto(job.policy),
         model=granted(site, job.inputs[0]),
     )
-    layers = len(job.authorisation.model_layers)
-    lease.model_layers.extend(granted(site, layer) for layer in job.inputs[1 : 1 + layers])
-    lease.training.CopyFrom(granted(site, job.inputs[1 + layers]))
-    if job.authorisation.evaluation is not None:
-        lease.evaluation.CopyFrom(granted(site, job.inputs[2 + layers]))
+    lists = {"layer": lease.model_layers, "auxiliary_layer": lease.auxiliary_layers}
+    for (role, _), sealed in zip(job.authorisation.places(), job.inputs, strict=True):
+        if role in lists:
+            lists[role].append(granted(site, sealed))
+        else:
+            getattr(lease, role).CopyFrom(granted(site, sealed))
     if resume is not None:
         point = workers_pb2.ResumePoint(object=granted(site, resume[0]), result=statement_to_proto(resume[1]), step=10)
         lease.resume.CopyFrom(point)

@@ -89,6 +89,26 @@ def finish_with_report(
     return report
 
 
+def end_with_report(site: MemorySite, job_id: str, files: dict[str, bytes], **changes: object) -> Report:
+    """End an evaluation or inference job with these files; `changes` are fields of the result."""
+    report = finish_with_report(site, job_id, files=files)
+    manifest, trailer = report.answer.sealed.manifest, report.answer.sealed.trailer
+    report.answer.figures = b""
+    fields: dict[str, object] = {
+        "kind": "report",
+        "step": 0,
+        "object_id": report.answer.object_id,
+        "trailer_sha256": sha256(trailer.payload),
+        "files_sha256": Manifest.parse(manifest).details["files_sha256"],
+        "metrics": {"eval_accuracy": "0.75"},
+        "metrics_before": {"eval_accuracy": "0.25"},
+        "figures_sha256": "",
+        "report_trailer_sha256": "",
+    }
+    report.sign(site, **{**fields, **changes})
+    return report
+
+
 def for_auditors(report: Report) -> None:
     """From now on the site answers as it does to an auditor."""
     for name in ("sealed", "object_id", "size", "wraps"):

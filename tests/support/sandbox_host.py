@@ -40,7 +40,8 @@ from cloister_workers.sandbox.spec import SandboxSpec
 order = json.loads(sys.stdin.read())
 read, write = os.pipe()
 model = Path(order["model"]) if order["model"] else None
-spec = SandboxSpec(model_dir=model, pass_fds={1: write, 2: write}, **order["spec"])
+second = {name: Path(path) for name, path in order["spec"].items() if name == "auxiliary_dir"}
+spec = SandboxSpec(model_dir=model, pass_fds={1: write, 2: write}, **{**order["spec"], **second})
 with launch([sys.executable, "-I", "-c", order["code"]], spec) as process:
     os.close(write)
     print(json.dumps({"launcher": process.pid}), flush=True)

@@ -157,7 +157,7 @@ def sign_job(
     founded: Founded, member: str, training: Made, model: Made, policy_sha256: str, **changes: object
 ) -> Signed:
     """A job as an honest client signs it; `changes` are fields of the authorisation or of the spec, and `version` the
-    id of an adapted version of the model.
+    id of an adapted version of the model, `auxiliary_version` of the second one; `untrained` names no training rows.
     """
     spec: dict[str, object] = {
         "model": changes.get("version", model.id),
@@ -171,7 +171,7 @@ def sign_job(
         "method": {"classification": {"hyperparameters": {"n_epochs": 1}}},
         "adapter": {"lora": {"rank": 8}},
     }
-    if changes.get("training", training.reference) is None:
+    if changes.get("untrained"):
         del spec["training_dataset"]
     spec |= {f"{role}_dataset": changes[role].id for role in ("evaluation", "replay") if role in changes}  # type: ignore[attr-defined]  # references
     if "auxiliary" in changes:
@@ -188,7 +188,7 @@ def sign_job(
         policy_sha256=policy_sha256,
         model=model.reference,
         model_layers=(),
-        training=training.reference,
+        training=None if changes.get("untrained") else training.reference,
         validation=None,
         evaluation=None,
         max_attempts=int(str(spec["max_attempts"])),

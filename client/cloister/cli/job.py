@@ -93,6 +93,8 @@ def show(job_id: str, as_json: bool, home: Path | None) -> None:
         ("owner", f"{found.owner} ({found.team})"),
         ("model", found.model),
         ("training", found.training_dataset),
+        ("replay", found.replay_dataset),
+        ("second model", found.auxiliary_model),
         ("result", found.fine_tuned_model),
         ("attempt", str(found.attempt)),
         ("progress", _progress(found)),
@@ -135,11 +137,11 @@ def report(
     as_json: bool,
     home: Path | None,
 ) -> None:
-    """Read what a de-biasing job found.
+    """Read what a de-biasing, evaluation or inference job found.
 
-    Writes the report, a page and its data, into a new folder; it is sealed to the member who signed the job and to
-    the team's recovery key.  With --numeric nothing is opened: the figures are verified against what the host signed
-    and printed, and with -o they are kept with the signed documents that prove them.
+    Writes the report, a page and its data or the answers, into a new folder; it is sealed to the member who signed the
+    job and to the team's recovery key.  With --numeric nothing is opened: the figures are verified against what the
+    host signed and printed, and those of a de-biasing job are kept with -o, with the documents that prove them.
     """
     from cloister.cli.reporting import print_figures, save_report
 

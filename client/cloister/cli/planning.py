@@ -11,6 +11,7 @@ import click
 
 from cloister.cli.output import print_fields, print_json, print_table
 from cloister.evidence.manifest import VerifiedObject
+from cloister.evidence.methods import report_method
 from cloister.spec import spec_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ def print_plan(run: DryRun, *, as_json: bool) -> None:
         return
     spec = run.spec
     made_from = f"{run.start.name} ({'adapted version' if run.start.layers else 'base model'})"
-    fields = [("model", made_from), ("base", run.start.base.manifest.name), ("new version", spec.suffix)]
+    fields = [("model", made_from), ("base", run.start.base.manifest.name), ("layers", _layers(run))]
+    if run.auxiliary is not None:
+        fields.append(("second model", run.auxiliary.name))
+    if not report_method(spec_bytes(spec)):
+        fields.append(("new version", spec.suffix))
     fields += [(f"{role} rows", _rows(found)) for role, found in run.data.items()]
     fields += [("policy", f"{run.policy.id} version {run.policy.version}"), ("stages", ", ".join(run.stages))]
     if run.gate is not None:
@@ -46,6 +51,10 @@ def print_plan(run: DryRun, *, as_json: bool) -> None:
     for remark in run.remarks:
         click.echo(f"note: {remark}")
     click.echo("Nothing was signed and nothing was sent.", err=True)
+
+
+def _layers(run: DryRun) -> str:
+    return ", ".join(kind for kind, _ in run.start.stack)
 
 
 def _debias(wanted: Debias, gate: Gate) -> list[tuple[str, str]]:

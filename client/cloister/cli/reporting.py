@@ -27,23 +27,52 @@ def save_report(
 ) -> None:
     """Verify and open the report into a folder; print its verdict and headline."""
     from cloister.local import read_identity
-    from cloister.reports import DATA, PAGE
+    from cloister.reports import PAGE
 
     found = client.jobs.report(job_id)
     folder = output or Path(f"report-{job_id[:8]}")
     key = None if identity is None else read_identity(identity)
     with transfer("report") as progress:
         client.jobs.open_report(found, folder, key, progress)
-    headline = _headline(folder / DATA)
     page = folder / PAGE
-    if as_json:
-        print_json({"job": job_id, "verdict": found.figures.verdict, "page": str(page), "headline": headline})
+    if found.figures is None:
+        _print_metrics(found, job_id, folder, as_json=as_json)
     else:
-        print_fields([("job", job_id), ("verdict", found.figures.verdict), ("page", str(page))])
-        for line in headline:
-            click.echo(f"  {line}")
-    if show_page:
+        _print_headline(found.figures.verdict, job_id, folder, as_json=as_json)
+    if show_page and page.is_file():
         click.launch(str(page.resolve()))
+
+
+def _print_headline(verdict: str, job_id: str, folder: Path, *, as_json: bool) -> None:
+    from cloister.reports import DATA, PAGE
+
+    headline, page = _headline(folder / DATA), folder / PAGE
+    if as_json:
+        print_json({"job": job_id, "verdict": verdict, "page": str(page), "headline": headline})
+        return
+    print_fields([("job", job_id), ("verdict", verdict), ("page", str(page))])
+    for line in headline:
+        click.echo(f"  {line}")
+
+
+def _print_metrics(found: JobReport, job_id: str, folder: Path | None, *, as_json: bool) -> None:
+    """What the host signed of an evaluation or inference job: of the base, and of the whole version."""
+    result = found.result
+    after = {name: float(value) for name, value in sorted(result.metrics.items())}
+    before = {name: float(value) for name, value in sorted(result.metrics_before.items())}
+    if as_json:
+        place = {} if folder is None else {"folder": str(folder)}
+        print_json({"job": job_id, "metrics": after, "metrics_before": before, **place})
+        return
+    where = [] if folder is None else [("folder", str(folder))]
+    print_fields([("job", job_id), ("signed by", f"host {result.host}, verified"), *where])
+    rows = [(name, _number(before.get(name)), f"{value:.6g}") for name, value in after.items()]
+    if rows:
+        print_table(("METRIC", "BASE", "VERSION"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _headline(path: Path) -> list[str]:
@@ -66,10 +95,13 @@ def print_figures(client: Client, job_id: str, output: Path | None, *, as_json: 
     found = client.jobs.report(job_id)
     if output is not None:
         keep_figures(found, output)
+    figures = found.figures
+    if figures is None:
+        _print_metrics(found, job_id, None, as_json=as_json)
+        return
     if as_json:
         print_json(json.loads(found.payload))
         return
-    figures = found.figures
     print_fields(
         [
             ("job", job_id),

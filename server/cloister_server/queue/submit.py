@@ -43,8 +43,7 @@ from cloister_server.recipients import pool_key_ids
 from cloister_server.registry import objects, policies, versions
 
 _MODELS = ("model", "layer", "auxiliary", "auxiliary_layer")
-_ANSWERING = (objects.READY, "RELEASED")
-"""States of a version that may answer an inference job: base models, and what was released."""
+_RELEASED = "RELEASED"
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _version(connection: Connection, version_id: str, team: str) -> VersionRow:
 def _check_answering(found: list[VersionRow]) -> None:
     """A candidate's answers would leave before its release policy holds."""
     for version in found:
-        if version.state not in _ANSWERING:
+        if version.base and version.state != _RELEASED:
             raise WrongStateError(
                 f"model {version.id} is a candidate: base models and released versions answer; release it first, "
                 "or measure it with an evaluation",

@@ -145,6 +145,13 @@ def test_a_result_of_whole_weights_is_no_adapter(host: FakeHost) -> None:
     assert ended.layer_kind == models_pb2.LAYER_KIND_MERGED_WEIGHTS
 
 
+def test_layers_of_one_class_are_not_opened(host: FakeHost) -> None:
+    """Two adapters are no stack: the key agent reads their kinds off what hosts signed, and opens nothing."""
+    ended = run(host, layers=[host.site.export(bundle()), host.site.export(bundle())])
+    assert ended is not None
+    assert (ended.error.code, host.processes) == ("EVIDENCE_REFUSED", [])
+
+
 def test_a_withheld_layer_is_noticed(host: FakeHost) -> None:
     """A lease without the layer that the member signed is not run on the bare base."""
     leased = job_lease(host.control, host.site.job(layers=[host.site.export(bundle())]))

@@ -99,7 +99,7 @@ def test_another_shape_is_refused_before_anything_is_sent(site, first, change):
 
 def test_whole_weights_take_any_adapter(site, first):
     """Where the layer is whole weights the adapter is a new one, of any shape."""
-    site.versions[first.id].layers[0].kind = models_pb2.LAYER_KIND_MERGED_WEIGHTS
+    site.finish_job(first.id, {"config.json": b"{}", "model.safetensors": b"weights"})
     job = site.client().jobs.submit({**NEXT, "model": first.id, "adapter": {"lora": {"rank": 32}}})
     assert 32 == json.loads(job.spec)["adapter"]["lora"]["rank"]
 
