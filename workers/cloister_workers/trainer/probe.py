@@ -16,7 +16,7 @@ import torch
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
-from cloister_workers.trainer.attention import NAME
+from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.decoder import hidden_states, output_head
 from cloister_workers.trainer.padded import PADDED
 
@@ -71,6 +71,8 @@ def _agrees(
 
 
 def _packed_difference(causal: Any, device: torch.device) -> tuple[float, float]:  # noqa: ANN401 - a transformers model
+    register()
+    causal.set_attn_implementation(NAME)
     sequences = _sequences(causal)
     flat = [token for sequence in sequences for token in sequence]
     packed = output_head(causal)(hidden_states(causal, flat, _LENGTHS, device))[0].float()
