@@ -15,6 +15,7 @@ from cloister_workers.errors import Paused, SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, EvaluationPhase, FailureCode, MetricName, SpecField
 from cloister_workers.trainer import divergence, job
 from cloister_workers.trainer.divergence import Mixture, Predictor
+from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.place import Workplace
@@ -24,7 +25,8 @@ from tiny_models import WORDS, write_llama, write_tokenizer
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 CPU = torch.device("cpu")
-FULL, LORA = {"full": {}}, {"lora": {"target_modules": ["q_proj", "v_proj"]}}
+FULL: dict[str, object] = {"full": {}}
+LORA: dict[str, object] = {"lora": {"target_modules": ["q_proj", "v_proj"]}}
 
 
 def rows(count):
@@ -158,13 +160,14 @@ def test_the_student_comes_near_the_teacher(folders, tmp_path, recorder, directi
 
 def test_measured_divergence_is_that_of_plain_models(folders, tmp_path, recorder):
     """The divergence before training is the one that transformers' own logits give, at temperature 1."""
-    texts = [{"text": " ".join(WORDS[n : n + 5])} for n in range(4)]
+    texts: list[dict[str, object]] = [{"text": " ".join(WORDS[n : n + 5])} for n in range(4)]
     evaluation = "\n".join(map(json.dumps, texts)).encode()
     run(spec_of({"temperature": 3.0}, max_steps=1), folders, tmp_path, recorder, evaluation=evaluation)
     student, teacher = (transformers.AutoModelForCausalLM.from_pretrained(folder).eval() for folder in folders)
     examples = language_model(load_tokenizer(str(folders[0])), 32, 1, CPU).read(texts)
-    total = count = 0
+    total, count = 0.0, 0
     for example in examples:
+        assert isinstance(example, Example)
         ids = torch.tensor([example.tokens.tolist()])
         with torch.no_grad():
             q, p = (model(input_ids=ids).logits[0, :-1].log_softmax(-1) for model in (student, teacher))

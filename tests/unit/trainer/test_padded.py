@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -10,6 +12,7 @@ import transformers
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME
+from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.padded import PADDED
@@ -37,7 +40,8 @@ def texts(count):
 def step(folder, model):
     """Losses of some texts, and the gradients of their sum."""
     objective = language_model(load_tokenizer(str(folder)), 64, 2, CPU)
-    examples = objective.read(texts(6))
+    examples = [example for example in objective.read(texts(6)) if isinstance(example, Example)]
+    assert 6 == len(examples)
     sums = objective.outcome(model, examples).sums
     model.zero_grad()
     sums.sum().backward()
@@ -46,7 +50,7 @@ def step(folder, model):
 
 def test_padded_and_packed_are_the_same_on_a_plain_decoder(llama_dir):
     """Losses and gradients of a llama do not depend on whether it runs packed or padded."""
-    model = load_causal(str(llama_dir), CPU).model
+    model: Any = load_causal(str(llama_dir), CPU).model
     settle_packing(model, CPU)
     assert NAME == model.config._attn_implementation
     _, packed, slopes = step(llama_dir, model)
@@ -73,7 +77,7 @@ def test_models_that_packing_changes_have_their_own_losses(config, tmp_path):
     torch.manual_seed(4)
     plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     plain.save_pretrained(tmp_path)
-    model = load_causal(str(tmp_path), CPU).model
+    model: Any = load_causal(str(tmp_path), CPU).model
     settle_packing(model, CPU)
     assert PADDED == model.config._attn_implementation
     examples, sums, _ = step(tmp_path, model)
