@@ -288,6 +288,20 @@ def test_random_weights_over_a_version_are_refused(llama_dir, tmp_path, new_reco
         run(spec_of({"initialisation": "random"}), llama_dir, tmp_path, new_recorder(), jsonl(texts(20)), layer=version)
 
 
+def test_an_input_that_fails_is_told(tmp_path, recorder):
+    """A stream that breaks off with an error while a tokenizer is made of it is INPUT_UNREADABLE."""
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1, /):
+            raise OSError(5, "broken")
+
+    transformers.LlamaConfig(**KV).save_pretrained(tmp_path / "config")
+    place = Workplace(str(tmp_path / "config"), str(tmp_path), CPU)
+    with pytest.raises(TrainerError) as caught:
+        job.run_job(spec_of(TRAINED), {DatasetRole.TRAINING: Broken()}, place, recorder)
+    assert FailureCode.INPUT_UNREADABLE == caught.value.code
+
+
 # ---------------------------------------------------------------- families
 FAMILIES = {
     "gpt2": (
