@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import json
@@ -344,6 +345,22 @@ def test_every_family_learns(family, tmp_path, recorder, monkeypatch):
     assert after[MetricName.EVAL_LOSS_CI_LOW] < after[MetricName.EVAL_LOSS] < after[MetricName.EVAL_LOSS_CI_HIGH]
     if attention:
         assert attention == seen[0].config._attn_implementation
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trained_tokenizer_loads_again_as_it_was(family, tmp_path):
+    """A trained tokenizer is what transformers makes of the result's files, whatever class it takes for them."""
+    config, attention = copy.deepcopy(FAMILIES[family][0]), FAMILIES[family][1]
+    rows = ["The quick brown fox", "Hello, World! naïve  two  spaces\n\nnew line", "def f(x):\n    return x"] * 3
+    made = byte_pairs.train_tokenizer(rows, 300, byte_pairs.specials_of(config, masked=attention is None))
+    tokenizer = byte_pairs.as_loaded(made, config)
+    config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in rows[:3]:
+        ids = tokenizer(text)["input_ids"]
+        assert ids == again(text)["input_ids"]
+        assert text == again.decode(ids, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from transformers.models.auto import modeling_auto
 
 from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, FailureCode, MetricName, Metrics, RowReason, SpecField
-from cloister_workers.trainer.byte_pairs import fit_config, specials_of, train_tokenizer
+from cloister_workers.trainer.byte_pairs import as_loaded, fit_config, specials_of, train_tokenizer
 from cloister_workers.trainer.dataset import unreadable
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import Setup, Streams, TrainingMethod, load_packed
@@ -175,7 +175,7 @@ def _vocabulary(spec: TrainingSpec, model_dir: str, inputs: Streams) -> tuple[An
     except OSError as error:
         raise unreadable() from error
     texts = _texts(io.BytesIO(content), spec.data.max_rows)
-    tokenizer = train_tokenizer(texts, settings.vocabulary_size, specials)
+    tokenizer = as_loaded(train_tokenizer(texts, settings.vocabulary_size, specials), config)
     return tokenizer, {**inputs, DatasetRole.TRAINING: io.BytesIO(content)}
 
 
