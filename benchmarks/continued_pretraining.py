@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre-training on real English: the docstrings of Python's standard library, collected when this runs.
 
-    python benchmarks/continued_pretraining.py [--rows 4000] [--epochs 4] [--masked-rows 300]
+    python benchmarks/continued_pretraining.py [--rows 1200] [--epochs 3] [--masked-rows 100]
 
 1. A small llama and its tokenizer are trained from nothing on the docstrings of all modules but two: the base.
 2. The base goes on with the docstrings of those two (tkinter and turtle), once alone and once with replay of the first.
@@ -198,9 +198,9 @@ def _show(what: str, told: Told, began: float) -> None:
 def main() -> None:
     """Run the three parts and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=4000)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--masked-rows", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=1200)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--masked-rows", type=int, default=100)
     wanted = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from cloister_workers.messages import (
     Rows,
     SpecField,
 )
-from cloister_workers.trainer import byte_pairs, job, metrics
+from cloister_workers.trainer import byte_pairs, job, layer, metrics
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.model import load_tokenizer
 from cloister_workers.trainer.objectives.language_model import TextReader
@@ -80,6 +82,12 @@ def measured(recorder, phase=EvaluationPhase.AFTER):
     return next(entry[2] for entry in recorder.messages if isinstance(entry, tuple) and entry[0] is phase)
 
 
+def whole_of(reader, text):
+    found = reader.pieces({"text": text})
+    assert not isinstance(found, RowReason)
+    return found
+
+
 def unpacked(recorder, directory):
     directory.mkdir()
     for name, content in read_bundle(io.BytesIO(recorder.bundles[-1])).items():
@@ -97,8 +105,8 @@ def test_long_texts_are_cut_into_pieces_that_lose_nothing(llama_dir):
     """Every token but the first is a target of exactly one piece, predicted from the token before it."""
     tokenizer = load_tokenizer(str(llama_dir))
     text = " ".join(WORDS[n % 10] for n in range(30))
-    [whole] = TextReader(tokenizer, 100).pieces({"text": text})
-    pieces = TextReader(tokenizer, 8).pieces({"text": text})
+    [whole] = whole_of(TextReader(tokenizer, 100), text)
+    pieces = whole_of(TextReader(tokenizer, 8), text)
     pairs = [pair for piece in pieces for pair in zip(piece.tokens, piece.tokens[1:], strict=False)]
     assert list(zip(whole.tokens, whole.tokens[1:], strict=False)) == pairs
     assert [0, 1, 2, 3, 4] == [piece.piece for piece in pieces]
@@ -112,7 +120,7 @@ def test_masked_pieces_hold_the_whole_text(masked_dir):
     """The pieces' tokens between their special ones are those of the text, and each has targets of its own."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(masked_dir)
     text = " ".join(["The", "river", "house"] * 9)
-    pieces = MaskedLanguageModel(tokenizer, 8, 4, CPU, seed=3).pieces({"text": text})
+    pieces = whole_of(MaskedLanguageModel(tokenizer, 8, 4, CPU, seed=3), text)
     inner = [token for piece in pieces for token in piece.tokens[1:-1]]
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == inner
     assert all(any(piece.learned) for piece in pieces)
@@ -154,7 +162,9 @@ def test_the_interval_is_the_ratio_estimators():
     clusters = [bytes([number // 3]) for number in range(120)]
     weights = [draw.randint(3, 30) for _ in clusters]
     sums = [weight * draw.gauss(2 + cluster[0] % 5, 0.3) for weight, cluster in zip(weights, clusters, strict=True)]
-    low, high = metrics.ratio_interval(sums, weights, clusters)
+    found = metrics.ratio_interval(sums, weights, clusters)
+    assert found is not None
+    low, high = found
     s, w = np.array(sums).reshape(40, 3).sum(1), np.array(weights).reshape(40, 3).sum(1)
     ratio = s.sum() / w.sum()
     error = np.sqrt(np.var(s - ratio * w, ddof=1) * 40) / w.sum()
@@ -222,7 +232,7 @@ def test_a_model_from_nothing_loads_elsewhere(tmp_path, recorder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) == model.config.vocab_size
     assert 0 == model.config.eos_token_id == tokenizer.eos_token_id
-    total = count = 0
+    total, count = 0.0, 0
     for text in rows[:10]:
         ids = torch.tensor([[0, *tokenizer(text)["input_ids"], 0]])
         for start in range(0, ids.shape[1] - 1, 7):
@@ -231,6 +241,20 @@ def test_a_model_from_nothing_loads_elsewhere(tmp_path, recorder):
                 total += float(model(input_ids=piece, labels=piece).loss) * (piece.shape[1] - 1)
             count += piece.shape[1] - 1
     assert total / count == pytest.approx(measured(recorder)[MetricName.EVAL_LOSS], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_a_given_tokenizer_goes_with_random_weights(kind, llama_dir, masked_dir, tmp_path, recorder):
+    """A folder with a configuration and a tokenizer, but no weights, is enough where the weights are random."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in (llama_dir if kind == "causal" else masked_dir).iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    rows = texts(40) if kind == "causal" else [f"The river house {['he', 'she'][n % 2]} {n}" for n in range(40)]
+    run(spec_of({"initialisation": "random"}, n_epochs=4), folder, tmp_path, recorder, jsonl(rows))
+    before, after = (measured(recorder, phase) for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
+    assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
 
 
 def test_random_weights_are_those_of_the_seed(tmp_path, new_recorder):
@@ -265,6 +289,20 @@ def test_random_weights_over_a_version_are_refused(llama_dir, tmp_path, new_reco
         run(spec_of({"initialisation": "random"}), llama_dir, tmp_path, new_recorder(), jsonl(texts(20)), layer=version)
 
 
+def test_an_input_that_fails_is_told(tmp_path, recorder):
+    """A stream that breaks off with an error while a tokenizer is made of it is INPUT_UNREADABLE."""
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1, /):
+            raise OSError(5, "broken")
+
+    transformers.LlamaConfig(**KV).save_pretrained(tmp_path / "config")
+    place = Workplace(str(tmp_path / "config"), str(tmp_path), CPU)
+    with pytest.raises(TrainerError) as caught:
+        job.run_job(spec_of(TRAINED), {DatasetRole.TRAINING: Broken()}, place, recorder)
+    assert FailureCode.INPUT_UNREADABLE == caught.value.code
+
+
 # ---------------------------------------------------------------- families
 FAMILIES = {
     "gpt2": (
@@ -292,9 +330,13 @@ def test_every_family_learns(family, tmp_path, recorder, monkeypatch):
     """A tiny model of each family falls well under the loss of guessing evenly, on texts longer than its positions."""
     config, attention = FAMILIES[family]
     config.save_pretrained(tmp_path / "config")
-    seen = []
-    attach = job.attach
-    monkeypatch.setattr(job, "attach", lambda base, *rest: seen.append(base.model) or attach(base, *rest))
+    seen: list[Any] = []
+
+    def attach(base, *rest):
+        seen.append(base.model)
+        return layer.attach(base, *rest)
+
+    monkeypatch.setattr(job, "attach", attach)
     settings = {"max_seq_length": 512, "micro_batch_size": 4, "n_epochs": 4}
     run(spec_of(TRAINED, **settings), tmp_path / "config", tmp_path, recorder, jsonl(texts(60, 40)))
     before, after = (measured(recorder, phase) for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
@@ -303,6 +345,22 @@ def test_every_family_learns(family, tmp_path, recorder, monkeypatch):
     assert after[MetricName.EVAL_LOSS_CI_LOW] < after[MetricName.EVAL_LOSS] < after[MetricName.EVAL_LOSS_CI_HIGH]
     if attention:
         assert attention == seen[0].config._attn_implementation
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trained_tokenizer_loads_again_as_it_was(family, tmp_path):
+    """A trained tokenizer is what transformers makes of the result's files, whatever class it takes for them."""
+    config, attention = copy.deepcopy(FAMILIES[family][0]), FAMILIES[family][1]
+    rows = ["The quick brown fox", "Hello, World! naïve  two  spaces\n\nnew line", "def f(x):\n    return x"] * 3
+    made = byte_pairs.train_tokenizer(rows, 300, byte_pairs.specials_of(config, masked=attention is None))
+    tokenizer = byte_pairs.as_loaded(made, config)
+    config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in rows[:3]:
+        ids = tokenizer(text)["input_ids"]
+        assert ids == again(text)["input_ids"]
+        assert text == again.decode(ids, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +404,9 @@ def test_a_tokenizer_without_a_mask_is_refused(bert_dir, tmp_path, recorder):
 
 def test_a_tokenizer_with_no_special_token_works(tmp_path, recorder):
     """A causal model whose tokenizer has neither padding nor ends trains on texts as they are."""
-    folder = write_llama(tmp_path / "model") if (tmp_path / "model").mkdir() is None else None
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_llama(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     bare = {key: value for key, value in config.items() if key not in ("pad_token", "eos_token", "bos_token")}
     (folder / "tokenizer_config.json").write_text(json.dumps(bare))
@@ -403,6 +463,8 @@ def test_resume_is_exact_to_the_bit(kind, step, tmp_path, new_recorder):
 def benchmark():
     path = Path(__file__).resolve().parents[3] / "benchmarks/continued_pretraining.py"
     found = importlib.util.spec_from_file_location("continued_pretraining", path)
+    assert found is not None
+    assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return SimpleNamespace(**vars(module))

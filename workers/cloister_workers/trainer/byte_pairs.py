@@ -12,9 +12,12 @@ first in the vocabulary, are those that the model's kind needs:
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from cloister_workers.trainer.model import load_tokenizer
 
 ROBERTA = ("roberta", "camembert", "longformer", "mpnet", "data2vec")
 """Parts of model types whose position tables start behind the padding token's number."""
@@ -102,6 +105,17 @@ def train_tokenizer(texts: Iterable[str], size: int, specials: Specials) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, padding_side="right", **specials.roles
     )
+
+
+def as_loaded(tokenizer: Any, config: Any) -> Any:  # noqa: ANN401
+    """The tokenizer as transformers will load it from a folder of this model.
+
+    For some kinds (Qwen2) that is a class of their own, which cuts words its own way, so the model must learn from it.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        config.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        return load_tokenizer(directory)
 
 
 def fit_config(config: Any, tokenizer: Any) -> None:  # noqa: ANN401

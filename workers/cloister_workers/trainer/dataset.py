@@ -77,9 +77,12 @@ def _chunks(stream: BinaryIO) -> Iterator[list[Row | RowProblem]]:
     try:
         yield from iter(lambda: list(itertools.islice(rows, _CHUNK)), [])
     except OSError as error:
-        raise TrainerError(
-            FailureCode.INPUT_UNREADABLE, "an input ended with an error; look at the agent's log and retry"
-        ) from error
+        raise unreadable() from error
+
+
+def unreadable() -> TrainerError:
+    """A stream that failed while it was read."""
+    return TrainerError(FailureCode.INPUT_UNREADABLE, "an input ended with an error; look at the agent's log and retry")
 
 
 def _examples(

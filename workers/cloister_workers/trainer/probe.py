@@ -16,7 +16,7 @@ import torch
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
-from cloister_workers.trainer.attention import NAME
+from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.decoder import hidden_states, output_head
 from cloister_workers.trainer.padded import PADDED
 
@@ -39,12 +39,20 @@ def settle_packing(model: torch.nn.Module, device: torch.device) -> None:
 
     Raises TrainerError MODEL_UNSUPPORTED where a token's prediction depends on tokens after it.
     """
-    if _agrees(model, NAME, _packed_difference, device):
+    if not _soft_capped(model) and _agrees(model, NAME, _packed_difference, device):
         return
     if not _agrees(model, PADDED, _prefix_difference, device):
         raise _unsupported(
             "its predictions depend on tokens that come later; use a decoder such as Llama or Qwen, or masked tokens"
         )
+
+
+def _soft_capped(model: torch.nn.Module) -> bool:
+    """Whether the configuration names a soft cap: while weights are small no logit comes near it, so a look at results
+    alone would let it through, and it would be missing once the model has learned.
+    """
+    settings = cast("Any", model).config.get_text_config().to_dict()
+    return any("softcap" in name.replace("_", "") and value for name, value in settings.items())
 
 
 def _agrees(
@@ -71,6 +79,8 @@ def _agrees(
 
 
 def _packed_difference(causal: Any, device: torch.device) -> tuple[float, float]:  # noqa: ANN401 - a transformers model
+    register()
+    causal.set_attn_implementation(NAME)
     sequences = _sequences(causal)
     flat = [token for sequence in sequences for token in sequence]
     packed = output_head(causal)(hidden_states(causal, flat, _LENGTHS, device))[0].float()

@@ -24,7 +24,8 @@ from transformers.models.auto import modeling_auto
 
 from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, FailureCode, MetricName, Metrics, RowReason, SpecField
-from cloister_workers.trainer.byte_pairs import fit_config, specials_of, train_tokenizer
+from cloister_workers.trainer.byte_pairs import as_loaded, fit_config, specials_of, train_tokenizer
+from cloister_workers.trainer.dataset import unreadable
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import Setup, Streams, TrainingMethod, load_packed
 from cloister_workers.trainer.metrics import ratio_interval
@@ -34,13 +35,7 @@ from cloister_workers.trainer.objectives.masked_language_model import MaskedLang
 from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.probe import settle_packing
 from cloister_workers.trainer.rows import Row, read_rows, text_of
-from cloister_workers.trainer.spec import (
-    Full,
-    Method,
-    TrainingSpec,
-    check,
-    read_settings,
-)
+from cloister_workers.trainer.spec import Full, Method, TrainingSpec, check, read_settings
 
 AUTO, CAUSAL, MASKED = "auto", "causal", "masked"
 PRETRAINED, RANDOM = "pretrained", "random"
@@ -175,9 +170,12 @@ def _vocabulary(spec: TrainingSpec, model_dir: str, inputs: Streams) -> tuple[An
         return None
     config = load_config(model_dir)
     specials = specials_of(config, masked=is_masked(config, settings.objective))
-    content = inputs[DatasetRole.TRAINING].read()
+    try:
+        content = inputs[DatasetRole.TRAINING].read()
+    except OSError as error:
+        raise unreadable() from error
     texts = _texts(io.BytesIO(content), spec.data.max_rows)
-    tokenizer = train_tokenizer(texts, settings.vocabulary_size, specials)
+    tokenizer = as_loaded(train_tokenizer(texts, settings.vocabulary_size, specials), config)
     return tokenizer, {**inputs, DatasetRole.TRAINING: io.BytesIO(content)}
 
 
@@ -197,21 +195,8 @@ def _load(model_dir: str, objective: LanguageModeling, device: torch.device) -> 
         return load_masked(model_dir, device) if masked else load_packed(model_dir, objective, device)
     if masked:
         return draw_masked(objective.drawn, device)
-    return _packed(objective.drawn, device)
-
-
-def _packed(config: Any, device: torch.device) -> Base:  # noqa: ANN401
-    """A causal model of random weights, packed or padded by how a louder one behaves: with small weights no logit comes
-    near a soft cap, which would then count only once the model has learned.
-    """
-    loud = copy.deepcopy(config)
-    loud.initializer_range = 1.0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        twin: Any = draw_causal(loud, device).model
-    settle_packing(twin, device)
-    base = draw_causal(config, device)
-    model: Any = base.model
-    model.set_attn_implementation(twin.config._attn_implementation)  # noqa: SLF001 - transformers has no other name for it
+    base = draw_causal(objective.drawn, device)
+    settle_packing(base.model, device)
     return base
 
 
