@@ -24,7 +24,7 @@ from cloister_workers.trainer.objectives.multi_label import MultiLabel
 from cloister_workers.trainer.objectives.regression import OUTPUT, Regression
 from cloister_workers.trainer.texts import TextReader
 from tiny_models import WORDS, classification_rows
-from trainer_jobs import check_resume, job_spec, measured, refused, run_job, unpack
+from trainer_jobs import check_resume, examples_of, job_spec, measured, refused, run_job, unpack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def pair_rows(count):
 
 
 def read(objective, rows):
-    return objective.read([json.loads(line) for line in rows.splitlines()])
+    return examples_of(objective, [json.loads(line) for line in rows.splitlines()])
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_weighted_loss_is_that_of_torch(bert_dir, tokenizer):
     logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
     target = torch.tensor([labels.index(label) for label in true])
     loss = torch.nn.functional.cross_entropy(logits, target, weight=torch.tensor(list(weights.values())))
-    total = sum(objective.weight(example) for example in examples)
+    total = sum([objective.weight(example) for example in examples])
     assert loss.item() == pytest.approx(float(sums.detach().sum()) / total, abs=1e-5)
 
 
@@ -96,6 +96,7 @@ def test_weighted_loss_is_that_of_torch(bert_dir, tokenizer):
 def test_losses_are_those_of_transformers(bert_dir, tokenizer, kind):
     """The mean loss of several labels, and of numbers, is that of transformers' own model for them."""
     reader = TextReader(tokenizer, 32)
+    objective: MultiLabel | Regression
     if kind == "multi_label":
         objective = MultiLabel(reader, 8, CPU, tuple(NAMES[:3]))
         examples = read(objective, multi_rows(6))
@@ -150,7 +151,7 @@ def test_calibration_error_by_hand():
 def test_held_out_rows_get_better(bert_dir, tmp_path, recorder, settings, make, metric, least):
     """Several labels, numbers and pairs of texts are learned: the metric rises on texts that were held out."""
     spec = job_spec("classification", settings, n_epochs=12, learning_rate=0.01)
-    before, after = measured(run_job(spec, bert_dir, tmp_path, recorder, make(150)))
+    before, after = measured(run_job(spec, bert_dir, tmp_path, recorder, make(300)))
     assert before[metric] < least <= after[metric]
     assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
 
@@ -173,7 +174,9 @@ def test_padding_changes_no_logit_of_a_causal_model(llama_dir):
     torch.manual_seed(1)
     model = load_classifier(str(llama_dir), ["no", "yes"], tokenizer.pad_token_id, CPU).model.eval()
     objective = Classification(tokenizer, 32, 8, CPU, ("no", "yes"))
-    short, long = objective.read([{"text": "alpha bravo", "label": "no"}, {"text": "echo " * 9, "label": "yes"}])
+    short, long = examples_of(
+        objective, [{"text": "alpha bravo", "label": "no"}, {"text": "echo " * 9, "label": "yes"}]
+    )
     alone, beside = objective.outcome(model, [short]).sums, objective.outcome(model, [short, long]).sums
     assert alone.tolist() == pytest.approx(beside.tolist()[:1], abs=1e-6)
 

@@ -17,7 +17,7 @@ from cloister_workers.trainer.greedy import continuations
 from cloister_workers.trainer.model import load_causal, load_span_finder, load_tokenizer
 from cloister_workers.trainer.objectives.span import Extractive
 from tiny_models import WORDS
-from trainer_jobs import check_resume, job_spec, measured, refused, run_job, unpack
+from trainer_jobs import check_resume, examples_of, job_spec, measured, refused, run_job, unpack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_loss_is_that_of_transformers(bert_dir):
     """The loss of a window is that of transformers' own model for the tokens of the answer."""
     objective = extractive(bert_dir)
     row = {"context": "echo delta golf hotel", "question": "user", "answers": ["delta golf"]}
-    (example,) = objective.read([row])
+    (example,) = examples_of(objective, [row])
     assert (2, 3) == example.windows[0].target
     model = load_span_finder(str(bert_dir), CPU).model.eval()
     ids = torch.tensor([example.tokens.tolist()])
@@ -79,7 +79,7 @@ def test_long_contexts_are_read_in_windows(bert_dir):
     """Windows share the stride, the answer is the target where a window holds it, and a row weighs as its windows."""
     objective = extractive(bert_dir, length=6, stride=2)
     row = {"context": "echo delta golf hotel india juliett foxtrot", "question": "user", "answers": ["india"]}
-    (example,) = objective.read([row])
+    (example,) = examples_of(objective, [row])
     said = [" ".join(row["context"][low:high] for low, high in window.offsets) for window in example.windows]
     assert ["echo delta golf hotel india", "hotel india juliett foxtrot"] == said
     assert [(5, 5), (2, 2)] == [window.target for window in example.windows]
@@ -90,7 +90,7 @@ def test_best_span_is_taken_over_all_windows(bert_dir):
     """The answer is the best span of any window; where every window prefers its first token, there is none."""
     objective = extractive(bert_dir, length=6, stride=2)
     row = {"context": "echo delta golf hotel india juliett foxtrot", "question": "user", "answers": ["juliett"]}
-    (example,) = objective.read([row])
+    (example,) = examples_of(objective, [row])
 
     class Scripted(torch.nn.Module):
         def __init__(self, bonus):
@@ -143,10 +143,16 @@ def test_spans_of_held_out_rows_are_found(bert_dir, tmp_path, recorder):
 def test_written_answers_of_held_out_rows_get_better(llama_dir, tmp_path, recorder):
     """A causal model learns to write the answers, by exact match and F1 of what it generates."""
     drawn = random.Random(2)
-    contexts = [[drawn.choice(WORDS[:10]) for _ in range(3)] for _ in range(240)]
+    contexts = [[drawn.choice(WORDS[:10]) for _ in range(3)] for _ in range(300)]
     rows = [{"context": " ".join(words), "question": "user", "answers": [words[0]]} for words in contexts]
     spec = job_spec(
-        METHOD, GENERATIVE, n_epochs=4, max_seq_length=48, micro_batch_size=4, data={"evaluation_fraction": 0.3}
+        METHOD,
+        GENERATIVE,
+        n_epochs=12,
+        learning_rate=0.01,
+        max_seq_length=48,
+        micro_batch_size=8,
+        data={"evaluation_fraction": 0.3},
     )
     before, after = measured(run_job(spec, llama_dir, tmp_path, recorder, lines(rows)))
     assert before[MetricName.EVAL_EXACT_MATCH] < 0.2
@@ -200,9 +206,9 @@ def test_answers_that_the_context_lacks_are_refused(bert_dir, tmp_path, recorder
 def test_long_contexts_are_cut_or_refused_where_the_specification_says_so(bert_dir):
     """Truncate keeps the first window and counts the row, refuse refuses it."""
     row = {"context": "echo delta golf hotel india juliett foxtrot", "question": "user", "answers": ["juliett"]}
-    (cut,) = extractive(bert_dir, length=6, too_long="truncate").read([row])
+    (cut,) = examples_of(extractive(bert_dir, length=6, too_long="truncate"), [row])
     assert (True, 1, (0, 0)) == (cut.truncated, len(cut.windows), cut.windows[0].target)
-    assert [RowReason.TOO_LONG] == extractive(bert_dir, length=6, too_long="refuse").read([row])
+    assert [RowReason.TOO_LONG] == examples_of(extractive(bert_dir, length=6, too_long="refuse"), [row])
 
 
 def test_models_and_settings_of_the_wrong_kind_are_refused(bert_dir, llama_dir, tmp_path, recorder):

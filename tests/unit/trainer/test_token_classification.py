@@ -18,7 +18,7 @@ from cloister_workers.trainer import entities
 from cloister_workers.trainer.model import load_tagger, load_tokenizer
 from cloister_workers.trainer.objectives.token_classification import TokenClassification, word_space
 from tiny_models import WORDS
-from trainer_jobs import check_resume, job_spec, measured, refused, run_job, unpack
+from trainer_jobs import check_resume, examples_of, job_spec, measured, refused, run_job, unpack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 CPU = torch.device("cpu")
@@ -66,12 +66,12 @@ def test_loss_is_that_of_transformers(bert_dir):
     objective = TokenClassification(tokenizer, 32, 8, CPU, TAGS)
     # the word-level tokenizer makes three tokens of `alpha:bravo`
     rows = [{"tokens": ["alpha:bravo", "charlie"], "tags": ["B-PLACE", "O"]}, {"tokens": ["echo"], "tags": ["B-NAME"]}]
-    examples = objective.read(rows)
+    examples = examples_of(objective, rows)
     model = load_tagger(str(bert_dir), TAGS, CPU).model.eval()
     ids = torch.tensor([examples[0].tokens.tolist(), examples[1].tokens.tolist() + [0] * 3])
     labels = torch.tensor([[0, -100, -100, 3], [2, -100, -100, -100]])
     expected = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss.item()
-    total = sum(objective.weight(example) for example in examples)
+    total = sum([objective.weight(example) for example in examples])
     assert expected == pytest.approx(float(objective.outcome(model, examples).sums.detach().sum()) / total, abs=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_words_beyond_the_cut_are_missed_and_counted(bert_dir, tmp_path, recorde
     tokenizer = load_tokenizer(str(bert_dir), padded=True)
     objective = TokenClassification(tokenizer, 4, 8, CPU, TAGS)
     row = {"tokens": ["delta", "charlie", "delta", "delta", "charlie"], "tags": ["O", "B-NAME", "O", "O", "B-NAME"]}
-    (example,) = objective.read([row])
+    (example,) = examples_of(objective, [row])
     assert (True, 4) == (example.truncated, objective.weight(example))
     found = objective.score([example], [0.0], [[3, 2, 3, 3]])
     assert 0.5 == found[MetricName.EVAL_RECALL]
@@ -172,6 +172,6 @@ def test_words_of_byte_level_tokenizers_keep_their_space(bert_dir):
     bytewise.train_from_iterator(["alpha bravo charlie " * 9], trainer)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bytewise)
     objective = TokenClassification(tokenizer, 32, 8, CPU, TAGS, space=word_space(tokenizer))
-    (example,) = objective.read([{"tokens": ["alpha", "bravo"], "tags": ["B-PLACE", "I-PLACE"]}])
+    (example,) = examples_of(objective, [{"tokens": ["alpha", "bravo"], "tags": ["B-PLACE", "I-PLACE"]}])
     assert tokenizer("alpha bravo")["input_ids"] == example.tokens.tolist()
     assert "" == word_space(load_tokenizer(str(bert_dir)))

@@ -86,8 +86,8 @@ class GroupDro(Celled):
         factors = self._q / counts.clamp(min=1) * len(where)
         return factors[where].to(losses)
 
-    def score(self, examples: Sequence[Any], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
-        self._keep(lowest_accuracy(examples, predicted, self._plain.labels))
+    def score(self, examples: Sequence[Any], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
+        self._keep(lowest_accuracy(examples, [int(said) for said, _ in predicted], self._plain.labels))
         return super().score(examples, sums, predicted)
 
     def _keep(self, worst: float) -> None:
