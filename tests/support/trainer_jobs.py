@@ -42,8 +42,8 @@ def job_spec(method: str, settings: Mapping[str, object] | None = None, **more: 
     """A specification for tiny models; `more` are hyper-parameters, `adapter` and `data`."""
     top = {key: more.pop(key) for key in ("adapter", "data") if key in more}
     hyperparameters = {"batch_size": 8, "micro_batch_size": 8, "max_seq_length": 32, "learning_rate": 0.02, **more}
-    spec = {"model": "tiny", "seed": "5", "adapter": {"full": {}}, **top}
-    return parse_spec(spec | {"method": {method: {"hyperparameters": hyperparameters, **(settings or {})}}})
+    spec: dict[str, object] = {"model": "tiny", "seed": "5", "adapter": {"full": {}}, **top}
+    return parse_spec({**spec, "method": {method: {"hyperparameters": hyperparameters, **(settings or {})}}})
 
 
 def run_job(spec: TrainingSpec, model_dir: Path, scratch: Path, recorder: R, training: bytes, **more: bytes) -> R:

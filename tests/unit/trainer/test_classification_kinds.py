@@ -262,3 +262,25 @@ def test_settings_that_do_not_fit_are_refused(bert_dir, tmp_path, recorder, sett
     with pytest.raises(SpecError) as caught:
         run_job(job_spec("classification", settings), bert_dir, tmp_path, recorder, classification_rows(9))
     assert FailureCode.SPEC_INVALID == caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("settings", "make", "metric"), [(MULTI, multi_rows, "eval_micro_f1"), (REGRESSION, number_rows, "eval_rmse")]
+)
+@pytest.mark.parametrize("adapter", [{"full": {}}, {"lora": {"target_modules": ["query", "value"]}}])
+def test_version_is_trained_on(bert_dir, tmp_path, new_recorder, settings, make, metric, adapter):
+    """A second job starts where the first ended, with its classes, and refuses another kind of problem."""
+    spec = job_spec("classification", settings, n_epochs=2, adapter=adapter)
+    first = run_job(spec, bert_dir, tmp_path, new_recorder(), make(60))
+    second = run_job(spec, bert_dir, tmp_path, new_recorder(), make(60), layer=first.bundles[-1])
+    assert measured(first)[1][metric] == pytest.approx(measured(second)[0][metric], abs=1e-5)
+    if settings is REGRESSION:
+        with pytest.raises(SpecError):
+            run_job(
+                job_spec("classification", adapter=adapter),
+                bert_dir,
+                tmp_path,
+                new_recorder(),
+                classification_rows(20),
+                layer=first.bundles[-1],
+            )

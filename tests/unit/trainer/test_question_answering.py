@@ -78,9 +78,9 @@ def test_loss_is_that_of_transformers(bert_dir):
 def test_long_contexts_are_read_in_windows(bert_dir):
     """Windows share the stride, the answer is the target where a window holds it, and a row weighs as its windows."""
     objective = extractive(bert_dir, length=6, stride=2)
-    row = {"context": "echo delta golf hotel india juliett foxtrot", "question": "user", "answers": ["india"]}
-    (example,) = examples_of(objective, [row])
-    said = [" ".join(row["context"][low:high] for low, high in window.offsets) for window in example.windows]
+    context = "echo delta golf hotel india juliett foxtrot"
+    (example,) = examples_of(objective, [{"context": context, "question": "user", "answers": ["india"]}])
+    said = [" ".join(context[low:high] for low, high in window.offsets) for window in example.windows]
     assert ["echo delta golf hotel india", "hotel india juliett foxtrot"] == said
     assert [(5, 5), (2, 2)] == [window.target for window in example.windows]
     assert (2, 11) == (objective.weight(example), example.size)
