@@ -158,5 +158,5 @@ class Celled:
         cells = torch.tensor([example.cell for example in examples], device=plain.sums.device)
         return Outcome(plain.sums * self.scale(plain.sums.detach(), cells), plain.predicted)
 
-    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
+    def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
         return self._plain.score(examples, sums, predicted)

@@ -2,8 +2,8 @@
 """Sentence embeddings by contrast: rows of `query`, `positive` and optionally `negative`.
 
 With s(a, b) the cosine of two embeddings divided by the temperature, and a step's n queries q_i, positives p_i and
-negatives d_k (InfoNCE, van den Oord et al. 2018, arXiv:1807.03748; both ways as sentence-transformers'
-MultipleNegativesSymmetricRankingLoss):
+negatives d_k (InfoNCE, van den Oord et al. 2018, arXiv:1807.03748; both ways, as sentence-transformers'
+MultipleNegativesRankingLoss has it per direction):
 
     loss_i = - (log softmax over {p_j, d_k} of s(q_i, .)) [p_i] / 2 - (log softmax over {q_j} of s(., p_i)) [q_i] / 2
 

@@ -41,7 +41,9 @@ class Tagged(Example):
 
 @dataclass(frozen=True)
 class TokenClassification:
-    """Each word to one of `labels`, which are empty while the training rows are read."""
+    """Each word to one of `labels`, which are empty while the training rows are read. `space` is put before every
+    word but the first.
+    """
 
     tokenizer: Any
     max_seq_length: int
@@ -49,6 +51,7 @@ class TokenClassification:
     device: torch.device
     labels: tuple[str, ...] = ()
     refuse: bool = False
+    space: str = ""
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
         return [self._example(row) for row in rows]
@@ -65,13 +68,14 @@ class TokenClassification:
             return RowReason.BAD_TAG
         if self.labels and not set(tags) <= set(self.labels):
             return RowReason.UNKNOWN_LABEL
-        whole = self.tokenizer(words, is_split_into_words=True)
+        spaced = [words[0], *(self.space + word for word in words[1:])]
+        whole = self.tokenizer(spaced, is_split_into_words=True)
         truncated = len(whole["input_ids"]) > self.max_seq_length
         if truncated and self.refuse:
             return RowReason.TOO_LONG
         if truncated:
             limit = self.max_seq_length
-            whole = self.tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
+            whole = self.tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=limit)
         owners = whole.word_ids()
         firsts = tuple(sorted({owner: owners.index(owner) for owner in owners if owner is not None}.items()))
         if not firsts:
@@ -168,7 +172,20 @@ def _objective(setup: Setup) -> TokenClassification:
         setup.device,
         setup.labels,
         setup.too_long == REFUSE,
+        word_space(setup.tokenizer),
     )
+
+
+def word_space(tokenizer: Any) -> str:  # noqa: ANN401 - transformers' own type is dynamic
+    """What a word needs before it so that its tokens are those it has in a sentence: a space for byte-level
+    tokenizers, which take it for a part of the word; others put words apart themselves.
+    """
+
+    def tokens(text: str) -> list[str]:
+        return list(tokenizer.tokenize(text, add_special_tokens=False))
+
+    apart, spaced = tokens("a") + tokens("a"), tokens("a") + tokens(" a")
+    return " " if apart != tokens("a a") == spaced else ""
 
 
 def _fitted(objective: TokenClassification, examples: Sequence[Example]) -> TokenClassification:

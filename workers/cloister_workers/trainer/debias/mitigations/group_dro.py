@@ -87,8 +87,7 @@ class GroupDro(Celled):
         return factors[where].to(losses)
 
     def score(self, examples: Sequence[Any], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
-        said = [int(entry[0]) for entry in predicted]
-        self._keep(lowest_accuracy(examples, said, self._plain.labels))
+        self._keep(lowest_accuracy(examples, [int(said) for said, _ in predicted], self._plain.labels))
         return super().score(examples, sums, predicted)
 
     def _keep(self, worst: float) -> None:
