@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of a causal model: the likeliest tokens, or tokens drawn at a temperature by a seed.
+"""Answers of a causal or sequence-to-sequence model: the likeliest tokens, or tokens drawn at a temperature by a seed.
 
 Prompts of one length go through together, so nothing is padded and an answer does not hang on its neighbours; what is
 drawn for a prompt depends on the seed and on the tokens of that prompt.
@@ -19,7 +19,7 @@ from cloister_workers.trainer.debias.subjects.forward import undisturbed, unwrap
 
 @dataclass(frozen=True)
 class Sampler:
-    """A causal model that goes on with prompts."""
+    """A causal model that goes on with prompts, or a sequence-to-sequence model that answers them."""
 
     model: torch.nn.Module
     tokenizer: Any
@@ -45,10 +45,11 @@ class Sampler:
         ends, draws = self._ends(), [self._generator(row) for row in rows]
         made: list[list[int]] = [[] for _ in rows]
         open_rows = set(range(len(rows)))
-        tokens, past = torch.tensor(rows, device=self.device), None
+        tokens, given = self._begun(torch.tensor(rows, device=self.device))
+        past = None
         for _ in range(count):
             self.poll()
-            out = self.model(input_ids=tokens, past_key_values=past, use_cache=True)
+            out = self.model(**{**given, self._input: tokens}, past_key_values=past, use_cache=True)
             past, logits = out.past_key_values, out.logits[:, -1].float().cpu()
             chosen = [self._next(scores, draw) for scores, draw in zip(logits, draws, strict=True)]
             for row, token in enumerate(chosen):
@@ -60,6 +61,21 @@ class Sampler:
                 break
             tokens = torch.tensor([[token] for token in chosen], device=self.device)
         return made
+
+    @property
+    def _input(self) -> str:
+        """Where the model takes what it goes on with."""
+        return "decoder_input_ids" if unwrapped(self.model).config.is_encoder_decoder else "input_ids"
+
+    def _begun(self, rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What is gone on with, int64 [n, t], and what stays the same: what an encoder made of the rows, if there is
+        one.
+        """
+        inner = unwrapped(self.model)
+        if not inner.config.is_encoder_decoder:
+            return rows, {}
+        start = torch.full((len(rows), 1), int(inner.config.decoder_start_token_id), device=self.device)
+        return start, {"encoder_outputs": inner.get_encoder()(input_ids=rows)}
 
     def _next(self, logits: torch.Tensor, draw: torch.Generator) -> int:
         if self.temperature == 0:
