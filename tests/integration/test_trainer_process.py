@@ -34,6 +34,7 @@ from cloister_workers.protocol import (
     Progress,
     Ready,
     Received,
+    Reported,
     Result,
     RowErrors,
     RowReason,
@@ -42,6 +43,7 @@ from cloister_workers.protocol import (
     StageChange,
     Start,
 )
+from copying_model import write_word_encoder
 from tiny_models import WORDS, chat_rows, classification_rows, write_bert, write_llama
 
 # peft still asks transformers for an attribute under its old name
@@ -66,10 +68,11 @@ class Trainer:
     process: subprocess.Popen
     channel: Channel
 
-    def start(self, spec, model_dir, scratch, **inputs: bytes) -> None:
+    def start(self, spec, model_dir, scratch, auxiliary_dir="", **inputs: bytes) -> None:
         fds = [pipe_of(content) for content in inputs.values()]
         roles = {DatasetRole(name): index for index, name in enumerate(inputs)}
-        message = Start(spec=spec, inputs=roles, model_dir=str(model_dir), scratch=str(scratch), attempt=1)
+        folders = {"model_dir": str(model_dir), "auxiliary_dir": str(auxiliary_dir), "scratch": str(scratch)}
+        message = Start(spec=spec, inputs=roles, attempt=1, **folders)
         self.channel.send(message, fds)
         for fd in fds:
             os.close(fd)
@@ -265,3 +268,29 @@ def test_cancel_and_row_errors(launch, tmp_path):
     assert FailureCode.ROWS_INVALID == told[-1].code
     assert not any(isinstance(message, StageChange) and message.name is Stage.TRAIN for message in told)
     assert 1 == bad_rows.process.wait()
+
+
+def test_an_index_and_answers_with_it(launch, tmp_path):
+    """An index comes as a result, and answers of a version with it as a report, each from a real process."""
+    encoder, model = write_word_encoder(tmp_path / "encoder"), write_llama(tmp_path)
+    documents = b"\n".join(json.dumps({"id": name, "text": f"{name} is the colour"}).encode() for name in ("e1", "e2"))
+    indexing = {"model": "tiny", "method": {"retrieval": {"chunk_tokens": 16, "overlap": 2, "top_k": 1}}}
+    first, second = launch(), launch()
+    assert Ready() == first.channel.receive().message
+    first.start(indexing, model, tmp_path, encoder, training=documents)
+    *told, last = first.rest()
+    assert [2] == [entry.message.step for entry in told if isinstance(entry.message, Progress)]
+    assert isinstance(last.message, Result)
+    assert 2.0 == last.message.metrics[MetricName.CHUNKS]
+    with os.fdopen(last.fds[0], "rb") as stream:
+        index = stream.read()
+    assert Ready() == second.channel.receive().message
+    asking = {"model": "tiny", "method": {"inference": {"max_seq_length": 64, "max_new_tokens": 4}}}
+    rows = b'{"prompt": "e2"}\n{"prompt": "e1"}\n'
+    second.start(asking, model, tmp_path, encoder, evaluation=rows, layer=index)
+    last = second.rest()[-1]
+    assert Reported(metrics={MetricName.EVAL_ROWS: 2.0}, rows=2) == last.message
+    with os.fdopen(last.fds[0], "rb") as stream, tarfile.open(fileobj=stream) as archive:
+        lines = archive.extractfile("predictions.jsonl").read().splitlines()
+    shown = [[passage["document"] for passage in json.loads(line)["passages"]] for line in lines]
+    assert [["e2"], ["e1"]] == shown

@@ -11,6 +11,7 @@ import transformers
 
 from cloister_workers.errors import RowsRefused, SpecError
 from cloister_workers.messages import MetricName, Progress, Reported, RowReason, SpecField
+from cloister_workers.trainer.stack.sampling import Sampler
 from copying_model import ANSWERS, ENTITIES, question
 from stack_jobs import jsonl
 from tiny_models import classification_rows
@@ -73,6 +74,30 @@ def test_greedy_answers_equal_those_of_transformers(bench, copier_dir):
         made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
         expected.append(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip())
     assert expected == [line["answer"] for line in lines(done)]
+
+
+def test_a_sequence_to_sequence_model_answers_as_transformers_has_it():
+    """Answers of an encoder-decoder are the tokens that transformers' own generate takes, one prompt at a time."""
+    config = transformers.T5Config(
+        vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, eos_token_id=1
+    )
+    torch.manual_seed(4)
+    model = transformers.T5ForConditionalGeneration(config).eval()
+
+    class Spelling:
+        eos_token_id = 1
+
+        def decode(self, tokens, **_):
+            return " ".join(map(str, tokens))
+
+    prompts = [[5, 9, 30, 1], [7, 1], [8, 8, 2, 1], [39, 20, 11, 12, 1]]
+    sampler = Sampler(model, Spelling(), torch.device("cpu"), lambda: None, 5)
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+        expected.append(" ".join(str(token) for token in made[0, 1:].tolist() if token != 1))
+    assert expected == sampler.continued(prompts, 6)
 
 
 def test_sampling_hangs_on_the_seed_and_the_prompt_alone(bench):

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 
+import peft
 import pytest
+import safetensors.torch
 import torch
+import transformers
 
 from cloister_workers.errors import RowsRefused, SpecError
 from cloister_workers.messages import DatasetRole, MetricName, Result, RowErrors, RowReason, SpecField
+from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.stack.chunks import Chunk, Document
 from cloister_workers.trainer.stack.encoder import load_encoder
@@ -88,6 +93,32 @@ def test_bad_documents_and_questions_are_refused_by_number(bench):
         )
     (told,) = [message for message in recorder.messages if isinstance(message, RowErrors)]
     assert ((2, RowReason.ANSWER_NOT_FOUND), (3, RowReason.MISSING_KEY)) == told.errors
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_the_encoder_may_be_an_adapted_version(bench, word_encoder_dir, tmp_path):
+    """Vectors are those of the auxiliary version's adapter on its base, and the index names them as such."""
+    base = transformers.AutoModel.from_pretrained(word_encoder_dir)
+    config = peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION")
+    adapted = peft.get_peft_model(base, config)
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight.data)
+    adapted.save_pretrained(tmp_path / "adapter")
+    base.config.save_pretrained(tmp_path / "adapter")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "adapter").iterdir() if path.suffix != ".md"}
+    with os.fdopen(write_bundle(files), "rb") as stream:
+        layer = stream.read()
+    plain = bench.run(RETRIEVAL, training=DOCUMENTS)
+    done = bench.run(RETRIEVAL, training=DOCUMENTS, auxiliary_layer=layer)
+    names = [json.loads(job.files["retrieval.json"])["encoder"] for job in (plain, done)]
+    assert names[0] != names[1]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(word_encoder_dir)
+    ids = tokenizer("e0 is the colour a3", return_tensors="pt")["input_ids"]
+    expected = torch.nn.functional.normalize(adapted.eval()(input_ids=ids).last_hidden_state[0].mean(0), dim=0)
+    vectors = safetensors.torch.load(done.files["vectors.safetensors"])["vectors"]
+    assert expected.tolist() == pytest.approx(vectors[0].float().tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize(

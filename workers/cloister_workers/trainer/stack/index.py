@@ -5,8 +5,9 @@
     chunks.json           the passages' texts
     vectors.safetensors   "vectors", float16 [n, d], of length 1: rounding moves a cosine by less than 0.001
 
-Search is exact: one matrix product. A million passages of 384 numbers are 768 MB and 0.4 GFLOP a question, less than
-the first token of an answer costs, so an approximate index would save nothing and could miss passages without a word.
+Search is exact: one matrix product. A million passages of 384 numbers are 768 MB and 0.77 GFLOP a question, what a
+model of 400 million weights computes for one token; an approximate index would save little and could miss passages
+without a word.
 """
 
 from __future__ import annotations

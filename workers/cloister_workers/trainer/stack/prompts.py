@@ -120,13 +120,13 @@ def joined(question: Prompt, shots: Sequence[Shot], passages: Sequence[str]) -> 
     return [*messages[:first], *turns, *messages[first:]]
 
 
-def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:  # noqa: ANN401 - transformers' own type is dynamic
-    """The tokens of a prompt up to where the answer begins. Raises jinja2.TemplateError for a chat that the
-    tokenizer's template does not take.
+def prompt_tokens(tokenizer: Any, prompt: Prompt, *, whole: bool = False) -> list[int]:  # noqa: ANN401 - dynamic
+    """The tokens of a prompt up to where the answer begins; `whole`: with the token that ends it, as an encoder reads
+    it. Raises jinja2.TemplateError for a chat that the tokenizer's template does not take.
     """
     if isinstance(prompt, str):
         tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
-        return tokens[:-1] if tokens and tokens[-1] == tokenizer.eos_token_id else tokens
+        return tokens[:-1] if not whole and tokens and tokens[-1] == tokenizer.eos_token_id else tokens
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return found

@@ -92,18 +92,13 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
         reader = PromptReader(tokenizer, settings.max_seq_length - settings.max_new_tokens, chat=exam.chat)
         rows = read_input(DatasetRole.EVALUATION, job, reader.read)
     composer = whole.composer(tokenizer, exam.encoder)
-    sampler = Sampler(
-        exam.model(whole, exam.objective(whole)),
-        tokenizer,
-        job.place.device,
-        job.poll,
-        job.spec.seed,
-        settings.temperature,
-    )
+    model = exam.model(whole, exam.objective(whole))
+    sampler = Sampler(model, tokenizer, job.place.device, job.poll, job.spec.seed, settings.temperature)
+    encodes = bool(load_config(whole.model_dir(job.place.model_dir)).is_encoder_decoder)
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             made = composer.compose([Question(row.value.prompt, reader.room, query=row.value.asked) for row in some])
-            prompts = [prompt_tokens(tokenizer, composed.prompt) for composed in made]
+            prompts = [prompt_tokens(tokenizer, composed.prompt, whole=encodes) for composed in made]
             answers = sampler.continued(prompts, settings.max_new_tokens)
             for row, composed, text in zip(some, made, answers, strict=True):
                 yield row.number, _answer(text, composed, composer.index)
