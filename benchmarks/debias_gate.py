@@ -99,6 +99,20 @@ class Gap(Mean):
 
 
 @dataclass
+class Parted(Mean):
+    """Mean of the signed means of groups, which could cancel: association over several tests."""
+
+    def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        mean: FloatArray = np.mean(list(self.parts(items, scores, weights).values()), axis=0)
+        return mean
+
+    def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        groups = np.asarray(items.groups)
+        with np.errstate(invalid="ignore"):
+            return {name: share(scores[:, 0], weights * (groups == name)) for name in np.unique(groups).tolist()}
+
+
+@dataclass
 class Right:
     """Accuracy: scores [n, 1] of right and wrong."""
 
@@ -126,6 +140,7 @@ class Right:
 FLIP = Mean("flip_rate", binary=True)
 GAP = Gap("demographic_parity")
 DELTA = Mean("pair_preference", signed=True, scale=Scale.NATS)
+PARTS = Parted("pair_preference", signed=True, scale=Scale.NATS)
 CROWS = Mean("crows_pll_nangia", binary=True, signed=True, ideal=50.0, scale=Scale.POINTS)
 RIGHT = Right()
 
@@ -178,15 +193,20 @@ def rates(shape: Shape, before: list[float], after: list[float], tie: float) -> 
     return draw
 
 
-def deltas(shape: Shape, before: float, after: float, tie: float, *, skewed: bool = False) -> Draw:
+Level = float | tuple[float, ...]
+"""A mean, or one for each group."""
+
+
+def deltas(shape: Shape, before: Level, after: Level, tie: float, *, skewed: bool = False) -> Draw:
     """Scores with mean `before` and `after` and standard deviation 1, normal or exponential."""
+    start, end = (np.broadcast_to(np.asarray(level), shape.groups)[shape.group] for level in (before, after))
 
     def draw(random: np.random.Generator) -> Pair:
         first, other = latent(shape, random), latent(shape, random)
         second = tie * first + np.sqrt(1 - tie**2) * other
         if skewed:
             first, second = (-np.log(stats.norm.sf(values)) - 1 for values in (first, second))
-        return (before + first)[:, None], (after + second)[:, None]
+        return (start + first)[:, None], (end + second)[:, None]
 
     return draw
 
@@ -262,6 +282,10 @@ def not_enough() -> Iterator[Setting]:
     ):
         yield Setting(f"level at bar, {title}", measure, shape, draw)
     for groups in (2, 4):
+        halves = Shape(300 * groups, groups=groups)
+        for at, where in ((0.25, "at bar"), (0.37, "beyond")):
+            draw = deltas(halves, (1.0, 0.4) * (groups // 2), (at, -at) * (groups // 2), 0.9)
+            yield Setting(f"opposite parts {where}, mean 0.7 to 0, {groups} parts", PARTS, halves, draw)
         some = Shape(600 * groups, groups=groups)
         draw = rates(some, [0.5] * (groups - 1) + [0.7], [0.5] * (groups - 1) + [0.55], 0.9)
         yield Setting(f"level at bar, gap 20 to 5 points, {groups} groups", GAP, some, draw)
@@ -292,6 +316,8 @@ def powers() -> Iterator[Setting]:
     yield Setting("CrowS 62 to 50, 1050 pairs", CROWS, pairs, rates(pairs, [0.62], [0.5], 0.5))
     wide = Shape(200)
     yield Setting("signed mean 0.6 to 0, 200 pairs", DELTA, wide, deltas(wide, 0.6, 0, 0.9))
+    four = Shape(800, groups=4)
+    yield Setting("four parts of 200, 0.6 to 0", PARTS, four, deltas(four, 0.6, 0, 0.9))
     few = Shape(25, 12, alike=0.1)
     yield Setting("signed mean 0.6 to 0, 25 x 12", DELTA, few, deltas(few, 0.6, 0, 0.9))
     flat, good = Shape(4000), (DELTA, wide, deltas(wide, 1, 0, 0.9))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from cloister.gate import Gate
-from cloister_workers.messages import Verdict
+from cloister_workers.messages import GateRule, Verdict
 from cloister_workers.trainer.debias.assess import assess, assess_utility, with_holm
+from cloister_workers.trainer.debias.gate import Wanted, judge
 from cloister_workers.trainer.debias.kinds import FloatArray, Scale
 from cloister_workers.trainer.debias.measure import Items
 from cloister_workers.trainer.debias.results import Kept, Measured
@@ -273,3 +274,27 @@ def test_a_real_effect_passes_and_a_sham_does_not() -> None:
     for after, verdict in ((0.0, Verdict.PASS), (1.0, Verdict.FAIL)):
         setting = bench.Setting("", DELTA, shape, bench.deltas(shape, 1.0, after, 0.9))
         assert verdict is bench.verdict(setting, GATE, np.random.Generator(np.random.PCG64(3)))
+
+
+def test_opposite_parts_do_not_cancel() -> None:
+    """Two tests that end at +0.365 and -0.376 have a mean near 0, and neither they nor the job pass."""
+    items = items_of(80, groups=2)
+    noise = np.random.default_rng(3).normal(0, 0.005, size=80)
+    first = np.array(items.groups) == "g0"
+    before, after = np.where(first, 0.9, 0.2) + noise, np.where(first, 0.365, -0.376) + noise
+    tests = bench.Parted("association", signed=True, scale=Scale.COSINE)
+    entry = measured(tests, items, column(*before), column(*after))
+    assert (0.02, True) == (entry.bar, entry.bias_after.high < 0.02)
+    assert [("g0", 0.365), ("g1", -0.376)] == [
+        (part.part, pytest.approx(part.after.value, abs=0.01)) for part in entry.parts
+    ]
+    wanted = Wanted((("association", "gender"),), ("accuracy",))
+    judgement = judge([entry], [bench.KEPT], wanted, GATE, weights_changed=True)
+    assert Verdict.FAIL is judgement.verdict
+    found = {(finding.rule, finding.part): finding.verdict for finding in judgement.findings}
+    assert (Verdict.PASS, Verdict.PASS) == (found[GateRule.LEVEL, ""], found[GateRule.OVER_CORRECTION, ""])
+    assert {Verdict.FAIL} == {found[GateRule.LEVEL, part] for part in ("g0", "g1")}
+    assert Verdict.FAIL is found[GateRule.OVER_CORRECTION, "g1"]
+    worse = judge([replace(entry, primary=False)], [bench.KEPT], wanted, GATE, weights_changed=True)
+    harm = {finding.part: finding.verdict for finding in worse.findings if finding.rule is GateRule.HARM}
+    assert {"": Verdict.PASS, "g0": Verdict.PASS, "g1": Verdict.FAIL} == harm

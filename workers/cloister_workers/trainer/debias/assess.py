@@ -14,15 +14,15 @@ are seen to, each by making an interval wider:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cloister.gate import Gate
 from cloister_workers.trainer.debias.kinds import FloatArray, Scale
-from cloister_workers.trainer.debias.measure import Compares, Items, Measure, Utility
-from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured
+from cloister_workers.trainer.debias.measure import Compares, HasParts, Items, Measure, Utility
+from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured, PartEstimate
 from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sample, drawing
 from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
 from cloister_workers.trainer.debias.statistics.holm import holm
@@ -59,14 +59,15 @@ def assess(
     `p_holm` is p until `with_holm` has seen all measures of the job.
     """
     case = _Case(measure, items, before, after, Clusters.of(items.clusters), _unit(measure.scale))
-    names = list(measure.by_group(items, before, np.ones((1, len(items)))))
-    first, second, moved, *groups = drawing(_Columns(case, tuple(names), _taken(case)), case.clusters, gate.draws, seed)
+    columns = _Columns.of(case)
+    first, second, moved, *others = drawing(columns, case.clusters, gate.draws, seed)
+    behind, groups = others[: 3 * len(columns.parts)], others[3 * len(columns.parts) :]
     hidden = _hidden(case, gate.alpha)
     estimates = [_figure(case, sample, scores, gate.alpha) for sample, scores in ((first, before), (second, after))]
     biases = [_folded(estimate, measure.ideal) for estimate in estimates]
     if isinstance(measure, Compares):
         biases = [replace(bias, high=max(bias.high, bias.value + hidden)) for bias in biases]
-    changed = first.with_(lambda b, a: np.abs(a - measure.ideal) - np.abs(b - measure.ideal), second)
+    changed = _changed(first, second, measure.ideal)
     p = _p(case, changed, gate.draws, seed)
     return Measured(
         measure=measure.name,
@@ -83,9 +84,10 @@ def assess(
         primary=primary,
         ideal=measure.ideal,
         bar=gate.bars.get(measure.name),
-        groups=_groups(items, names, groups, gate.alpha),
+        groups=_groups(items, columns.names, groups, gate.alpha),
         signed=measure.signed,
         extrinsic=measure.extrinsic,
+        parts=_parts(case, columns.parts, behind, gate.alpha),
     )
 
 
@@ -120,22 +122,38 @@ def with_holm(measured: Sequence[Measured]) -> tuple[Measured, ...]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Figure before, after, how far it moved; then each group before and after."""
+    """Figure before, after, how far it moved; the same for each part; then each group before and after."""
 
     case: _Case
+    parts: tuple[str, ...]
     names: tuple[str, ...]
     taken: FloatArray
     """Which differences of a measure that compares can be taken at all: 0/1 [m]."""
 
+    @classmethod
+    def of(cls, case: _Case) -> _Columns:
+        ones = np.ones((1, len(case.items)))
+        measure = case.measure
+        parts = tuple(measure.parts(case.items, case.before, ones)) if isinstance(measure, HasParts) else ()
+        names = tuple(measure.by_group(case.items, case.before, ones))
+        return cls(case, parts if len(parts) > 1 else (), names, _taken(case))
+
     def __call__(self, weights: FloatArray) -> FloatArray:
         case = self.case
         both = [case.measure.figure(case.items, scores, weights) for scores in (case.before, case.after)]
-        found = [*both, self._moved(both, weights)]
+        found = [*both, self._moved(both, weights), *self._parts(weights)]
         groups = [case.measure.by_group(case.items, scores, weights) for scores in (case.before, case.after)]
         lost = np.full(len(weights), np.nan)
         for name in self.names:
             found += [group.get(name, lost) for group in groups]
         return np.stack(found, axis=1)
+
+    def _parts(self, weights: FloatArray) -> Iterator[FloatArray]:
+        case = self.case
+        if isinstance(case.measure, HasParts):
+            first, second = (case.measure.parts(case.items, scores, weights) for scores in (case.before, case.after))
+            for part in self.parts:
+                yield from (first[part], second[part], self._away((first[part], second[part])))
 
     def _moved(self, both: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
         case = self.case
@@ -143,8 +161,12 @@ class _Columns:
             first, second = (case.measure.differences(case.items, s, weights) for s in (case.before, case.after))
             moved: FloatArray = np.where(self.taken > 0, np.abs(second - first), 0.0).max(axis=1)
             return moved
+        return self._away(both)
+
+    def _away(self, both: Sequence[FloatArray]) -> FloatArray:
         # Without a direction nothing is known of the way it went: it may have come from the ideal itself.
-        start: FloatArray = both[0] if case.measure.signed else np.full(len(weights), case.measure.ideal)
+        measure = self.case.measure
+        start: FloatArray = both[0] if measure.signed else np.full(len(both[0]), measure.ideal)
         return abs(both[1] - start)
 
 
@@ -242,6 +264,21 @@ def _exchanged(case: _Case, draws: int, seed: int) -> float:
         return after - before
 
     return sign_flip(change, case.clusters.count, draws, seed, len(items))
+
+
+def _changed(first: Sample, second: Sample, ideal: float) -> Sample:
+    """The change of |bias|, draw by draw."""
+    return first.with_(lambda b, a: np.abs(a - ideal) - np.abs(b - ideal), second)
+
+
+def _parts(case: _Case, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[PartEstimate, ...]:
+    ideal, found = case.measure.ideal, []
+    for place, name in enumerate(names):
+        first, second, moved = samples[3 * place : 3 * place + 3]
+        after = second.interval(alpha)
+        change = _change(case, _changed(first, second, ideal), first, moved, alpha)
+        found.append(PartEstimate(name, first.interval(alpha), after, _folded(after, ideal), change))
+    return tuple(found)
 
 
 def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:

@@ -7,6 +7,11 @@
                      it fails
     over_correction  each primary measure with a direction: the same for the side away from where the bias was
     harm             each other measure with a bar: the upper limit of its worsening is within `harm` bars
+                     (level, over_correction and harm hold for every part of a mean of signed figures as well: the
+                     opposite biases of two tests must not cancel. Each part is held to the bar at the full error: all
+                     of them have to pass, so one that lies beyond its bar passes in at most alpha / 2 of cases however
+                     many there are, an intersection-union test after Berger 1982, doi:10.1080/00401706.1982.10487790;
+                     Holm would only lower the power. Improvement is that of the mean.)
     utility          each utility with a margin: the upper limit of its loss is within the margin
     evidence         the wanted measures were taken, one of them on the model's task, with enough independent units
     changed          the weights that were measured afterwards are not those from before
@@ -23,7 +28,7 @@ from dataclasses import dataclass
 
 from cloister.gate import MIN_CLUSTERS, Gate
 from cloister_workers.messages import GateRule, Verdict
-from cloister_workers.trainer.debias.results import Estimate, Finding, Judgement, Kept, Measured
+from cloister_workers.trainer.debias.results import Estimate, Finding, Judgement, Kept, Measured, PartEstimate
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,11 @@ def _primary(entry: Measured, gate: Gate) -> Iterator[Finding]:
     if entry.bar is None:
         yield _of(GateRule.LEVEL, Verdict.INCONCLUSIVE, entry, entry.bias_after, None)
         return
-    yield _of(GateRule.LEVEL, within(entry.bias_after, entry.bar), entry, entry.bias_after, entry.bar)
-    if entry.signed:
-        reversed_side = _reversed(entry)
-        yield _of(GateRule.OVER_CORRECTION, within(reversed_side, entry.bar), entry, reversed_side, entry.bar)
+    for figure in (entry, *entry.parts):
+        yield _of(GateRule.LEVEL, within(figure.bias_after, entry.bar), entry, figure.bias_after, entry.bar, figure)
+        if entry.signed:
+            beyond = _reversed(figure, entry.ideal)
+            yield _of(GateRule.OVER_CORRECTION, within(beyond, entry.bar), entry, beyond, entry.bar, figure)
 
 
 def _improvement(entry: Measured, alpha: float) -> Verdict:
@@ -92,21 +98,22 @@ def _improvement(entry: Measured, alpha: float) -> Verdict:
     return Verdict.PASS if entry.change.high < 0 and entry.p_holm <= alpha else Verdict.INCONCLUSIVE
 
 
-def _reversed(entry: Measured) -> Estimate:
+def _reversed(figure: Measured | PartEstimate, ideal: float) -> Estimate:
     """How far the figure afterwards lies beyond the ideal, seen from where it was; both sides where it was ideal."""
-    side = entry.before.value - entry.ideal
+    side = figure.before.value - ideal
     if side == 0 or math.isnan(side):
-        return entry.bias_after
-    low, high = entry.after.low - entry.ideal, entry.after.high - entry.ideal
+        return figure.bias_after
+    low, high = figure.after.low - ideal, figure.after.high - ideal
     beyond = (-high, -low) if side > 0 else (low, high)
-    value = (entry.ideal - entry.after.value) if side > 0 else (entry.after.value - entry.ideal)
+    value = (ideal - figure.after.value) if side > 0 else (figure.after.value - ideal)
     return Estimate(max(value, 0.0), max(beyond[0], 0.0), max(beyond[1], 0.0))
 
 
 def _other(entry: Measured, gate: Gate) -> Iterator[Finding]:
     if entry.bar is not None:
         bar = gate.harm * entry.bar
-        yield _of(GateRule.HARM, within(entry.change, bar), entry, entry.change, bar)
+        for figure in (entry, *entry.parts):
+            yield _of(GateRule.HARM, within(figure.change, bar), entry, figure.change, bar, figure)
 
 
 def _utility(kept: Sequence[Kept]) -> Iterator[Finding]:
@@ -122,5 +129,13 @@ def _whole(rule: GateRule, verdict: Verdict) -> Finding:
     return Finding(rule, verdict)
 
 
-def _of(rule: GateRule, verdict: Verdict, entry: Measured, estimate: Estimate, bar: float | None) -> Finding:
-    return Finding(rule, verdict, entry.measure, entry.axis, estimate, bar)
+def _of(
+    rule: GateRule,
+    verdict: Verdict,
+    entry: Measured,
+    estimate: Estimate,
+    bar: float | None,
+    figure: Measured | PartEstimate | None = None,
+) -> Finding:
+    part = figure.part if isinstance(figure, PartEstimate) else ""
+    return Finding(rule, verdict, entry.measure, entry.axis, estimate, bar, part)

@@ -97,6 +97,17 @@ class Compares(Protocol):
         ...
 
 
+@runtime_checkable
+class HasParts(Protocol):
+    """What a measure adds whose figure is a mean of signed figures, in which opposite ones would cancel."""
+
+    def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        """The figures behind the mean (tests, blocks), each on the scale and with the ideal of `figure`: name to
+        float64 [b], NaN where a draw has nothing to compute one from. The gate holds every one of them to the bar.
+        """
+        ...
+
+
 class Utility(Protocol):
     """A measure of what must not be lost."""
 

@@ -29,6 +29,19 @@ class GroupEstimate:
 
 
 @dataclass(frozen=True)
+class PartEstimate:
+    """One of the signed figures behind a measure's mean, before and after: see `measure.HasParts`."""
+
+    part: str
+    before: Estimate
+    after: Estimate
+    bias_after: Estimate
+    """Of |figure - ideal|."""
+    change: Estimate
+    """Paired, as that of `Measured`."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """One measure of bias on one axis, before and after, on the same items."""
 
@@ -55,6 +68,8 @@ class Measured:
     """Whether the figure tells a direction, so that the gate looks for over-correction."""
     extrinsic: bool = False
     """Whether it was taken on the model's task."""
+    parts: tuple[PartEstimate, ...] = ()
+    """Where the figure is a mean of two signed ones or more."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,8 @@ class Finding:
     axis: str = ""
     estimate: Estimate | None = None
     bar: float | None = None
+    part: str = ""
+    """Which of the measure's parts; empty for the measure as a whole."""
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,10 @@ class Association:
         mean: FloatArray = np.mean([raw for _, raw, _ in _by_test(items, scores, weights)], axis=0)
         return mean
 
+    def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        """Raw association of every test."""
+        return {name: raw for name, raw, _ in _by_test(items, scores, weights)}
+
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """`NAME raw` and `NAME d` of every test."""
         found: dict[str, FloatArray] = {}

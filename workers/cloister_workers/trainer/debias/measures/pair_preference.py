@@ -97,9 +97,12 @@ class PairPreference:
     def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
         return _combined(items, scores[:, 0], weights)
 
+    def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        """The figure of every block."""
+        return {block: _block(items, scores[:, 0], weights, block)[0] for block in dict.fromkeys(items.groups)}
+
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
-        found = {block: _block(items, scores[:, 0], weights, block)[0] for block in dict.fromkeys(items.groups)}
-        return {**found, "all, in nats a token": _combined(items, scores[:, 1], weights)}
+        return {**self.parts(items, scores, weights), "all, in nats a token": _combined(items, scores[:, 1], weights)}
 
 
 def _built(lexicon: Lexicon) -> list[tuple[Contrast, str]]:

@@ -109,6 +109,15 @@ def _measured(entry: Measured) -> Document:
             }
             for group in entry.groups
         ],
+        "parts": [
+            {
+                "part": part.part,
+                "before": _estimate(part.before),
+                "after": _estimate(part.after),
+                "change": _estimate(part.change),
+            }
+            for part in entry.parts
+        ],
     }
 
 
@@ -135,6 +144,7 @@ def _finding(entry: Finding) -> Document:
         "verdict": entry.verdict.value,
         "measure": entry.measure,
         "axis": entry.axis,
+        "part": entry.part,
         "estimate": _estimate(entry.estimate),
         "bar": entry.bar,
         "words": wording.finding(entry),

@@ -74,7 +74,8 @@ def _primary(entry: Measured) -> str:
 
 def finding(entry: Finding) -> str:
     """One rule in a sentence."""
-    where = f" ({entry.measure}{', ' + entry.axis if entry.axis else ''})" if entry.measure else ""
+    named = ", ".join(name for name in (entry.measure, entry.axis, entry.part) if name)
+    where = f" ({named})" if named else ""
     seen = f": {interval(entry.estimate)}" if entry.estimate is not None else ""
     bar = f", bar {entry.bar:g}" if entry.bar is not None else ""
     return f"{_RULES[entry.rule]}{where}{seen}{bar}. This rule {_VERDICTS[entry.verdict]}."
