@@ -11,7 +11,7 @@ import transformers
 
 from cloister_workers.errors import RowsRefused, SpecError
 from cloister_workers.messages import MetricName, Progress, Reported, RowReason, SpecField
-from cloister_workers.trainer.stack.sampling import Sampler
+from cloister_workers.trainer.generation import Sampler
 from copying_model import ANSWERS, ENTITIES, question
 from stack_jobs import jsonl
 from tiny_models import classification_rows
