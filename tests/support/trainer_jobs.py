@@ -40,7 +40,7 @@ def examples_of(objective: Objective, rows: Sequence[Mapping[str, object]]) -> l
 
 def job_spec(method: str, settings: Mapping[str, object] | None = None, **more: object) -> TrainingSpec:
     """A specification for tiny models; `more` are hyper-parameters, `adapter` and `data`."""
-    top = {key: more.pop(key) for key in ("adapter", "data") if key in more}
+    top: dict[str, object] = {key: more.pop(key) for key in ("adapter", "data") if key in more}
     hyperparameters = {"batch_size": 8, "micro_batch_size": 8, "max_seq_length": 32, "learning_rate": 0.02, **more}
     spec: dict[str, object] = {"model": "tiny", "seed": "5", "adapter": {"full": {}}, **top}
     return parse_spec({**spec, "method": {method: {"hyperparameters": hyperparameters, **(settings or {})}}})

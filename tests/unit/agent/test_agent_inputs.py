@@ -2,6 +2,7 @@
 """Replay rows, second models, stacks, and jobs that end with a report; control plane and trainer are doubles."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cloister_workers.protocol import DatasetRole, Evaluation, EvaluationPhase, 
 from cloister_workers.protocol import Result as ResultMessage
 from fake_run import ACCURACY, ROWS, bundle, good_trainer, run, run_lease
 from fake_site import FakeHost, job_lease
-from fake_trainer import TrainerSide
+from fake_trainer import Script, TrainerSide
 
 INDEX = {"retrieval.json": b"{}", "index.safetensors": b"vectors"}
 PAGE = {"report.html": b"<p>", "report.json": b"{}"}
@@ -92,7 +93,7 @@ def test_an_index_is_a_layer_of_its_kind(host: FakeHost) -> None:
     assert Manifest.parse(host.control.artifacts[0].sealed.manifest).details["layer"] == "retrieval_index"
 
 
-def reporting(files: dict[str, bytes]) -> object:
+def reporting(files: dict[str, bytes]) -> Script:
     def trainer(side: TrainerSide) -> None:
         side.begin()
         before = {MetricName.EVAL_ACCURACY: 0.25}
@@ -102,8 +103,8 @@ def reporting(files: dict[str, bytes]) -> object:
     return trainer
 
 
-def ended_with(host: FakeHost, method: str, trainer: object) -> workers_pb2.FinishJobRequest:
-    host.scripts.append(trainer)  # type: ignore[arg-type]  # a script
+def ended_with(host: FakeHost, method: str, trainer: Script) -> workers_pb2.FinishJobRequest:
+    host.scripts.append(trainer)
     rows = host.site.dataset(b"the rows")
     ended = run_lease(host, job_lease(host.control, host.site.job(untrained=True, evaluation=rows, spec=spec(method))))
     assert ended is not None
@@ -147,7 +148,7 @@ def exporting(side: TrainerSide) -> None:
         ("debias", reporting(ANSWERS)),
     ],
 )
-def test_a_job_brings_what_its_method_ends_with(host: FakeHost, method: str, trainer: object) -> None:
+def test_a_job_brings_what_its_method_ends_with(host: FakeHost, method: str, trainer: Script) -> None:
     """A model from a job that makes none, a report from one that trains, or the other one's files are never sealed."""
     ended = ended_with(host, method, trainer)
     assert (ended.error.code, host.control.artifacts) == ("RESULT_REFUSED", [])
@@ -167,6 +168,36 @@ def test_a_swapped_input_is_noticed(host: FakeHost, role: str) -> None:
     donor = job_lease(host.control, site.job(replay=others["replay"], auxiliary=[others["auxiliary"]]))
     swap(leased, role, getattr(donor, role))
     ended = run_lease(host, leased)
+    assert ended is not None
+    assert (ended.error.code, host.processes) == ("EVIDENCE_REFUSED", [])
+
+
+def foreign(site: Site) -> dict[str, object]:
+    return {"auxiliary": [site.model(), site.export(b"theirs", team="blue")]}
+
+
+def foreign_base(site: Site) -> dict[str, object]:
+    return {"auxiliary": [site.model({"config.json": b"[3]"}, owner="mallory", team="blue")]}
+
+
+def no_weights(site: Site) -> dict[str, object]:
+    return {"auxiliary": [site.model(), site.export(b"index", layer="retrieval_index")]}
+
+
+def upside_down(site: Site) -> dict[str, object]:
+    return {"layers": stack(site)[::-1]}
+
+
+def unsaid(site: Site) -> dict[str, object]:
+    return {"layers": [site.export(b"old", details={})]}
+
+
+@pytest.mark.parametrize("made", [foreign, foreign_base, no_weights, upside_down, unsaid])
+def test_models_that_may_not_be_opened_are_not(host: FakeHost, made: Callable[[Site], dict[str, object]]) -> None:
+    """A layer or base of another team, an index as a second model's weights, a stack out of order, or a layer whose
+    host does not say what it is: whatever the member signed and the control plane logged, nothing is opened.
+    """
+    ended = run(host, **made(host.site))  # type: ignore[arg-type]  # inputs of the job
     assert ended is not None
     assert (ended.error.code, host.processes) == ("EVIDENCE_REFUSED", [])
 
