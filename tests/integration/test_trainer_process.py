@@ -71,8 +71,14 @@ class Trainer:
     def start(self, spec, model_dir, scratch, auxiliary_dir="", **inputs: bytes) -> None:
         fds = [pipe_of(content) for content in inputs.values()]
         roles = {DatasetRole(name): index for index, name in enumerate(inputs)}
-        folders = {"model_dir": str(model_dir), "auxiliary_dir": str(auxiliary_dir), "scratch": str(scratch)}
-        message = Start(spec=spec, inputs=roles, attempt=1, **folders)
+        message = Start(
+            spec=spec,
+            inputs=roles,
+            model_dir=str(model_dir),
+            scratch=str(scratch),
+            attempt=1,
+            auxiliary_dir=str(auxiliary_dir),
+        )
         self.channel.send(message, fds)
         for fd in fds:
             os.close(fd)
@@ -291,6 +297,8 @@ def test_an_index_and_answers_with_it(launch, tmp_path):
     last = second.rest()[-1]
     assert Reported(metrics={MetricName.EVAL_ROWS: 2.0}, rows=2) == last.message
     with os.fdopen(last.fds[0], "rb") as stream, tarfile.open(fileobj=stream) as archive:
-        lines = archive.extractfile("predictions.jsonl").read().splitlines()
+        content = archive.extractfile("predictions.jsonl")
+        assert content is not None
+        lines = content.read().splitlines()
     shown = [[passage["document"] for passage in json.loads(line)["passages"]] for line in lines]
     assert [["e2"], ["e1"]] == shown

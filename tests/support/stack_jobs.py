@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
-def jsonl(rows: Sequence[dict[str, object]]) -> bytes:
+def jsonl(rows: Sequence[Mapping[str, object]]) -> bytes:
     """Rows as a dataset holds them."""
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
@@ -55,7 +55,7 @@ class Bench:
     new_recorder: Any
     encoder: Path | None = None
 
-    def run(self, method: dict[str, object], data: dict[str, object] | None = None, **inputs: bytes) -> Done:
+    def run(self, method: Mapping[str, object], data: dict[str, object] | None = None, **inputs: bytes) -> Done:
         """Run one job to its end; `inputs` by role."""
         import torch
 
@@ -63,7 +63,7 @@ class Bench:
         from cloister_workers.trainer import dispatch
         from cloister_workers.trainer.place import Workplace
 
-        spec = {"model": "tiny", "seed": "5", "data": data or {}, "method": method}
+        spec: dict[str, object] = {"model": "tiny", "seed": "5", "data": data or {}, "method": method}
         start = Start(spec=spec, inputs={}, model_dir=str(self.model), scratch=str(self.scratch), attempt=1)
         ticks = iter(range(1_000_000))
         place = Workplace(

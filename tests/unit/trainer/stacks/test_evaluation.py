@@ -94,7 +94,8 @@ def test_a_classifier_is_asked_for_the_classes_that_it_learnt(bert_dir, bench, t
 
 def test_rows_that_do_not_fit_the_task_are_refused(bench, layers, new_recorder):
     """Rows without an answer are refused by number, with and without layers that make prompts."""
-    for given in ({}, layers):
+    none: dict[str, bytes] = {}
+    for given in (none, layers):
         recorder = new_recorder()
         again = type(bench)(bench.model, bench.scratch, lambda told=recorder: told, bench.encoder)
         with pytest.raises(RowsRefused):

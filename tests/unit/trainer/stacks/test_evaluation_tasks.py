@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cloister_workers.messages import MetricName
@@ -11,7 +13,7 @@ from copying_model import ENTITIES, question
 from stack_jobs import jsonl
 
 PAIRS = [{"prompt": question(entity), "chosen": " a1", "rejected": " a2"} for entity in ENTITIES]
-ROWS = {
+ROWS: dict[str, list[Any]] = {
     "supervised": [{"prompt": question(entity), "completion": " a1"} for entity in ENTITIES],
     "classification": [
         {"text": f"{entity} a{number % 2}", "label": number % 2} for number, entity in enumerate(ENTITIES)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def inference(**settings: object) -> dict[str, object]:
     return {"inference": {"batch_size": 5, "max_seq_length": 64, "max_new_tokens": 4, **settings}}
 
 
-def lines(done) -> list[dict[str, object]]:
+def lines(done) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.files["predictions.jsonl"].splitlines()]
 
 
@@ -58,7 +59,7 @@ def test_citations_are_read_from_answers():
 
     chunks = tuple(Chunk(place, 0, 1, "x") for place in range(3))
     index = Index(("a", "b", "c"), chunks, torch.zeros(3, 2, dtype=torch.float16), "", 3, {})
-    line = _answer("so it is [2], and [7]", Composed("p", chunks=(2, 0)), index)
+    line: Any = _answer("so it is [2], and [7]", Composed("p", chunks=(2, 0)), index)
     assert [("c", False), ("a", True)] == [(found["document"], found["cited"]) for found in line["passages"]]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from typing import Any
 
 import peft
 import pytest
@@ -65,7 +66,7 @@ def test_an_index_says_where_each_passage_stands(bench):
 def test_search_equals_cosines_by_hand(bench):
     """The nearest passages are those of the largest cosines of the encoder's vectors."""
     layer = bench.run(RETRIEVAL, training=DOCUMENTS).bundle
-    index = read_stack({DatasetRole.LAYER: io.BytesIO(layer)}, str(bench.scratch)).index
+    index: Any = read_stack({DatasetRole.LAYER: io.BytesIO(layer)}, str(bench.scratch)).index
     encoder = load_encoder(AuxiliaryModel(str(bench.encoder), ""), torch.device("cpu"), lambda: None)
     queries = encoder.questions([question("e3"), question("e11")])
     cosines = torch.nn.functional.cosine_similarity(queries[:, None], index.vectors.float()[None], dim=-1)
@@ -154,6 +155,7 @@ A4 = {number for number, colour in enumerate(COLOURS.values()) if colour == "a4"
 def test_what_counts_as_found(row, right):
     """A passage is right by its document's id, by a context that the document holds, or by an answer that it holds."""
     documents = [Document(entity, f"{entity} is the colour {colour}") for entity, colour in COLOURS.items()]
+    asked: Any
     (asked,) = QuestionReader(documents, chat=False).read([row])
     chunks = [Chunk(number, 0, len(document.text), document.text) for number, document in enumerate(documents)]
     assert right == {chunk.document for chunk in chunks if asked.is_right(chunk)}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -153,12 +154,13 @@ def test_what_does_not_fit_is_dropped_farthest_first(copier_dir, room, kept):
     chunks = tuple(Chunk(0, 0, 1, "e1 is the colour") for _ in range(2))
     index = Index(("d",), chunks, torch.tensor([[1.0], [0.9]]).half(), "digest", 2, {})
     tokenizer = load_tokenizer(str(copier_dir))
-    composer = Composer(tokenizer, index, Demonstrations(Selection.RANDOM, 2, shots), _Nearest())
+    nearest: Any = _Nearest()
+    composer = Composer(tokenizer, index, Demonstrations(Selection.RANDOM, 2, shots), nearest)
     asked = f"{question('e9')}\nAnswer:"
     (made,) = composer.compose([Question(asked, room)])
     assert kept == (made.shots, len(made.chunks))
     assert (tuple(range(kept[1])), 4 - sum(kept)) == (made.chunks, made.dropped)
-    assert made.prompt.endswith(asked)
+    assert str(made.prompt).endswith(asked)
     assert len(prompt_tokens(tokenizer, made.prompt)) <= max(room, len(prompt_tokens(tokenizer, asked)))
     if kept[0] == 1:
         assert "e2" in made.prompt

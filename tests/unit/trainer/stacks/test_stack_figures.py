@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import pytest
 
@@ -48,10 +49,11 @@ def test_the_interval_of_a_loss_is_that_of_its_ratio():
         def weight(self, example):
             return weights[example.group]
 
+    weighing: Any = Weighing()
     examples = [Example(tokens=array("i", [1]), group=group, digest=group) for group in weights]
     sums = [2.0, 3.0]
-    found = with_interval(Weighing(), {MetricName.EVAL_LOSS: 1.25}, examples, sums)
+    found = with_interval(weighing, {MetricName.EVAL_LOSS: 1.25}, examples, sums)
     expected = ratio_interval(sums, [1, 3], [b"a", b"b"])
     assert expected == (found[MetricName.EVAL_LOSS_CI_LOW], found[MetricName.EVAL_LOSS_CI_HIGH])
-    assert {MetricName.EVAL_LOSS: 2.0} == with_interval(Weighing(), {MetricName.EVAL_LOSS: 2.0}, examples, sums)
-    assert {MetricName.EVAL_LOSS: 2.0} == with_interval(Weighing(), {MetricName.EVAL_LOSS: 2.0}, examples[:1], sums[:1])
+    assert {MetricName.EVAL_LOSS: 2.0} == with_interval(weighing, {MetricName.EVAL_LOSS: 2.0}, examples, sums)
+    assert {MetricName.EVAL_LOSS: 2.0} == with_interval(weighing, {MetricName.EVAL_LOSS: 2.0}, examples[:1], sums[:1])
