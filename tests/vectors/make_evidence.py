@@ -90,8 +90,7 @@ MANIFEST = Manifest(
 
 
 def trailer_of(manifest: Manifest) -> Trailer:
-    digest = hashlib.sha256(manifest.to_payload()).hexdigest()
-    return Trailer(digest, "ab" * 32, 16_456, 16_384, rows=100)
+    return Trailer(hashlib.sha256(manifest.to_payload()).hexdigest(), "ab" * 32, 16_456, 16_384, rows=100)
 
 
 AUTHORISATION = Authorisation(
@@ -119,12 +118,8 @@ MORE = dataclasses.replace(
     auxiliary=ObjectReference("m-2", "ee" * 32),
     auxiliary_layers=(ObjectReference("o-4", "41" * 32),),
 )
-REPORT = dataclasses.replace(
-    AUTHORISATION,
-    spec_sha256=hashlib.sha256(REPORT_SPEC).hexdigest(),
-    training=None,
-    evaluation=ObjectReference("d-3", "32" * 32),
-)
+ROWS, REPORT_SHA256 = ObjectReference("d-3", "32" * 32), hashlib.sha256(REPORT_SPEC).hexdigest()
+REPORT = dataclasses.replace(AUTHORISATION, spec_sha256=REPORT_SHA256, training=None, evaluation=ROWS)
 RESULT = Result(
     kind="export",
     job_id="j-1",
@@ -259,8 +254,8 @@ def authorisation_cases() -> dict[str, Case]:
     def changed(expect: str, **changes: object) -> Case:
         return case(dataclasses.replace(AUTHORISATION, **changes).sign(ALICE), expect)  # type: ignore[arg-type]
 
-    def raw(payload: bytes, spec: bytes, expect: str = "BAD_FORMAT") -> Case:
-        return case(ALICE.sign(AUTHORISATION_TYPE, payload), expect, spec)
+    def raw(payload: bytes, spec: bytes) -> Case:
+        return case(ALICE.sign(AUTHORISATION_TYPE, payload), "BAD_FORMAT", spec)
 
     signed = AUTHORISATION.sign(ALICE)
     more, report = MORE.to_payload(), REPORT.to_payload()
