@@ -11,7 +11,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,7 @@ from cloister.enrolment import EnrolmentRequest
 from cloister.evidence.authorisation import Authorisation
 from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
 from cloister.evidence.entry import Actor, Entry, Event, Subject
-from cloister.evidence.layers import ADAPTER as ADAPTER_KIND
-from cloister.evidence.layers import DEMONSTRATIONS, MERGED_WEIGHTS, RETRIEVAL_INDEX, stacked
-from cloister.evidence.manifest import BUNDLE_MEDIA_TYPE, Manifest, Trailer, context
+from cloister.evidence.manifest import Manifest, Trailer, context
 from cloister.evidence.merkle import consistency_proof, leaf_hash, root_hash
 from cloister.evidence.release import Release, ReleaseRequest
 from cloister.evidence.result import Result
@@ -47,6 +45,7 @@ from cloister.sealed.payload import SealedDigest, generate_dek, seal_stream
 from cloister.tls import generate_tls_key, make_csr
 from cloister.wire import statement_from_proto, statement_to_proto
 from fake_channel import FakeChannel, Handler, Refusal
+from memory_layers import export_manifest, layer_of, stack_of
 from set_clock import NOW, Clock
 
 POLICY = "id: standard\nversion: 2\napprovals: 0\nauto_release: true\n"
@@ -309,7 +308,7 @@ class MemorySite:
         bundle, sealed, dek = io.BytesIO(), io.BytesIO(), generate_dek()
         files_sha256 = list_digest(write_bundle(files.items(), bundle))
         bundle.seek(0)
-        manifest = _export_manifest(job, files_sha256, _layer_of(files))
+        manifest = export_manifest(job, files_sha256, layer_of(files))
         bound_to = context(manifest.to_payload())
         digest = seal_stream(bundle, sealed, dek, bound_to)
         self.blobs[manifest.id] = bytearray(sealed.getvalue())
@@ -344,25 +343,13 @@ class MemorySite:
             team=job.team,
             state=models_pb2.MODEL_VERSION_STATE_CANDIDATE,
             base=Authorisation.parse(job.authorisation.payload).model.id,
-            layers=self._stack(spec["model"], manifest, trailer),
+            layers=stack_of(self.versions[spec["model"]], manifest, trailer),
             sealed=common_pb2.SealedObject(manifest=manifest.to_payload(), trailer=statement_to_proto(trailer)),
             size=digest.ciphertext_size,
         )
         version.dossier.job_id = job.id
         version.dossier.result.CopyFrom(statement_to_proto(result.sign(self.host_key)))
         return version
-
-    def _stack(self, start: str, manifest: Manifest, trailer: Statement) -> list[models_pb2.Layer]:
-        """As the control plane computes it."""
-        kind, prefix = manifest.details["layer"], "LAYER_KIND_"
-        made = models_pb2.Layer(
-            kind=models_pb2.LayerKind.Value(prefix + kind.upper()),
-            object_id=manifest.id,
-            digest=manifest.details["files_sha256"],
-            sealed=common_pb2.SealedObject(manifest=manifest.to_payload(), trailer=statement_to_proto(trailer)),
-        )
-        below = [(models_pb2.LayerKind.Name(v.kind)[len(prefix) :].lower(), v) for v in self.versions[start].layers]
-        return [layer for _, layer in stacked(below, (kind, made))]
 
     def grant(self, release_id: str, **changes: Any) -> models_pb2.Release:  # noqa: ANN401 - fields of Release
         """Wrap to the recipient as the host's key agent would; `changes` are fields of what it signs."""
@@ -389,31 +376,6 @@ class MemorySite:
         release.wrap.CopyFrom(common_pb2.Wrap(recipient_key_id=recipient.key_id, wrap=wrap))
         release.state = models_pb2.RELEASE_STATE_GRANTED
         return release
-
-
-def _layer_of(files: Iterable[str]) -> str:
-    kinds = {
-        "adapter_config.json": ADAPTER_KIND,
-        "retrieval.json": RETRIEVAL_INDEX,
-        "demonstrations.json": DEMONSTRATIONS,
-    }
-    return next((kinds[name] for name in files if name in kinds), MERGED_WEIGHTS)
-
-
-def _export_manifest(job: jobs_pb2.Job, files_sha256: str, layer: str) -> Manifest:
-    return Manifest(
-        kind="export",
-        id=f"e{job.id[1:]}",
-        name="result",
-        owner="gpu-1",
-        team=job.team,
-        pool="default",
-        purposes=(Authorisation.parse(job.authorisation.payload).purpose,),
-        media_type=BUNDLE_MEDIA_TYPE,
-        created_at=NOW,
-        expires_at=NOW + 10**8,
-        details={"job_id": job.id, "attempt": "1", "step": "10", "files_sha256": files_sha256, "layer": layer},
-    )
 
 
 def _known(found: dict[str, Any], name: str) -> Any:  # noqa: ANN401 - any message

@@ -31,6 +31,7 @@ from cloister.evidence.signatures import Signature, SigningKey, Statement
 HERE = Path(__file__).parent / "evidence"
 NOW = 1_800_000_000
 DAY = 86_400
+Case = tuple[dict[str, object], str]
 
 
 def key(n: int) -> SigningKey:
@@ -42,6 +43,7 @@ LOG = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(byt
 FORGER = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32))
 SPEC = b'{"training_dataset":"d-1"}'
 MORE_SPEC = b'{"auxiliary_model":"j-0","replay_dataset":"d-2","training_dataset":"d-1"}'
+AUXILIARY = b'"auxiliary":{"id":"m-2","trailer_sha256":"' + b"ee" * 32 + b'"},'
 REPORT_SPEC = b'{"evaluation_dataset":"d-3"}'
 
 
@@ -88,8 +90,7 @@ MANIFEST = Manifest(
 
 
 def trailer_of(manifest: Manifest) -> Trailer:
-    digest = hashlib.sha256(manifest.to_payload()).hexdigest()
-    return Trailer(digest, "ab" * 32, 16_456, 16_384, rows=100)
+    return Trailer(hashlib.sha256(manifest.to_payload()).hexdigest(), "ab" * 32, 16_456, 16_384, rows=100)
 
 
 AUTHORISATION = Authorisation(
@@ -117,14 +118,8 @@ MORE = dataclasses.replace(
     auxiliary=ObjectReference("m-2", "ee" * 32),
     auxiliary_layers=(ObjectReference("o-4", "41" * 32),),
 )
-"""With replay rows, and an adapted version as second model."""
-REPORT = dataclasses.replace(
-    AUTHORISATION,
-    spec_sha256=hashlib.sha256(REPORT_SPEC).hexdigest(),
-    training=None,
-    evaluation=ObjectReference("d-3", "32" * 32),
-)
-"""An evaluation, which has no training rows."""
+ROWS, REPORT_SHA256 = ObjectReference("d-3", "32" * 32), hashlib.sha256(REPORT_SPEC).hexdigest()
+REPORT = dataclasses.replace(AUTHORISATION, spec_sha256=REPORT_SHA256, training=None, evaluation=ROWS)
 RESULT = Result(
     kind="export",
     job_id="j-1",
@@ -184,26 +179,20 @@ def flip_payload(s: Statement) -> Statement:
 
 def flip_signature(s: Statement) -> Statement:
     first = s.signatures[0]
-    return dataclasses.replace(
-        s, signatures=(Signature(first.key_id, bytes([first.signature[0] ^ 1]) + first.signature[1:]),)
-    )
+    flipped = bytes([first.signature[0] ^ 1]) + first.signature[1:]
+    return dataclasses.replace(s, signatures=(Signature(first.key_id, flipped),))
 
 
 def with_field(payload: bytes, **extra: object) -> bytes:
     return json.dumps({**json.loads(payload), **extra}, sort_keys=True, separators=(",", ":")).encode()
 
 
-def without_field(payload: bytes, name: str) -> bytes:
-    fields = {key: value for key, value in json.loads(payload).items() if key != name}
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-
-
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def roster_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(statement: Statement, expect: str, seen: int = 7) -> tuple[dict[str, object], str]:
+def roster_cases() -> dict[str, Case]:
+    def case(statement: Statement, expect: str, seen: int = 7) -> Case:
         return {"statement": b64(statement.to_bytes()), "root_public": b64(ROOT.public), "seen_version": seen}, expect
 
     good = roster()
@@ -226,15 +215,15 @@ def roster_cases() -> dict[str, tuple[dict[str, object], str]]:
     }
 
 
-def object_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(manifest: Manifest, statement: Statement, expect: str) -> tuple[dict[str, object], str]:
+def object_cases() -> dict[str, Case]:
+    def case(manifest: Manifest, statement: Statement, expect: str) -> Case:
         return {"manifest": b64(manifest.to_payload()), "trailer": b64(statement.to_bytes())}, expect
 
-    def changed(signer: SigningKey, expect: str, **changes: object) -> tuple[dict[str, object], str]:
+    def changed(signer: SigningKey, expect: str, **changes: object) -> Case:
         manifest = dataclasses.replace(MANIFEST, **changes)  # type: ignore[arg-type]
         return case(manifest, trailer_of(manifest).sign(signer), expect)
 
-    def layer(name: str, expect: str) -> tuple[dict[str, object], str]:
+    def layer(name: str, expect: str) -> Case:
         details = {"job_id": "j-1", "attempt": "1", "step": "50", "files_sha256": "56" * 32, name: "retrieval_index"}
         return changed(HOST, expect, kind="export", id="o-1", owner="gpu-1", details=details)
 
@@ -258,15 +247,15 @@ def object_cases() -> dict[str, tuple[dict[str, object], str]]:
     }
 
 
-def authorisation_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(statement: Statement, expect: str, spec: bytes = SPEC) -> tuple[dict[str, object], str]:
+def authorisation_cases() -> dict[str, Case]:
+    def case(statement: Statement, expect: str, spec: bytes = SPEC) -> Case:
         return {"statement": b64(statement.to_bytes()), "spec": b64(spec)}, expect
 
-    def changed(expect: str, **changes: object) -> tuple[dict[str, object], str]:
+    def changed(expect: str, **changes: object) -> Case:
         return case(dataclasses.replace(AUTHORISATION, **changes).sign(ALICE), expect)  # type: ignore[arg-type]
 
-    def raw(payload: bytes, spec: bytes, expect: str = "BAD_FORMAT") -> tuple[dict[str, object], str]:
-        return case(ALICE.sign(AUTHORISATION_TYPE, payload), expect, spec)
+    def raw(payload: bytes, spec: bytes) -> Case:
+        return case(ALICE.sign(AUTHORISATION_TYPE, payload), "BAD_FORMAT", spec)
 
     signed = AUTHORISATION.sign(ALICE)
     more, report = MORE.to_payload(), REPORT.to_payload()
@@ -278,7 +267,7 @@ def authorisation_cases() -> dict[str, tuple[dict[str, object], str]]:
         "replay-null": raw(with_field(more, replay=None), MORE_SPEC),
         "auxiliary-null": raw(with_field(more, auxiliary=None), MORE_SPEC),
         "no-auxiliary-layers": raw(with_field(more, auxiliary_layers=[]), MORE_SPEC),
-        "layers-without-auxiliary": raw(without_field(more, "auxiliary"), MORE_SPEC),
+        "layers-without-auxiliary": raw(more.replace(AUXILIARY, b""), MORE_SPEC),
         "swapped-spec": case(signed, "BINDING", spec=SPEC + b" "),
         "foreign": case(AUTHORISATION.sign(MALLORY), "BAD_SIGNATURE"),
         "expired": changed("EXPIRED", expires_at=NOW - 300),
@@ -288,14 +277,12 @@ def authorisation_cases() -> dict[str, tuple[dict[str, object], str]]:
     }
 
 
-def result_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(
-        statement: Statement, expect: str, authorised: str = "", kind: str = "export"
-    ) -> tuple[dict[str, object], str]:
+def result_cases() -> dict[str, Case]:
+    def case(statement: Statement, expect: str, authorised: str = "", kind: str = "export") -> Case:
         digest = authorised or RESULT.authorisation_sha256
         return {"statement": b64(statement.to_bytes()), "kind": kind, "authorisation_sha256": digest}, expect
 
-    report = dataclasses.replace(RESULT, kind="report").sign(HOST)
+    report, plain = dataclasses.replace(RESULT, kind="report").sign(HOST), RESULT.to_payload()
 
     return {
         "good": case(RESULT.sign(HOST), "ok"),
@@ -305,12 +292,10 @@ def result_cases() -> dict[str, tuple[dict[str, object], str]]:
         "report": case(report, "ok", kind="report"),
         "report-as-result": case(report, "BINDING"),
         "result-as-report": case(RESULT.sign(HOST), "BINDING", kind="report"),
-        "other-kind": case(HOST.sign(RESULT_TYPE, with_field(RESULT.to_payload(), kind="dataset")), "BAD_FORMAT"),
+        "other-kind": case(HOST.sign(RESULT_TYPE, with_field(plain, kind="dataset")), "BAD_FORMAT"),
         "future": case(dataclasses.replace(RESULT, created_at=NOW + 301).sign(HOST), "EXPIRED"),
         "with-report": case(debiased(FIGURES.to_payload()), "ok"),
-        "empty-report": case(
-            HOST.sign(RESULT_TYPE, with_field(RESULT.to_payload(), report_trailer_sha256="")), "BAD_FORMAT"
-        ),
+        "empty-report": case(HOST.sign(RESULT_TYPE, with_field(plain, report_trailer_sha256="")), "BAD_FORMAT"),
     }
 
 
@@ -324,8 +309,8 @@ def debiased(figures: bytes, verdict: str = "-1.0") -> Statement:
     ).sign(HOST)
 
 
-def figures_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(figures: bytes, expect: str, result: Statement | None = None) -> tuple[dict[str, object], str]:
+def figures_cases() -> dict[str, Case]:
+    def case(figures: bytes, expect: str, result: Statement | None = None) -> Case:
         statement, signed = result or debiased(figures), AUTHORISATION.sign(ALICE)
         inputs = {"statement": b64(statement.to_bytes()), "authorisation": b64(signed.to_bytes())}
         return {**inputs, "figures": b64(figures)}, expect
@@ -349,14 +334,12 @@ def figures_cases() -> dict[str, tuple[dict[str, object], str]]:
     }
 
 
-def release_cases() -> dict[str, tuple[dict[str, object], str]]:
-    def case(
-        statement: Statement, expect: str, wrap: bytes = WRAP, recipient: str = "9a" * 16
-    ) -> tuple[dict[str, object], str]:
+def release_cases() -> dict[str, Case]:
+    def case(statement: Statement, expect: str, wrap: bytes = WRAP, recipient: str = "9a" * 16) -> Case:
         inputs: dict[str, object] = {"statement": b64(statement.to_bytes()), "request": b64(REQUEST.to_bytes())}
         return {**inputs, "wrap": b64(wrap), "recipient_key_id": recipient}, expect
 
-    signed = RELEASE.sign(HOST)
+    signed, plain = RELEASE.sign(HOST), RELEASE.to_payload()
     return {
         "good": case(signed, "ok"),
         "swapped-wrap": case(signed, "BINDING", wrap=b"another wrap"),
@@ -364,20 +347,18 @@ def release_cases() -> dict[str, tuple[dict[str, object], str]]:
         "foreign": case(RELEASE.sign(MALLORY), "BAD_SIGNATURE"),
         "other-request": case(dataclasses.replace(RELEASE, request_sha256="00" * 32).sign(HOST), "BINDING"),
         "exception": case(dataclasses.replace(RELEASE, exception=True).sign(HOST), "ok"),
-        "exception-false": case(
-            HOST.sign(RELEASE_TYPE, with_field(RELEASE.to_payload(), exception=False)), "BAD_FORMAT"
-        ),
+        "exception-false": case(HOST.sign(RELEASE_TYPE, with_field(plain, exception=False)), "BAD_FORMAT"),
     }
 
 
-def head_cases() -> dict[str, tuple[dict[str, object], str]]:
+def head_cases() -> dict[str, Case]:
     leaves = [leaf_hash(b"entry %d" % n) for n in range(9)]
     other = [leaf_hash(b"other %d" % n) for n in range(9)]
 
     def head(of: list[bytes], size: int) -> Checkpoint:
         return Checkpoint(LOG.name, size, root_hash(of[:size]))
 
-    def case(note: bytes, proof: list[bytes], expect: str, remembered: Checkpoint) -> tuple[dict[str, object], str]:
+    def case(note: bytes, proof: list[bytes], expect: str, remembered: Checkpoint) -> Case:
         inputs: dict[str, object] = {"note": b64(note), "proof": [b64(p) for p in proof]}
         return {**inputs, "remembered": remembered.to_text()}, expect
 
@@ -393,7 +374,7 @@ def head_cases() -> dict[str, tuple[dict[str, object], str]]:
     }
 
 
-CHECKS: dict[str, Callable[[], dict[str, tuple[dict[str, object], str]]]] = {
+CHECKS: dict[str, Callable[[], dict[str, Case]]] = {
     "roster": roster_cases,
     "object": object_cases,
     "authorisation": authorisation_cases,
