@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cloister.api.v1 import jobs_pb2
 
@@ -89,7 +90,7 @@ def in_terminal(curves: Curves, width: int = 72, height: int = 12) -> list[str]:
 def _traced(frame: Frame, points: Points) -> Iterable[tuple[int, int]]:
     """Every dot of the line through the points."""
     places = [frame.place(point) for point in points if math.isfinite(point[1])]
-    for (x0, y0), (x1, y1) in zip(places, places[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(places):
         count = max(1, math.ceil(max(abs(x1 - x0), abs(y1 - y0))))
         for part in range(count + 1):
             yield round(x0 + (x1 - x0) * part / count), round(y0 + (y1 - y0) * part / count)
@@ -109,8 +110,8 @@ def as_svg(curves: Curves, title: str) -> str:
 
     low, high = frame.losses
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="12" role="img"><title>{_escaped(title)}</title>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12" role="img">',
+        f"<title>{_escaped(title)}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
     ]
     for part in range(5):

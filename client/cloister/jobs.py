@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cloister.api.v1 import common_pb2, jobs_pb2
 from cloister.channel import messages
+from cloister.comparing import Compared
+from cloister.curves import Curves, curves_of
 from cloister.datasets import Datasets
 from cloister.dry_run import DryRun, plan
 from cloister.errors import ConnectError, ServerError, UsageError
@@ -22,7 +24,8 @@ from cloister.models import Models
 from cloister.reports import JobReport, fetch_report, open_report
 from cloister.sealed.keys import Identity
 from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
-from cloister.spec import Spec, SpecSource, from_bytes, read_spec, resolve, spec_bytes
+from cloister.spec import NO_TRAINING, Spec, SpecSource, from_bytes, read_spec, resolve, spec_bytes
+from cloister.training_report import TrainingReport, provenance_of
 from cloister.upload import Progress, no_progress
 from cloister.wire import statement_from_proto, statement_to_proto
 
@@ -185,6 +188,43 @@ class Jobs:
                 raise UsageError(f"{name} cannot be changed in a clone; fields are {', '.join(CLONE_FIELDS)}")
             setattr(spec, name, int(value) if name == "seed" else value)
         return self.submit(spec)
+
+    def is_training(self, job_id: str) -> bool:
+        """Whether a job trains a model, rather than de-biasing one, or measuring or answering with it."""
+        method = from_bytes(self.get(job_id).spec).method.WhichOneof("type")
+        return method != "debias" and method not in NO_TRAINING
+
+    def compared(self, job_id: str) -> Compared:
+        """What was asked of a job and what came of it; figures are the host's, signed, where it made a model."""
+        job = self.get(job_id)
+        if job.fine_tuned_model and job.team == self._session.site.me().team:
+            lineage = self._models.lineage(job.fine_tuned_model)
+            before, after = (
+                {name: float(text) for name, text in table.items()}
+                for table in (lineage.result.metrics_before, lineage.result.metrics)
+            )
+            return Compared(job, lineage.spec.suffix, before, after, signed=True)
+        shown = {name: value for name, value in job.metrics.items() if "." not in name}
+        return Compared(job, job.id[:8], {}, shown, signed=False)
+
+    def curves(self, job_id: str) -> Curves:
+        """Losses of training and validation, from the job's events so far."""
+        return curves_of(self._events(_checked_id(job_id)))
+
+    def _events(self, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
+        """What is recorded now.  The stream of a running job goes on: it is left at its first heartbeat."""
+        for message in self._stream(job_id, 0):
+            if message.WhichOneof("kind") != "event":
+                return
+            yield message.event
+
+    def training_report(self, job_id: str) -> TrainingReport:
+        """Curves, figures and provenance of a training job that has ended; `cloister.training_report` writes them."""
+        compared = self.compared(job_id)
+        if not compared.signed:
+            raise UsageError(f"job {job_id} has made no model of this team; see: cloister job show {job_id}")
+        lineage = self._models.lineage(compared.job.fine_tuned_model)
+        return TrainingReport(compared, self.curves(job_id), provenance_of(lineage))
 
     def report(self, job_id: str) -> JobReport:
         """What a de-biasing, evaluation or inference job found, verified; see `cloister.reports`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -12,7 +13,8 @@ from cloister.api.v1 import spec_pb2
 from cloister.errors import UsageError
 from cloister.spec import NO_TRAINING, Spec, read_spec
 
-METHODS = tuple(entry.name for entry in spec_pb2.Method.DESCRIPTOR.fields)
+_FIELDS: Mapping[str, Any] = spec_pb2.Method.DESCRIPTOR.fields_by_name
+METHODS = tuple(_FIELDS)
 ALIASES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "sft": ("supervised", {}),
     "classify": ("classification", {}),
@@ -94,7 +96,7 @@ def _value(name: str, text: str) -> object:
 
 def _put(kind: str, body: dict[str, object], lora: dict[str, object], name: str, value: object) -> None:
     """Where the contract has a value of this name.  Raises UsageError."""
-    fields = spec_pb2.Method.DESCRIPTOR.fields_by_name[kind].message_type.fields_by_name
+    fields = _FIELDS[kind].message_type.fields_by_name
     if name.startswith("lora."):
         lora[name.removeprefix("lora.")] = value
     elif name in fields:

@@ -41,7 +41,7 @@ def submit(spec: Path, follow: bool, dry_run: bool, as_json: bool, home: Path | 
 
             print_plan(client.jobs.dry_run(spec), as_json=as_json)
             return
-        _started(client, client.jobs.submit(spec), follow, as_json)
+        started(client, client.jobs.submit(spec), follow, as_json)
 
 
 @job.command()
@@ -57,7 +57,7 @@ def clone(job_id: str, changes: tuple[str, ...], follow: bool, as_json: bool, ho
         raise click.UsageError("--set takes FIELD=VALUE, for example --set seed=7")
     with open_client(home) as client:
         made = client.jobs.clone(job_id, {name: value for name, _, value in pairs})
-        _started(client, made, follow, as_json)
+        started(client, made, follow, as_json)
 
 
 @job.command("list")
@@ -77,12 +77,18 @@ def list_(limit: int | None, as_json: bool, home: Path | None) -> None:
 
 @job.command()
 @click.argument("job_id")
+@click.option("--curve", is_flag=True, help="Draw the loss of training.")
 @json_option
 @home_option
-def show(job_id: str, as_json: bool, home: Path | None) -> None:
+def show(job_id: str, curve: bool, as_json: bool, home: Path | None) -> None:
     """Show one job."""
     with open_client(home) as client:
         found = client.jobs.get(job_id)
+        if curve:
+            from cloister.cli.reporting import print_curve
+
+            print_curve(client, job_id)
+            return
     if as_json:
         print_message(found)
         return
@@ -107,6 +113,18 @@ def show(job_id: str, as_json: bool, home: Path | None) -> None:
         *((f"step {step.name}", step.status) for step in found.steps),
     ]
     print_fields(fields + [(name, f"{value:.6g}") for name, value in sorted(found.metrics.items()) if "." not in name])
+
+
+@job.command()
+@click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
+@json_option
+@home_option
+def compare(job_ids: tuple[str, ...], as_json: bool, home: Path | None) -> None:
+    """Show jobs side by side: what was measured, and what was asked for differently."""
+    from cloister.cli.comparing import print_comparison
+
+    with open_client(home) as client:
+        print_comparison(client, job_ids, as_json=as_json)
 
 
 @job.command()
@@ -137,16 +155,20 @@ def report(
     as_json: bool,
     home: Path | None,
 ) -> None:
-    """Read what a de-biasing, evaluation or inference job found.
+    """Read what a job found.
 
-    Writes the report, a page and its data or the answers, into a new folder; it is sealed to the member who signed the
-    job and to the team's recovery key.  With --numeric nothing is opened: the figures are verified against what the
-    host signed and printed, and those of a de-biasing job are kept with -o, with the documents that prove them.
+    Writes the report, a page and its data or the answers, into a new folder.  That of a de-biasing, evaluation or
+    inference job is sealed to the member who signed the job and to the team's recovery key; that of a training job,
+    with its loss curves, is made here of what the host signed.  With --numeric nothing is opened: the figures are
+    verified against what the host signed and printed, and those of a de-biasing job are kept with -o, with the
+    documents that prove them.
     """
-    from cloister.cli.reporting import print_figures, save_report
+    from cloister.cli.reporting import print_figures, save_report, save_training_report
 
     with open_client(home) as client:
-        if numeric:
+        if client.jobs.is_training(job_id):
+            save_training_report(client, job_id, output, show_page=show_page, as_json=as_json)
+        elif numeric:
             print_figures(client, job_id, output, as_json=as_json)
         else:
             save_report(client, job_id, output, identity, show_page=show_page, as_json=as_json)
@@ -166,7 +188,8 @@ def cancel(job_id: str, as_json: bool, home: Path | None) -> None:
         click.echo(f"{found.id} {_state(found)}")
 
 
-def _started(client: Client, made: Job, follow: bool, as_json: bool) -> None:
+def started(client: Client, made: Job, follow: bool, as_json: bool) -> None:
+    """Say which job was queued, or watch it."""
     if follow:
         _watch(client, made.id, 0, as_json)
     elif as_json:

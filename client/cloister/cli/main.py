@@ -15,6 +15,7 @@ from cloister.cli.exits import run
 from cloister.cli.job import job
 from cloister.cli.model import model
 from cloister.cli.sealing import inspect, open_, seal
+from cloister.cli.tune import tune
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (keygen, enroll, whoami, dataset, job, model, audit, seal, open_, inspect):
+for command in (keygen, enroll, whoami, dataset, job, tune, model, audit, seal, open_, inspect):
     cli.add_command(command)
 
 

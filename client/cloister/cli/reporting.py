@@ -43,6 +43,38 @@ def save_report(
         click.launch(str(page.resolve()))
 
 
+def save_training_report(client: Client, job_id: str, output: Path | None, *, show_page: bool, as_json: bool) -> None:
+    """Write the page of a training job, and print where it is and what was measured."""
+    from cloister.comparing import figure, metrics_of
+    from cloister.training_report import write_report
+
+    found = client.jobs.training_report(job_id)
+    page = write_report(found, output or Path(f"report-{job_id[:8]}"))
+    after = found.compared.after
+    if as_json:
+        print_json({"job": job_id, "page": str(page), "metrics": dict(after)})
+    else:
+        shown = [(name, value) for name in metrics_of([found.compared]) if (value := figure(after, name)) is not None]
+        fields = [(name, f"{value.value:.5g}") for name, value in shown]
+        print_fields([("job", job_id), ("model", found.compared.name), ("page", str(page)), *fields])
+    if show_page:
+        click.launch(str(page.resolve()))
+
+
+def print_curve(client: Client, job_id: str) -> None:
+    """The loss of training, in the terminal."""
+    from cloister.curves import in_terminal, spans
+
+    curves = client.jobs.curves(job_id)
+    if curves.empty:
+        click.echo("no step was recorded yet")
+        return
+    for line in in_terminal(curves):
+        click.echo(line)
+    for name, first, last in spans(curves):
+        click.echo(f"{name}: {first:.4g} to {last:.4g}")
+
+
 def _print_headline(verdict: str, job_id: str, folder: Path, *, as_json: bool) -> None:
     from cloister.reports import DATA, PAGE
 
