@@ -31,6 +31,8 @@ ACTIONS: dict[str, str] = {
     "job.checkpoint": "A sealed checkpoint was stored.",
     "job.evaluated": "Held-out metrics were measured.",
     "job.cancel": "A member asked for cancellation.",
+    "job.pause": "A member asked for a pause.",
+    "job.resume": "A member let a paused job go on.",
     "job.lease.lost": "A worker's lease ran out.",
     "job.attempt.end": "An attempt ended without ending the job.",
     "job.end": "A job ended.",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -137,6 +138,16 @@ class Jobs:
         stubs = self._session.connection
         return stubs.call(stubs.jobs.CancelJob, jobs_pb2.CancelJobRequest(id=_checked_id(job_id))).job
 
+    def pause(self, job_id: str) -> jobs_pb2.Job:
+        """Ask for a pause: a running job stops after its step, with a checkpoint.  Refused where it cannot."""
+        stubs = self._session.connection
+        return stubs.call(stubs.jobs.PauseJob, jobs_pb2.PauseJobRequest(id=_checked_id(job_id))).job
+
+    def resume(self, job_id: str) -> jobs_pb2.Job:
+        """Let a paused job go on from its checkpoint; it takes one of the attempts that were signed."""
+        stubs = self._session.connection
+        return stubs.call(stubs.jobs.ResumeJob, jobs_pb2.ResumeJobRequest(id=_checked_id(job_id))).job
+
     def watch(self, job_id: str, after_seq: int = 0) -> Iterator[jobs_pb2.WatchJobResponse]:
         """Events after a sequence number, heartbeats, and at last the terminal message; reconnects by itself.
 
@@ -212,11 +223,15 @@ class Jobs:
         return curves_of(self._events(_checked_id(job_id)))
 
     def _events(self, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
-        """What is recorded now.  The stream of a running job goes on: it is left at its first heartbeat."""
-        for message in self._stream(job_id, 0):
+        """What is recorded now.  The stream of a running job goes on: it is left at the step that it had come to."""
+        job = self.get(job_id)
+        come_to = math.inf if job.finished_at.seconds else job.progress.current
+        for message in self._stream(job_id, 0) if come_to else ():
             if message.WhichOneof("kind") != "event":
                 return
             yield message.event
+            if message.event.type == "progress" and message.event.data.get("step", 0) >= come_to:
+                return
 
     def training_report(self, job_id: str) -> TrainingReport:
         """Curves, figures and provenance of a training job that has ended; `cloister.training_report` writes them."""

@@ -44,6 +44,8 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "GetJob": _READERS,
         "ListJobs": _READERS,
         "CancelJob": _MEMBERS,
+        "PauseJob": _MEMBERS,
+        "ResumeJob": _MEMBERS,
         "WatchJob": _READERS,
         "GetJobReport": _READERS,
     },

@@ -19,7 +19,19 @@ from cloister_server.database import tables
 from cloister_server.database.engine import Database, now_ms
 from cloister_server.database.rows import JobRow, ReleaseRow
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
-from cloister_server.queue import artifacts, expiry, finish, heartbeat, jobs, lease, openings, reports, submit, views
+from cloister_server.queue import (
+    artifacts,
+    expiry,
+    finish,
+    heartbeat,
+    jobs,
+    lease,
+    openings,
+    pausing,
+    reports,
+    submit,
+    views,
+)
 from cloister_server.registry import datasets, objects, policies, releases, versions
 from served_site import HOSTS, MEMBERS, POOL, Founded
 from site_objects import Made, Signed, artifact, artifact_request, owned, policy, release_request, sign_job, success
@@ -166,6 +178,12 @@ class Bench:
 
     def cancel(self, job_id: str, name: str = "alice") -> jobs_pb2.Job:
         return self.run(name, lambda tx, call: jobs.cancel(tx, call, job_id))
+
+    def pause(self, job_id: str, name: str = "alice") -> jobs_pb2.Job:
+        return self.run(name, lambda tx, call: pausing.pause(tx, call, job_id))
+
+    def resume(self, job_id: str, name: str = "alice") -> jobs_pb2.Job:
+        return self.run(name, lambda tx, call: pausing.resume(tx, call, job_id))
 
     def run_out(self, job_id: str) -> None:
         """Let the lease end now."""

@@ -181,7 +181,30 @@ def report(
 def cancel(job_id: str, as_json: bool, home: Path | None) -> None:
     """Ask for the end of a job; a running one stops within a step."""
     with open_client(home) as client:
-        found = client.jobs.cancel(job_id)
+        _told(client.jobs.cancel(job_id), as_json)
+
+
+@job.command()
+@click.argument("job_id")
+@json_option
+@home_option
+def pause(job_id: str, as_json: bool, home: Path | None) -> None:
+    """Ask for a pause: a training job stops after its step, with a checkpoint, and frees its host."""
+    with open_client(home) as client:
+        _told(client.jobs.pause(job_id), as_json)
+
+
+@job.command()
+@click.argument("job_id")
+@json_option
+@home_option
+def resume(job_id: str, as_json: bool, home: Path | None) -> None:
+    """Let a paused job go on from its checkpoint; takes one of its max_attempts."""
+    with open_client(home) as client:
+        _told(client.jobs.resume(job_id), as_json)
+
+
+def _told(found: Job, as_json: bool) -> None:
     if as_json:
         print_message(found)
     else:

@@ -10,7 +10,7 @@ from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import JobRow
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.queue import events
-from cloister_server.queue.states import FAILED, PREEMPTED
+from cloister_server.queue.states import FAILED, PAUSED, PREEMPTED
 
 _JOB = tables.job
 _ATTEMPT = tables.job_attempt
@@ -43,6 +43,13 @@ def end_job(tx: Transaction, job: JobRow, state: str, reason: str, error: tuple[
     )
     level = "error" if state == FAILED else "info"
     events.add(tx.connection, job.id, "state", state, attempt=job.attempt, level=level)
+
+
+def pause_job(connection: Connection, job: JobRow) -> None:
+    """Let it rest until its team goes on with it; it has not ended."""
+    values = {"state": PAUSED, "state_reason": "paused", "lease_until": 0}
+    connection.execute(update(_JOB).where(_JOB.c.id == job.id).values(**values))
+    events.add(connection, job.id, "state", PAUSED, attempt=job.attempt)
 
 
 def requeue_job(connection: Connection, job: JobRow, reason: str) -> None:

@@ -25,6 +25,7 @@ from cloister_server.queue.states import (
     FAILED,
     LEASED,
     LOST,
+    PAUSING,
     QUEUED,
     REFUSED,
     RELEASE_LEASED,
@@ -75,6 +76,9 @@ def lose_job(tx: Transaction, job: JobRow) -> None:
         message = f"the worker was lost in each of {job.max_attempts} attempts; ask the site's administrator"
         endings.end_job(tx, job, FAILED, "worker lost", (WORKER_LOST, message, ""))
         tx.record(_event("job.end", "job", job.id, "failed", {"state": FAILED, "attempt": job.attempt}))
+    elif job.state == PAUSING:
+        endings.pause_job(tx.connection, job)
+        tx.record(_event("job.attempt.end", "job", job.id, "failed", detail))
     else:
         endings.requeue_job(tx.connection, job, "worker lost; waiting again")
         tx.record(_event("job.attempt.end", "job", job.id, "failed", detail))

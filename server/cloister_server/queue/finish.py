@@ -70,7 +70,10 @@ def finish(tx: Transaction, call: Call, request: workers_pb2.FinishJobRequest) -
         if outcome == PAUSED and job.state != PAUSING:
             raise WrongStateError("the job was not asked to pause; finish it as PREEMPTED", state=job.state)
         endings.end_attempt(tx.connection, job, outcome)
-        _end(tx, call, job, outcome, error)
+        if outcome == PAUSED:
+            _pause(tx, call, job)
+        else:
+            _end(tx, call, job, outcome, error)
     return _state(tx.connection, job.id)
 
 
@@ -178,21 +181,28 @@ def _preempt(tx: Transaction, call: Call, job: JobRow, error: tuple[str, str, st
         _end(tx, call, job, CANCELLED, endings.NO_ERROR)
     elif job.attempt >= job.max_attempts:
         _end(tx, call, job, FAILED, (error[0] or "attempts_used_up", error[1], error[2]))
+    elif job.state == PAUSING:
+        _pause(tx, call, job)
     else:
         endings.requeue_job(tx.connection, job, "infrastructure fault; waiting again")
         detail: dict[str, JSON] = {"attempt": job.attempt, "code": error[0]}
         tx.record(call.event("job.attempt.end", Subject("job", job.id), outcome="failed", detail=detail))
 
 
+def _pause(tx: Transaction, call: Call, job: JobRow) -> None:
+    endings.pause_job(tx.connection, job)
+    detail: dict[str, JSON] = {"state": PAUSED, "attempt": job.attempt, "code": ""}
+    tx.record(call.event("job.attempt.end", Subject("job", job.id), detail=detail))
+
+
 def _end(tx: Transaction, call: Call, job: JobRow, state: str, error: tuple[str, str, str]) -> None:
-    reasons = {FAILED: "failed", CANCELLED: "cancelled by the team", PAUSED: "paused"}
+    reasons = {FAILED: "failed", CANCELLED: "cancelled by the team"}
     if state == FAILED and not error[0]:
         raise InvalidFieldError("error.code", "a failed job says why")
     endings.end_job(tx, job, state, reasons[state], error if state == FAILED else endings.NO_ERROR)
     outcome = "failed" if state == FAILED else "ok"
-    action = "job.attempt.end" if state == PAUSED else "job.end"
     detail: dict[str, JSON] = {"state": state, "attempt": job.attempt, "code": error[0] if state == FAILED else ""}
-    tx.record(call.event(action, Subject("job", job.id), outcome=outcome, detail=detail))
+    tx.record(call.event("job.end", Subject("job", job.id), outcome=outcome, detail=detail))
 
 
 def _state(connection: Connection, job_id: str) -> jobs_pb2.JobState.ValueType:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from cloister.api.v1 import jobs_pb2, jobs_pb2_grpc
 from cloister_server.calls import Context, current_call
 from cloister_server.pages import Page
-from cloister_server.queue import debias, jobs, submit
+from cloister_server.queue import debias, jobs, pausing, submit
 from cloister_server.site import Site
 
 POLL_SECONDS = 1.0
@@ -41,6 +41,16 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         call = current_call()
         job = await self._site.change("job.cancel", lambda tx: jobs.cancel(tx, call, request.id))
         return jobs_pb2.CancelJobResponse(job=job)
+
+    async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.PauseJobResponse:
+        call = current_call()
+        job = await self._site.change("job.pause", lambda tx: pausing.pause(tx, call, request.id))
+        return jobs_pb2.PauseJobResponse(job=job)
+
+    async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.ResumeJobResponse:
+        call = current_call()
+        job = await self._site.change("job.resume", lambda tx: pausing.resume(tx, call, request.id))
+        return jobs_pb2.ResumeJobResponse(job=job)
 
     async def GetJobReport(
         self, request: jobs_pb2.GetJobReportRequest, context: Context

@@ -35,7 +35,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ratio_interval(
-    sums: Sequence[float], weights: Sequence[int], clusters: Sequence[bytes]
+    sums: Sequence[float], weights: Sequence[float], clusters: Sequence[bytes]
 ) -> tuple[float, float] | None:
     """The 95 % interval of sum(sums) / sum(weights), such as a mean token loss, where items of one cluster go together.
 

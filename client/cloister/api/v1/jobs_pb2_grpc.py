@@ -55,6 +55,16 @@ class JobServiceStub:
                 request_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/cloister.api.v1.JobService/PauseJob',
+                request_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/cloister.api.v1.JobService/ResumeJob',
+                request_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/cloister.api.v1.JobService/WatchJob',
                 request_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
@@ -100,6 +110,22 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Asks for a pause: a waiting job pauses at once, a training one after the step with a checkpoint. Members. Safe to
+        repeat. FAILED_PRECONDITION for a job that cannot pause now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Lets a paused job wait for a worker again, which goes on from its newest checkpoint. Members. Safe to repeat.
+        Uses one of the attempts that the member signed; FAILED_PRECONDITION where none is left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Events after a sequence number, then live ones; a heartbeat every few seconds; exactly one terminal message.
         Members and auditors. A stream that ends without the terminal message means "call again with the last seq".
@@ -138,6 +164,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.PauseJobRequest.FromString,
+                    response_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=cloister_dot_api_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
+                    response_serializer=cloister_dot_api_dot_v1_dot_jobs__pb2.ResumeJobResponse.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -259,6 +295,60 @@ class JobService:
             '/cloister.api.v1.JobService/CancelJob',
             cloister_dot_api_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             cloister_dot_api_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloister.api.v1.JobService/PauseJob',
+            cloister_dot_api_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+            cloister_dot_api_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloister.api.v1.JobService/ResumeJob',
+            cloister_dot_api_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+            cloister_dot_api_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class JobServiceStub:
     """Jobs of the caller's team, newest first. Members and auditors (all teams). Safe to repeat."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Asks for cancellation; a running job ends within a step. Members. Safe to repeat."""
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
+    """Asks for a pause: a waiting job pauses at once, a training one after the step with a checkpoint. Members. Safe to
+    repeat. FAILED_PRECONDITION for a job that cannot pause now.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
+    """Lets a paused job wait for a worker again, which goes on from its newest checkpoint. Members. Safe to repeat.
+    Uses one of the attempts that the member signed; FAILED_PRECONDITION where none is left.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Events after a sequence number, then live ones; a heartbeat every few seconds; exactly one terminal message.
     Members and auditors. A stream that ends without the terminal message means "call again with the last seq".
@@ -67,6 +75,14 @@ class JobServiceAsyncStub(JobServiceStub):
     """Jobs of the caller's team, newest first. Members and auditors (all teams). Safe to repeat."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for cancellation; a running job ends within a step. Members. Safe to repeat."""
+    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
+    """Asks for a pause: a waiting job pauses at once, a training one after the step with a checkpoint. Members. Safe to
+    repeat. FAILED_PRECONDITION for a job that cannot pause now.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Lets a paused job wait for a worker again, which goes on from its newest checkpoint. Members. Safe to repeat.
+    Uses one of the attempts that the member signed; FAILED_PRECONDITION where none is left.
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Events after a sequence number, then live ones; a heartbeat every few seconds; exactly one terminal message.
     Members and auditors. A stream that ends without the terminal message means "call again with the last seq".
@@ -112,6 +128,26 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
         """Asks for cancellation; a running job ends within a step. Members. Safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _jobs_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]:
+        """Asks for a pause: a waiting job pauses at once, a training one after the step with a checkpoint. Members. Safe to
+        repeat. FAILED_PRECONDITION for a job that cannot pause now.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _jobs_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
+        """Lets a paused job wait for a worker again, which goes on from its newest checkpoint. Members. Safe to repeat.
+        Uses one of the attempts that the member signed; FAILED_PRECONDITION where none is left.
+        """
 
     @_abc_1.abstractmethod
     def WatchJob(
