@@ -85,11 +85,15 @@ def _primary(entry: Measured, gate: Gate) -> Iterator[Finding]:
     if entry.bar is None:
         yield _of(GateRule.LEVEL, Verdict.INCONCLUSIVE, entry, entry.bias_after, None)
         return
-    for figure in (entry, *entry.parts):
+    for figure in _figures(entry):
         yield _of(GateRule.LEVEL, within(figure.bias_after, entry.bar), entry, figure.bias_after, entry.bar, figure)
         if entry.signed:
             beyond = _reversed(figure, entry.ideal)
             yield _of(GateRule.OVER_CORRECTION, within(beyond, entry.bar), entry, beyond, entry.bar, figure)
+
+
+def _figures(entry: Measured) -> tuple[Measured | PartEstimate, ...]:
+    return (entry, *entry.parts)
 
 
 def _improvement(entry: Measured, alpha: float) -> Verdict:
@@ -112,7 +116,7 @@ def _reversed(figure: Measured | PartEstimate, ideal: float) -> Estimate:
 def _other(entry: Measured, gate: Gate) -> Iterator[Finding]:
     if entry.bar is not None:
         bar = gate.harm * entry.bar
-        for figure in (entry, *entry.parts):
+        for figure in _figures(entry):
             yield _of(GateRule.HARM, within(figure.change, bar), entry, figure.change, bar, figure)
 
 

@@ -71,7 +71,7 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
                     primary_missing.append((measure.name, axis))
             else:
                 chosen.append(Chosen(measure, axis, items, primary))
-                missing += [NotMeasured(measure.name, axis, why) for why in _left_out(items)]
+                missing += [NotMeasured(measure.name, axis, why) for why in left_out(items)]
     utilities: list[ChosenUtility] = []
     for utility in spec.utilities:
         found = utility.items(test)
@@ -88,7 +88,7 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
     return Panel(tuple(chosen), tuple(utilities), tuple(missing), tuple(primary_missing))
 
 
-def _left_out(items: Items) -> list[str]:
+def left_out(items: Items) -> list[str]:
     """What a measure did not look at, in words for the report."""
     return [f"{count} left out: {why}" for why, count in sorted(items.left_out.items()) if count]
 

@@ -10,7 +10,7 @@ For words X and Y of two groups and attributes A and B that prejudice ties to th
 Above 0 is what prejudice says, below 0 its reverse. d has no scale (at most 2) and can stand still while raw falls,
 so raw is what is gated. A word is embedded in every template; cos of two words is the mean over all pairs of their
 sentences, so X, Y, A and B count as SEAT's sets of sentences, grouped by word. The figure of an axis is the mean raw
-association over its tests: the lexicon's associations between its first two groups, and users' rows:
+association over its tests: the lexicon's associations between its first group and each of the others, and users' rows:
 
     {"kind": "association", "axis", "name", "first_targets", "second_targets", "first_attributes", "second_attributes"}
 
@@ -98,7 +98,8 @@ class Association:
         """Every word once. Words of other parts are taken out of users' lists."""
         lexicon = part.lexicons.get(axis)
         foreign = {word for entry in lexicon.held_out for word in entry.words} if lexicon else set()
-        tests = [test for test in _tests(part, axis, foreign) if min(len(words) for words in test[1]) >= FEWEST]
+        every = _tests(part, axis, foreign)
+        tests = [test for test in every if min(len(words) for words in test[1]) >= FEWEST]
         if not tests:
             return Missing(f"no association with {FEWEST} words of this part in each of its four lists")
         templates = lexicon.templates[:_MOST_TEMPLATES] if lexicon else ()
@@ -111,7 +112,9 @@ class Association:
             Word(word, tuple(fill(template, word=word) for template in templates) or (word,), frozenset(where))
             for word, where in places.items()
         )
-        return Items(found, tuple(f"word:{word.word}" for word in found))
+        short = {f"tests with fewer than {FEWEST} words of this part in a list": len(every) - len(tests)}
+        left_out = {**short, **(lexicon.untold() if lexicon and lexicon.associations else {})}
+        return Items(found, tuple(f"word:{word.word}" for word in found), left_out=left_out)
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         texts = [text for word in items.content for text in word.texts]
@@ -179,8 +182,12 @@ def _tests(part: Part, axis: str, foreign: set[str]) -> list[tuple[str, _Lists]]
     found: list[tuple[str, _Lists]] = []
     lexicon = part.lexicons.get(axis)
     if lexicon is not None:
-        targets = list(lexicon.terms().values())[:2]
-        found += [(entry.name, (*targets, entry.first, entry.second)) for entry in lexicon.associations]
+        words = list(lexicon.terms().values())
+        found += [
+            (two.of(entry.name), (words[two.first], words[two.second], entry.first, entry.second))
+            for entry in lexicon.associations
+            for two in lexicon.contrasts()
+        ]
     for row in part.rows.of(AssociationTest):
         if row.axis == axis:
             lists = (row.first_targets, row.second_targets, row.first_attributes, row.second_attributes)
