@@ -65,7 +65,9 @@ def test_what_is_signed_says_everything():
     """A short specification becomes one with language, measures, primary, utilities, settings, seeds and training."""
     spec = resolve(read_spec(spec_of()))
     values = json.loads(spec_bytes(spec))["method"]["debias"]
-    assert {field.name for field in spec_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins"} == set(values)
+    assert {field.name for field in spec_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins", "guard_axes"} == set(
+        values
+    )
     assert {"replay": 0.25, "share": 1.0, "kl": 0.0} == values["mitigation"]["settings"]
     assert (["flip_rate", "equalized_odds"], ["accuracy"], "en", 3) == (
         values["primary"],
@@ -94,6 +96,28 @@ def test_given_values_stay():
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "guarded"),
+    [
+        ({"task": "sentence_encoder", "mitigation": {"name": "erasure"}}, ["age", "ethnicity", "religion"]),
+        ({"task": "causal_lm", "axes": ["age", "gender*age"]}, ["ethnicity", "religion"]),
+        ({"task": "masked_lm", "language": "de"}, []),
+        ({"task": "masked_lm", "guard_axes": ["age"]}, ["age"]),
+        ({"task": "masked_lm", "measures": ["pair_preference", "crows_pll_nangia"]}, []),
+        ({"task": "classifier"}, []),
+    ],
+)
+def test_other_axes_are_guarded_where_word_lists_are_enough(changes, guarded):
+    """Without a wish the other built-in axes are watched, unless a measure needs rows; a wish stays."""
+    assert guarded == list(resolved(**changes).guard_axes)
+
+
+def test_the_command_shows_what_is_guarded(submit, debias):
+    """Axes that must not get worse stand beside those that are mitigated."""
+    _, out, _ = submit(debias(guard_axes=["age", "religion"]))
+    assert ["guarded", "axes", "age,", "religion"] in [line.split() for line in out.splitlines()]
+
+
 def test_names_that_a_site_added_are_taken_as_they_are():
     """Nothing is filled in for them; a bar and a margin of their own make them judged."""
     found = resolved(
@@ -118,6 +142,9 @@ def test_names_that_a_site_added_are_taken_as_they_are():
         ({"axes": ["gender", "gender"]}, "axes names something twice"),
         ({"axes": [f"a{n}" for n in range(33)]}, "more than 32"),
         ({"axes": ["gender*"]}, "axes holds"),
+        ({"guard_axes": ["gender"]}, "guard_axes names one of the axes"),
+        ({"guard_axes": ["Age"]}, "guard_axes holds 'Age'"),
+        ({"guard_axes": [f"a{n}" for n in range(32)]}, "more than 32 of both together"),
         ({"language": "English"}, "language is not two"),
         ({"mitigation": None}, "mitigation.name is missing"),
         ({"mitigation": {"name": "No Name"}}, "mitigation.name is missing or no name"),
@@ -189,7 +216,7 @@ def test_dry_run_signs_and_queues_nothing(site, debias):
     flips = next(limit for limit in found.limits if limit.name == "flip_rate")
     assert ("primary", 0.02, 0.02, needed("flip_rate", 0.02)) == (flips.role, flips.limit, flips.policy, flips.need)
     assert 183 == flips.need.items
-    assert () == found.remarks
+    assert ("no other axis is watched: name under guard_axes those that must not get worse",) == found.remarks
 
 
 def with_gate(site, gate):

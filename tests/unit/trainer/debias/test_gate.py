@@ -221,6 +221,15 @@ def test_what_was_wanted_must_be_there() -> None:
     assert OPEN is judgement.verdict
 
 
+def test_a_guard_that_was_asked_for_must_be_there() -> None:
+    """A measure that is not primary and could not be taken leaves the job open; one that was taken does not."""
+    wanted = replace(WANTED, others=(("flip_rate", "age"),))
+    judgement = judged(good(), wanted=wanted)
+    missing = [(f.measure, f.axis) for f in judgement.findings if f.rule is GateRule.EVIDENCE and f.verdict is OPEN]
+    assert ([("flip_rate", "age")], OPEN) == (missing, judgement.verdict)
+    assert PASS is judged(good(), other(-0.1, 0.1, measure="flip_rate"), wanted=wanted).verdict
+
+
 def test_nothing_wanted_is_no_evidence() -> None:
     """Without a single primary measure there is nothing that could pass."""
     assert OPEN is judged(other(-0.1, 0.1), wanted=Wanted((), ("accuracy",))).verdict

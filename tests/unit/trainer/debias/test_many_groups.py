@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,7 @@ class Leaning:
         lexicon = part.lexicons["ethnicity"]
         self.far = {*lexicon.terms()[group], *(word for entry in lexicon.associations for word in entry.second)}
 
-    def embed(self, texts: Any) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
         side = [any(word in text for word in self.far) for text in texts]
         return np.stack([[1.0, 0.0] if far else [0.0, 1.0] for far in side])
 

@@ -38,6 +38,8 @@ class Wanted:
     primary: tuple[tuple[str, str], ...]
     """Primary measures, each with its axis."""
     utilities: tuple[str, ...]
+    others: tuple[tuple[str, str], ...] = ()
+    """Further measures with a bar, each with its axis, that guard against harm."""
 
 
 def judge(
@@ -62,13 +64,14 @@ def within(estimate: Estimate, bar: float) -> Verdict:
 
 
 def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate) -> Iterator[Finding]:
-    taken = {(entry.measure, entry.axis) for entry in measured if entry.primary}
+    taken = {(entry.measure, entry.axis, entry.primary) for entry in measured}
     utilities = {entry.utility for entry in kept}
     enough = bool(wanted.primary) and (not gate.extrinsic or any(entry.extrinsic for entry in measured))
     yield _whole(GateRule.EVIDENCE, Verdict.PASS if enough else Verdict.INCONCLUSIVE)
-    for name, axis in wanted.primary:
-        if (name, axis) not in taken:
-            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis)
+    for names, primary in ((wanted.primary, True), (wanted.others, False)):
+        for name, axis in names:
+            if (name, axis, primary) not in taken:
+                yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis)
     for name in wanted.utilities:
         if name not in utilities:
             yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name)

@@ -66,7 +66,7 @@ class Names:
     def __init__(self, spec: DebiasSpec) -> None:
         self._measures = [measure.name for measure in spec.measures]
         self._utilities = [utility.name for utility in spec.utilities]
-        self._axes = list(spec.axes)
+        self._axes = list(spec.measured_axes)
 
     def measure(self, name: str) -> int:
         return self._measures.index(name)

@@ -36,6 +36,7 @@ def describe_job(spec: DebiasSpec, gate: Gate) -> Mapping[str, str]:
         "started_from": spec.model,
         "task": spec.task.value,
         "axes": ", ".join(spec.axes),
+        "guarded_axes": ", ".join(spec.guard_axes) or "none",
         "language": spec.language,
         "mitigation": spec.mitigation.title,
         "mitigation_settings": ", ".join([*settings, *options]) or "none",
