@@ -1103,7 +1103,9 @@ class Debias(_message.Message):
 
     @_builtins.property
     def bars(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Bars by measure; only tighter than those of the release policy."""
+        """Bars by measure; only tighter than those of the release policy, and only for names that it has, unless it allows
+        others.
+        """
 
     @_builtins.property
     def margins(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:

@@ -205,11 +205,12 @@ def test_weights_must_change() -> None:
 
 
 def test_insides_alone_are_no_evidence() -> None:
-    """A job without a measure on the model's task is open, unless the policy says otherwise; one elsewhere does."""
+    """Without a barred measure on the task a job is open, unless the policy says otherwise; one elsewhere does."""
     inside = good(extrinsic=False)
     assert OPEN is judged(inside).verdict
     assert PASS is judged(inside, gate=Gate(extrinsic=False)).verdict
     assert PASS is judged(inside, other(-0.1, 0.1)).verdict
+    assert OPEN is judged(inside, other(-0.1, 0.1, bar=None)).verdict
 
 
 def test_what_was_wanted_must_be_there() -> None:

@@ -13,7 +13,7 @@
                      many there are, an intersection-union test after Berger 1982, doi:10.1080/00401706.1982.10487790;
                      Holm would only lower the power. Improvement is that of the mean.)
     utility          each utility with a margin: the upper limit of its loss is within the margin
-    evidence         the wanted measures were taken, one of them on the model's task, with enough independent units
+    evidence         the wanted measures were taken, one with a bar on the model's task, with enough independent units
     changed          the weights that were measured afterwards are not those from before
 
 Whatever an interval leaves open is INCONCLUSIVE, and so is what cannot be told (no bar, no interval). A model without
@@ -66,7 +66,9 @@ def within(estimate: Estimate, bar: float) -> Verdict:
 def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate) -> Iterator[Finding]:
     taken = {(entry.measure, entry.axis, entry.primary) for entry in measured}
     utilities = {entry.utility for entry in kept}
-    enough = bool(wanted.primary) and (not gate.extrinsic or any(entry.extrinsic for entry in measured))
+    enough = bool(wanted.primary) and (
+        not gate.extrinsic or any(entry.extrinsic and entry.bar is not None for entry in measured)
+    )
     yield _whole(GateRule.EVIDENCE, Verdict.PASS if enough else Verdict.INCONCLUSIVE)
     for names, primary in ((wanted.primary, True), (wanted.others, False)):
         for name, axis in names:
