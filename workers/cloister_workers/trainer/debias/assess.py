@@ -21,8 +21,8 @@ import numpy as np
 
 from cloister.gate import Gate
 from cloister_workers.trainer.debias.kinds import FloatArray, Scale
-from cloister_workers.trainer.debias.measure import Compares, HasParts, Items, Measure, Utility
-from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured, PartEstimate
+from cloister_workers.trainer.debias.measure import Compares, HasParts, Items, Measure, Permutes, Utility
+from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured, PartEstimate, Permuted
 from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sample, drawing
 from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
 from cloister_workers.trainer.debias.statistics.holm import holm
@@ -88,6 +88,7 @@ def assess(
         signed=measure.signed,
         extrinsic=measure.extrinsic,
         parts=_parts(case, columns.parts, behind, gate.alpha),
+        permuted=_permuted(case, seed),
     )
 
 
@@ -279,6 +280,13 @@ def _parts(case: _Case, names: Sequence[str], samples: Sequence[Sample], alpha: 
         change = _change(case, _changed(first, second, ideal), first, moved, alpha)
         found.append(PartEstimate(name, first.interval(alpha), after, _folded(after, ideal), change))
     return tuple(found)
+
+
+def _permuted(case: _Case, seed: int) -> tuple[Permuted, ...]:
+    if not isinstance(case.measure, Permutes):
+        return ()
+    before, after = (case.measure.permutation(case.items, scores, seed) for scores in (case.before, case.after))
+    return tuple(Permuted(test, p, after[test]) for test, p in before.items())
 
 
 def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:

@@ -108,6 +108,15 @@ class HasParts(Protocol):
         ...
 
 
+@runtime_checkable
+class Permutes(Protocol):
+    """What a measure adds for which a permutation test is published: shown in the report, never judged."""
+
+    def permutation(self, items: Items, scores: FloatArray, seed: int) -> Mapping[str, float]:
+        """Two-sided p of each test, by name: of no difference between the groups at all."""
+        ...
+
+
 class Utility(Protocol):
     """A measure of what must not be lost."""
 

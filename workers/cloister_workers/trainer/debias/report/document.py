@@ -64,6 +64,7 @@ def document_of(outcome: Outcome) -> Document:
         "mitigation_notes": dict(outcome.notes),
         "counts": dict(outcome.counts),
         "shows": wording.shows(outcome),
+        "permutation_test": wording.PERMUTATION,
         "does_not_show": wording.does_not_show(outcome),
     }
 
@@ -109,6 +110,15 @@ def _measured(entry: Measured) -> Document:
                 "after": _estimate(group.after),
             }
             for group in entry.groups
+        ],
+        "permutation": [
+            {
+                "number": number,
+                "test": permuted.test,
+                "p_before": _number(permuted.before),
+                "p_after": _number(permuted.after),
+            }
+            for number, permuted in enumerate(entry.permuted, start=len(entry.groups) + 1)
         ],
         "parts": [
             {

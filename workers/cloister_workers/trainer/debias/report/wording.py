@@ -16,6 +16,11 @@ _RULES = {
     GateRule.EVIDENCE: "there is enough to measure on, on the task itself too",
     GateRule.CHANGED: "the exported weights differ from those before",
 }
+PERMUTATION = (
+    "p is how often target words that are dealt to the two groups at random, attributes kept, lie as far apart as the "
+    "true groups do, in either direction. A small p says that there is an association; a large one does not say that "
+    "there is none. The gate uses intervals and bars instead; p is not corrected for the number of tests."
+)
 _VERDICTS = {
     Verdict.PASS: "passed",
     Verdict.FAIL: "failed",
