@@ -110,6 +110,7 @@ MEASURES: Mapping[str, Measure] = {
     "demographic_parity": Measure((CLASSIFIER,), extrinsic=True),
     "equalized_odds": Measure((CLASSIFIER,), extrinsic=True),
     "worst_group_gap": Measure((CLASSIFIER,), extrinsic=True),
+    "impact_ratio": Measure((CLASSIFIER,), extrinsic=True),
     "pair_preference": Measure(_LANGUAGE_MODELS, lists=True),
     "crows_pll_nangia": Measure((MASKED,)),
     "crows_diff_bb": Measure(_LANGUAGE_MODELS),

@@ -30,6 +30,7 @@ BARS: Mapping[str, float] = {
     "equalized_odds": 0.10,
     "demographic_parity": 0.05,
     "worst_group_gap": 0.10,
+    "impact_ratio": 0.20,  # below 1: four fifths
     "flip_rate": 0.02,
     "token_fairness": 0.10,
     "crows_pll_nangia": 5.0,

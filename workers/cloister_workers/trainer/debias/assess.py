@@ -186,7 +186,8 @@ def _unit(scale: Scale) -> float:
 def _hidden(case: _Case, alpha: float) -> float:
     """By how much clusters of a kind that was never drawn could move the figure; 0 where scores are no rates."""
     if isinstance(case.measure, Compares):
-        cells = [cell for cell in case.measure.cells(case.items, case.before) if cell.any()]
+        both = (case.measure.cells(case.items, scores) for scores in (case.before, case.after))
+        cells = [cell for found in both for cell in found if cell.any()]
         return case.unit * max((unseen(case.clusters.effective(cell), alpha) for cell in cells), default=1.0)
     return case.unit * unseen(case.clusters.effective(), alpha) if case.measure.binary else 0.0
 
@@ -204,7 +205,7 @@ def _figure(case: _Case, sample: Sample, scores: FloatArray, alpha: float) -> Es
     if case.measure.signed:
         return estimate
     # Without a direction it stays on its side of the ideal, which the basic interval does not know.
-    if estimate.value >= ideal:
+    if estimate.value > ideal or (estimate.value == ideal and not (sample.draws < ideal).any()):
         return replace(estimate, low=max(estimate.low, ideal))
     return replace(estimate, high=min(estimate.high, ideal))
 

@@ -81,14 +81,14 @@ class Measure(Protocol):
 
 @runtime_checkable
 class Compares(Protocol):
-    """What a measure adds whose figure is the largest of several differences between rates of groups.
+    """What a measure adds whose figure is as far from its ideal as the largest of several differences of rates.
 
     Such a figure has a kink where it is small, and says 0 of small groups too easily: the statistics look behind it.
     """
 
     def differences(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
-        """The differences, with their signs: float64 [b, m]; the figure is the largest absolute one. NaN for one
-        that cannot be taken.
+        """The differences, with their signs: float64 [b, m]; the largest absolute one is |figure - ideal|. NaN
+        for one that cannot be taken.
         """
         ...
 

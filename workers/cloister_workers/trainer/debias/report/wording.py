@@ -48,7 +48,7 @@ def direction(signed: bool, ideal: float) -> str:  # noqa: FBT001 - what the mea
     """How to read a figure."""
     if signed:
         return f"closer to {ideal:g} is better, on either side"
-    return f"lower is better; {ideal:g} is ideal"
+    return f"{'higher' if ideal else 'lower'} is better; {ideal:g} is ideal"
 
 
 def headline(run: Run) -> list[str]:
