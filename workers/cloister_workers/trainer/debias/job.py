@@ -41,6 +41,7 @@ from cloister_workers.trainer.debias.subjects.thresholded import FILE as THRESHO
 from cloister_workers.trainer.debias.subjects.thresholded import with_thresholds
 from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
 from cloister_workers.trainer.debias.verdicts import judge_run
+from cloister_workers.trainer.debias.wordlists import short_lists
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.session import Session
 from cloister_workers.words import DatasetRole, FailureCode, Stage
@@ -112,7 +113,7 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
         outcome = Outcome(
             job=describe_job(spec, bench.gate),
             runs=tuple(robustness),
-            not_measured=panel.not_measured,
+            not_measured=(*panel.not_measured, *short_lists(parts, spec.measured_axes)),
             notes=made.notes,
             counts=_counts(parts),
         )

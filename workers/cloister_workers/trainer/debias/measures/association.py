@@ -43,6 +43,7 @@ FEWEST = 5
 """Words in each of the four lists of a test, of those that fall into the part."""
 _MOST_TEMPLATES = 6
 _EXACT = 100_000
+_Lists = tuple[tuple[str, ...], ...]
 
 
 @row_kind("association")
@@ -66,6 +67,10 @@ class AssociationTest:
         axis, name = (str(value) for value in names)
         first, second, third, fourth = (value for value in lists if not isinstance(value, RowReason))
         return cls(axis, name, first, second, third, fourth)
+
+    def lists(self) -> _Lists:
+        """In the order of ROLES."""
+        return self.first_targets, self.second_targets, self.first_attributes, self.second_attributes
 
     def keys(self) -> tuple[str, ...]:
         return (f"association:{self.axis}:{self.name}",)
@@ -185,9 +190,6 @@ def permutation_p(
 
 
 # ---------------------------------------------------------------- tests of a part
-_Lists = tuple[tuple[str, ...], ...]
-
-
 def _tests(part: Part, axis: str, foreign: set[str]) -> list[tuple[str, _Lists]]:
     found: list[tuple[str, _Lists]] = []
     lexicon = part.lexicons.get(axis)
@@ -200,8 +202,8 @@ def _tests(part: Part, axis: str, foreign: set[str]) -> list[tuple[str, _Lists]]
         ]
     for row in part.rows.of(AssociationTest):
         if row.axis == axis:
-            lists = (row.first_targets, row.second_targets, row.first_attributes, row.second_attributes)
-            found.append((row.name, tuple(tuple(word for word in words if word not in foreign) for words in lists)))
+            lists = tuple(tuple(word for word in words if word not in foreign) for words in row.lists())
+            found.append((row.name, lists))
     return [(name, tuple(tuple(dict.fromkeys(words)) for words in lists)) for name, lists in found]
 
 
