@@ -21,6 +21,8 @@ CLASSIFIER, CAUSAL, MASKED, ENCODER = "classifier", "causal_lm", "masked_lm", "s
 Settings = Mapping[str, float | int | str]
 
 MAX_NAMES, MAX_SEEDS = 32, 20
+AXES: Mapping[str, tuple[str, ...]] = {"de": ("gender",), "en": ("age", "ethnicity", "gender", "religion")}
+"""Axes with built-in word lists, by language."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _AXIS = re.compile(r"[a-z][a-z0-9_]{0,31}(\*[a-z][a-z0-9_]{0,31})*")
 _LANGUAGE = re.compile(r"[a-z]{2}")
@@ -43,6 +45,8 @@ class Measure:
     tasks: tuple[str, ...]
     extrinsic: bool = False
     """Whether it is taken on what the model is used for, rather than on its insides."""
+    lists: bool = False
+    """Whether the built-in word lists of an axis are all that it needs."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +110,23 @@ MEASURES: Mapping[str, Measure] = {
     "demographic_parity": Measure((CLASSIFIER,), extrinsic=True),
     "equalized_odds": Measure((CLASSIFIER,), extrinsic=True),
     "worst_group_gap": Measure((CLASSIFIER,), extrinsic=True),
-    "pair_preference": Measure(_LANGUAGE_MODELS),
+    "impact_ratio": Measure((CLASSIFIER,), extrinsic=True),
+    "pair_preference": Measure(_LANGUAGE_MODELS, lists=True),
     "crows_pll_nangia": Measure((MASKED,)),
     "crows_diff_bb": Measure(_LANGUAGE_MODELS),
     "crows_ll_causal": Measure((CAUSAL,)),
     "stereoset": Measure(_LANGUAGE_MODELS),
-    "regard": Measure((CAUSAL,), extrinsic=True),
+    "regard": Measure((CAUSAL,), extrinsic=True, lists=True),
     "bbq_ambiguous": Measure((CAUSAL,), extrinsic=True),
     "bbq_disambiguated": Measure((CAUSAL,), extrinsic=True),
     "winobias_type1": Measure((CAUSAL,), extrinsic=True),
     "winobias_type2": Measure((CAUSAL,), extrinsic=True),
     "winogender": Measure((CAUSAL,), extrinsic=True),
-    "association": Measure((ENCODER,)),
-    "probe_linear": Measure((ENCODER,)),
-    "probe_nonlinear": Measure((ENCODER,)),
-    "retrieval_swap": Measure((ENCODER,), extrinsic=True),
-    "retrieval_stereotype": Measure((ENCODER,), extrinsic=True),
+    "association": Measure((ENCODER,), lists=True),
+    "probe_linear": Measure((ENCODER,), lists=True),
+    "probe_nonlinear": Measure((ENCODER,), lists=True),
+    "retrieval_swap": Measure((ENCODER,), extrinsic=True, lists=True),
+    "retrieval_stereotype": Measure((ENCODER,), extrinsic=True, lists=True),
 }
 UTILITIES: Mapping[str, Measure] = {
     "accuracy": Measure((CLASSIFIER,)),
@@ -200,11 +205,20 @@ def resolve_debias(wanted: spec_pb2.Debias) -> None:
     # Of measures that were chosen by hand, those that decide by default may not be among them.
     wanted.primary[:] = wanted.primary or [name for name in task.primary if name in wanted.measures]
     wanted.utilities[:] = wanted.utilities or task.utilities
+    wanted.guard_axes[:] = wanted.guard_axes or _guard_axes(wanted)
     if not wanted.HasField("seeds"):
         known = MITIGATIONS.get(wanted.mitigation.name)
         wanted.seeds = SEEDS if known is None or known.trained else 1
     _resolve_mitigation(wanted)
     _check(wanted)
+
+
+def _guard_axes(wanted: spec_pb2.Debias) -> list[str]:
+    """The other axes that have word lists, where these are enough for every measure; else none can be known here."""
+    if not all(name in MEASURES and MEASURES[name].lists for name in wanted.measures):
+        return []
+    mitigated = {part for axis in wanted.axes for part in axis.split("*")}
+    return [axis for axis in AXES.get(wanted.language, ()) if axis not in mitigated]
 
 
 def _task(wanted: spec_pb2.Debias) -> Task:
@@ -244,9 +258,7 @@ def _check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 # ---------------------------------------------------------------- checks
 def _check(wanted: spec_pb2.Debias) -> None:
-    _check_names("axes", wanted.axes, _AXIS, "such as gender, or gender*age")
-    if not wanted.axes:
-        raise UsageError("spec: axes is missing; name what is to be protected, such as gender")
+    _check_axes(wanted)
     if not _LANGUAGE.fullmatch(wanted.language):
         raise UsageError("spec: language is not two lower-case letters, such as en")
     _check_measures("measures", wanted.measures, MEASURES, wanted.task)
@@ -266,6 +278,15 @@ def _check(wanted: spec_pb2.Debias) -> None:
         raise UsageError(f"spec: seeds is {wanted.seeds}; give 1 to {MAX_SEEDS}")
     if not all(map(math.isfinite, wanted.mitigation.settings.values())):
         raise UsageError("spec: a number under mitigation.settings is not finite")
+
+
+def _check_axes(wanted: spec_pb2.Debias) -> None:
+    _check_names("axes", wanted.axes, _AXIS, "such as gender, or gender*age")
+    _check_names("guard_axes", wanted.guard_axes, _AXIS, "such as age, or gender*age")
+    if not wanted.axes:
+        raise UsageError("spec: axes is missing; name what is to be protected, such as gender")
+    if set(wanted.guard_axes) & set(wanted.axes) or len(wanted.axes) + len(wanted.guard_axes) > MAX_NAMES:
+        raise UsageError(f"spec: guard_axes names one of the axes, or there are more than {MAX_NAMES} of both together")
 
 
 def _check_names(what: str, names: Iterable[str], form: re.Pattern[str], example: str) -> None:

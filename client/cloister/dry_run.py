@@ -64,7 +64,7 @@ class DryRun:
 def gate_of(spec: Spec, policy: Policy) -> Gate | None:
     """The gate of a de-biasing job: the policy's with the bars that the specification tightens.
 
-    Raises UsageError for a bar above the policy's.
+    Raises UsageError for a bar above the policy's, or of a name that the policy lacks.
     """
     if spec.method.WhichOneof("type") != "debias":
         return None
@@ -72,7 +72,7 @@ def gate_of(spec: Spec, policy: Policy) -> Gate | None:
     try:
         return (policy.gate or Gate()).tightened(dict(wanted.bars), dict(wanted.margins))
     except (ValueError, FormatError) as error:
-        raise UsageError(f"spec: bars or margins: {error}; give at most that, or leave it out") from None
+        raise UsageError(f"spec: bars or margins: {error}") from None
 
 
 def plan(
@@ -104,12 +104,12 @@ def _limit(name: str, role: str, limits: Mapping[str, float], allowed: Mapping[s
 
 
 def _remarks(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:
-    known = [MEASURES[name] for name in wanted.measures if name in MEASURES]
-    if gate.extrinsic and len(known) == len(wanted.measures) and not any(measure.extrinsic for measure in known):
-        yield "the policy asks for a measure on the task itself, and none of these is: the gate cannot PASS"
+    barred = [name for name in wanted.measures if name in gate.bars]
+    if gate.extrinsic and all(name in MEASURES and not MEASURES[name].extrinsic for name in barred):
+        yield "the policy asks for a measure on the task itself that has a bar, and none of these is: it cannot PASS"
     for name in wanted.primary:
         if name not in gate.bars:
-            yield f"primary measure {name} has no bar in the policy: give one under bars, or the gate cannot PASS"
+            yield f"primary measure {name} has no bar in the policy: the gate cannot PASS"
     for name in wanted.utilities:
         if name not in gate.margins:
             yield f"utility {name} has no margin: it is reported, and nothing is judged by it"
@@ -118,6 +118,8 @@ def _remarks(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:
         stray.append(wanted.mitigation.name)
     for name in stray:
         yield f"{name} is not built in: the hosts of the pool must have it, or the job fails"
+    if not wanted.guard_axes:
+        yield "no other axis is watched: name under guard_axes those that must not get worse"
     known_mitigation = MITIGATIONS.get(wanted.mitigation.name)
     if known_mitigation is not None and not known_mitigation.trained and wanted.seeds > 1:
         yield f"seeds is {wanted.seeds}, but {wanted.mitigation.name} is not trained: it runs once"

@@ -124,6 +124,7 @@ _RULES: Mapping[str, tuple[_Rule, str, float]] = {
     "demographic_parity": (_difference, "texts a group", 1.0),
     "equalized_odds": (_difference, "texts a group and class", 1.0),
     "worst_group_gap": (_difference, "texts a group", 1.0),
+    "impact_ratio": (_difference, "texts a group", 2.0),  # over shares of one half
     "winobias_type1": (_difference, "sentences a condition", 1.0),
     "winobias_type2": (_difference, "sentences a condition", 1.0),
     "winogender": (_difference, "sentences a gender", 1.0),

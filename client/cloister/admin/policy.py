@@ -31,7 +31,7 @@ from cloister.gate import Gate
 
 _DAY = 24 * 3600
 _FIELDS = {"id", "version", "approvals", "auto_release", "allow_unsandboxed", "rules", "gate"}
-_GATE = {"alpha", "draws", "bars", "margins", "harm", "extrinsic"}
+_GATE = {"alpha", "draws", "bars", "margins", "harm", "extrinsic", "allow_own_bars"}
 _BOUNDS = {"metric", "at_least", "at_most"}
 _PLAIN = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -89,6 +89,7 @@ def _gate(values: object) -> Gate:
         margins={**usual.margins, **_numbers(values.get("margins", {}), "gate.margins")},
         harm=_number(values.get("harm", usual.harm), "gate.harm"),
         extrinsic=_boolean(values.get("extrinsic", usual.extrinsic), "gate.extrinsic"),
+        allow_own_bars=_boolean(values.get("allow_own_bars", False), "gate.allow_own_bars"),
     )
 
 

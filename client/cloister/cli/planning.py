@@ -64,6 +64,7 @@ def _debias(wanted: Debias, gate: Gate) -> list[tuple[str, str]]:
     return [
         ("task", wanted.task),
         ("axes", ", ".join(wanted.axes)),
+        ("guarded axes", ", ".join(wanted.guard_axes) or "none"),
         ("language", wanted.language),
         ("mitigation", f"{mitigation.name} ({', '.join(settings) or 'no settings'})"),
         ("runs", str(wanted.seeds)),

@@ -159,12 +159,13 @@ def _names(found: JobReport) -> Callable[[str, int, int], tuple[str, str]]:
     from cloister.evidence.figures import name_of
 
     wanted = found.spec.method.debias
+    axes = [*wanted.axes, *wanted.guard_axes]
     lists = {"measure": wanted.measures, "utility": wanted.utilities}
 
     def named(kind: str, index: int, axis: int) -> tuple[str, str]:
         if kind not in lists:
             return "the job", ""
-        return name_of(lists[kind], index), name_of(wanted.axes, axis) if kind == "measure" else ""
+        return name_of(lists[kind], index), name_of(axes, axis) if kind == "measure" else ""
 
     return named
 

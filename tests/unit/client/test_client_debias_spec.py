@@ -65,7 +65,9 @@ def test_what_is_signed_says_everything():
     """A short specification becomes one with language, measures, primary, utilities, settings, seeds and training."""
     spec = resolve(read_spec(spec_of()))
     values = json.loads(spec_bytes(spec))["method"]["debias"]
-    assert {field.name for field in spec_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins"} == set(values)
+    assert {field.name for field in spec_pb2.Debias.DESCRIPTOR.fields} - {"bars", "margins", "guard_axes"} == set(
+        values
+    )
     assert {"replay": 0.25, "share": 1.0, "kl": 0.0} == values["mitigation"]["settings"]
     assert (["flip_rate", "equalized_odds"], ["accuracy"], "en", 3) == (
         values["primary"],
@@ -94,6 +96,28 @@ def test_given_values_stay():
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "guarded"),
+    [
+        ({"task": "sentence_encoder", "mitigation": {"name": "erasure"}}, ["age", "ethnicity", "religion"]),
+        ({"task": "causal_lm", "axes": ["age", "gender*age"]}, ["ethnicity", "religion"]),
+        ({"task": "masked_lm", "language": "de"}, []),
+        ({"task": "masked_lm", "guard_axes": ["age"]}, ["age"]),
+        ({"task": "masked_lm", "measures": ["pair_preference", "crows_pll_nangia"]}, []),
+        ({"task": "classifier"}, []),
+    ],
+)
+def test_other_axes_are_guarded_where_word_lists_are_enough(changes, guarded):
+    """Without a wish the other built-in axes are watched, unless a measure needs rows; a wish stays."""
+    assert guarded == list(resolved(**changes).guard_axes)
+
+
+def test_the_command_shows_what_is_guarded(submit, debias):
+    """Axes that must not get worse stand beside those that are mitigated."""
+    _, out, _ = submit(debias(guard_axes=["age", "religion"]))
+    assert ["guarded", "axes", "age,", "religion"] in [line.split() for line in out.splitlines()]
+
+
 def test_names_that_a_site_added_are_taken_as_they_are():
     """Nothing is filled in for them; a bar and a margin of their own make them judged."""
     found = resolved(
@@ -118,6 +142,9 @@ def test_names_that_a_site_added_are_taken_as_they_are():
         ({"axes": ["gender", "gender"]}, "axes names something twice"),
         ({"axes": [f"a{n}" for n in range(33)]}, "more than 32"),
         ({"axes": ["gender*"]}, "axes holds"),
+        ({"guard_axes": ["gender"]}, "guard_axes names one of the axes"),
+        ({"guard_axes": ["Age"]}, "guard_axes holds 'Age'"),
+        ({"guard_axes": [f"a{n}" for n in range(32)]}, "more than 32 of both together"),
         ({"language": "English"}, "language is not two"),
         ({"mitigation": None}, "mitigation.name is missing"),
         ({"mitigation": {"name": "No Name"}}, "mitigation.name is missing or no name"),
@@ -189,7 +216,7 @@ def test_dry_run_signs_and_queues_nothing(site, debias):
     flips = next(limit for limit in found.limits if limit.name == "flip_rate")
     assert ("primary", 0.02, 0.02, needed("flip_rate", 0.02)) == (flips.role, flips.limit, flips.policy, flips.need)
     assert 183 == flips.need.items
-    assert () == found.remarks
+    assert ("no other axis is watched: name under guard_axes those that must not get worse",) == found.remarks
 
 
 def with_gate(site, gate):
@@ -206,20 +233,27 @@ def test_dry_run_uses_the_bars_in_force(site, debias):
     assert ((0.03, 0.04), (0.2, 0.2)) == (limits["flip_rate"], limits["equalized_odds"])
 
 
-@pytest.mark.parametrize("changes", [{"bars": {"flip_rate": 0.03}}, {"margins": {"accuracy": 0.02}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bars": {"flip_rate": 0.03}},
+        {"margins": {"accuracy": 0.02}},
+        {"measures": ["flip_rate", "mine"], "primary": ["flip_rate"], "bars": {"mine": 100.0}},
+    ],
+)
 def test_a_bar_above_the_policys_is_not_signed(site, debias, changes):
     """A specification may tighten the gate; one that widens it is refused before anything is sent."""
-    with pytest.raises(UsageError, match="the release policy allows at most"):
+    with pytest.raises(UsageError, match="the release policy"):
         site.client().jobs.submit(debias(**changes))
     assert {} == site.jobs
 
 
 def test_dry_run_says_what_cannot_pass(site, debias):
     """A gate that no result could pass, and names that hosts may not know, are said before anything is signed."""
-    with_gate(site, Gate(bars={"flip_rate": 0.02}))
+    with_gate(site, Gate(bars={"flip_rate": 0.02}, margins={"accuracy": 0.01}))
     masked = {"task": "masked_lm", "mitigation": {"name": "counterfactual"}}
     remarks = " ".join(site.client().jobs.dry_run(debias(**masked)).remarks)
-    assert "none of these is: the gate cannot PASS" in remarks
+    assert "none of these is: it cannot PASS" in remarks
     assert "primary measure pair_preference has no bar in the policy" in remarks
     strange = {"mitigation": {"name": "mine"}, "utilities": ["accuracy", "macro_f1"], "seeds": 2}
     remarks = " ".join(site.client().jobs.dry_run(debias(**strange)).remarks)

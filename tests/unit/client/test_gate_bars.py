@@ -22,6 +22,7 @@ GATES = st.builds(
     margins=st.dictionaries(NAMES, MARGIN, max_size=5),
     harm=MARGIN,
     extrinsic=st.booleans(),
+    allow_own_bars=st.booleans(),
 )
 
 
@@ -68,18 +69,18 @@ def test_what_is_no_gate_is_refused(change: dict, words: str) -> None:
 
 def test_every_field_must_be_there() -> None:
     """A document that leaves a bar to chance is refused, whichever field is missing."""
-    whole = Gate().to_json()
+    whole = Gate().to_json()  # without the flag that may be left out
     for name in whole:
         with pytest.raises(FormatError, match=name):
             Gate.from_json({key: value for key, value in whole.items() if key != name})
 
 
 def test_a_specification_only_tightens() -> None:
-    """Lower bars and new names are taken, the rest stays; the policy itself is not changed."""
-    policy = Gate()
+    """Lower bars are taken, new names where the policy allows them; the rest stays, and so does the policy itself."""
+    policy = Gate(allow_own_bars=True)
     tight = policy.tightened({"flip_rate": 0.01, "my_measure": 0.3}, {"accuracy": 0.01})
     assert {**BARS, "flip_rate": 0.01, "my_measure": 0.3} == tight.bars
-    assert (dict(MARGINS), Gate()) == (tight.margins, policy)
+    assert (dict(MARGINS), Gate(allow_own_bars=True)) == (tight.margins, policy)
 
 
 @pytest.mark.parametrize(("bars", "margins"), [({"flip_rate": 0.021}, {}), ({}, {"accuracy": 0.02})])
@@ -93,4 +94,18 @@ def test_a_specification_never_loosens(bars: dict, margins: dict) -> None:
 def test_a_tightened_bar_is_a_bar(value: float) -> None:
     """Zero, negative and not finite numbers are no bars, in a specification either."""
     with pytest.raises(FormatError, match="the bar of new is"):
-        Gate().tightened({"new": value}, {})
+        Gate(allow_own_bars=True).tightened({"new": value}, {})
+
+
+@pytest.mark.parametrize(("bars", "margins"), [({"probe_linear": 100.0}, {}), ({}, {"my_utility": 1.0})])
+def test_a_specification_sets_no_bar_of_its_own(bars: dict, margins: dict) -> None:
+    """A name that the signed policy lacks is refused, so that nobody sets a bar that holds nothing."""
+    with pytest.raises(ValueError, match="has no limit in the release policy"):
+        Gate().tightened(bars, margins)
+
+
+def test_a_gate_without_the_permission_keeps_its_bytes() -> None:
+    """The flag stands in the document only where it is true."""
+    assert "allow_own_bars" not in Gate().to_json()
+    with pytest.raises(FormatError, match="true or left out"):
+        Gate.from_json({**Gate().to_json(), "allow_own_bars": False})

@@ -1072,6 +1072,7 @@ class Debias(_message.Message):
     MARGINS_FIELD_NUMBER: _builtins.int
     SEEDS_FIELD_NUMBER: _builtins.int
     HYPERPARAMETERS_FIELD_NUMBER: _builtins.int
+    GUARD_AXES_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """What the model does: "classifier", "causal_lm", "masked_lm" or "sentence_encoder"."""
     language: _builtins.str
@@ -1080,7 +1081,9 @@ class Debias(_message.Message):
     """Runs of a trained mitigation: the first makes the version, the others show how robust it is."""
     @_builtins.property
     def axes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Protected attributes, for example "gender"; "gender*age" is their intersection. Figures count in this list."""
+        """Protected attributes, for example "gender"; "gender*age" is their intersection. Figures count in this list, and go
+        on in guard_axes.
+        """
 
     @_builtins.property
     def mitigation(self) -> Global___Mitigation:
@@ -1100,7 +1103,9 @@ class Debias(_message.Message):
 
     @_builtins.property
     def bars(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Bars by measure; only tighter than those of the release policy."""
+        """Bars by measure; only tighter than those of the release policy, and only for names that it has, unless it allows
+        others.
+        """
 
     @_builtins.property
     def margins(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
@@ -1109,6 +1114,12 @@ class Debias(_message.Message):
     @_builtins.property
     def hyperparameters(self) -> Global___Hyperparameters:
         """Settings of a trained mitigation."""
+
+    @_builtins.property
+    def guard_axes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further attributes that are measured and must not get worse; nothing is mitigated on them. When absent, the other
+        built-in word lists of the language, where all measures can be taken on word lists alone.
+        """
 
     def __init__(
         self,
@@ -1124,10 +1135,11 @@ class Debias(_message.Message):
         margins: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         seeds: _builtins.int | None = ...,
         hyperparameters: Global___Hyperparameters | None = ...,
+        guard_axes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seeds", b"_seeds", "hyperparameters", b"hyperparameters", "mitigation", b"mitigation", "seeds", b"seeds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seeds", b"_seeds", "axes", b"axes", "bars", b"bars", "hyperparameters", b"hyperparameters", "language", b"language", "margins", b"margins", "measures", b"measures", "mitigation", b"mitigation", "primary", b"primary", "seeds", b"seeds", "task", b"task", "utilities", b"utilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seeds", b"_seeds", "axes", b"axes", "bars", b"bars", "guard_axes", b"guard_axes", "hyperparameters", b"hyperparameters", "language", b"language", "margins", b"margins", "measures", b"measures", "mitigation", b"mitigation", "primary", b"primary", "seeds", b"seeds", "task", b"task", "utilities", b"utilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seeds: _TypeAlias = _typing.Literal["seeds"]  # noqa: Y015
     _WhichOneofArgType__seeds: _TypeAlias = _typing.Literal["_seeds", b"_seeds"]  # noqa: Y015

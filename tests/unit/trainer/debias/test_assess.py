@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import made_up_scores
 from cloister.gate import Gate
 from cloister_workers.messages import GateRule, Verdict
 from cloister_workers.trainer.debias.assess import assess, assess_utility, with_holm
@@ -30,7 +31,13 @@ sys.modules[_SPEC.name] = bench  # dataclasses look their module up
 _SPEC.loader.exec_module(bench)
 
 GATE = Gate(draws=400)
-FLIP, GAP, DELTA, CROWS, RIGHT = bench.FLIP, bench.GAP, bench.DELTA, bench.CROWS, bench.RIGHT
+FLIP, GAP, DELTA, CROWS, RIGHT = (
+    made_up_scores.FLIP,
+    made_up_scores.GAP,
+    made_up_scores.DELTA,
+    made_up_scores.CROWS,
+    made_up_scores.RIGHT,
+)
 
 
 def column(*values: float) -> FloatArray:
@@ -42,7 +49,7 @@ def events(count: int, items: int) -> FloatArray:
 
 
 def items_of(count: int, size: int = 1, groups: int = 1) -> Items:
-    return bench.Shape(count, size, groups).items()  # type: ignore[no-any-return]
+    return made_up_scores.Shape(count, size, groups).items()
 
 
 def measured(measure: object, items: Items, before: FloatArray, after: FloatArray, gate: Gate = GATE) -> Measured:
@@ -146,7 +153,7 @@ def test_a_perfect_classifier_on_few_rows_is_not_fair_yet() -> None:
 
 def test_a_rate_that_no_draw_moves_is_not_certain() -> None:
     """A share that is ideal in every item reaches as far as unseen units could move it; a mean of nats does not."""
-    shares, nats = bench.Mean("winobias_type1", signed=True), DELTA
+    shares, nats = made_up_scores.Mean("winobias_type1", signed=True), DELTA
     zeros = np.zeros((50, 1))
     assert unseen(25, 0.05) == pytest.approx(measured(shares, items_of(25, 2), zeros, zeros).bias_after.high)
     assert 0.0 == measured(nats, items_of(25, 2), zeros, zeros).bias_after.high
@@ -192,7 +199,7 @@ def test_facts_are_handed_on() -> None:
     assert measured(CROWS, items_of(30, 2), events(40, 60), events(30, 60), Gate(draws=50, bars={})).bar is None
 
 
-class Grouped(bench.Gap):  # type: ignore[name-defined,misc]
+class Grouped(made_up_scores.Gap):
     """Shows the rate of each group; one has no rate afterwards."""
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
@@ -250,7 +257,7 @@ def test_utility_levels_and_loss() -> None:
     assert entry.before.low < 0.9 < entry.before.high
 
 
-class Continuous(bench.Right):  # type: ignore[name-defined,misc]
+class Continuous(made_up_scores.Right):
     binary = False
 
 
@@ -270,9 +277,9 @@ def test_random_perturbations_do_not_pass() -> None:
 
 def test_a_real_effect_passes_and_a_sham_does_not() -> None:
     """The whole gate on one drawing each: an effect passes, the same numbers without it do not."""
-    shape = bench.Shape(300)
+    shape = made_up_scores.Shape(300)
     for after, verdict in ((0.0, Verdict.PASS), (1.0, Verdict.FAIL)):
-        setting = bench.Setting("", DELTA, shape, bench.deltas(shape, 1.0, after, 0.9))
+        setting = bench.Setting("", DELTA, shape, made_up_scores.deltas(shape, 1.0, after, 0.9))
         assert verdict is bench.verdict(setting, GATE, np.random.Generator(np.random.PCG64(3)))
 
 
@@ -282,12 +289,11 @@ def test_opposite_parts_do_not_cancel() -> None:
     noise = np.random.default_rng(3).normal(0, 0.005, size=80)
     first = np.array(items.groups) == "g0"
     before, after = np.where(first, 0.9, 0.2) + noise, np.where(first, 0.365, -0.376) + noise
-    tests = bench.Parted("association", signed=True, scale=Scale.COSINE)
+    tests = made_up_scores.Parted("association", signed=True, scale=Scale.COSINE)
     entry = measured(tests, items, column(*before), column(*after))
     assert (0.02, True) == (entry.bar, entry.bias_after.high < 0.02)
-    assert [("g0", 0.365), ("g1", -0.376)] == [
-        (part.part, pytest.approx(part.after.value, abs=0.01)) for part in entry.parts
-    ]
+    assert ["g0", "g1"] == [part.part for part in entry.parts]
+    assert [0.365, -0.376] == pytest.approx([part.after.value for part in entry.parts], abs=0.01)
     wanted = Wanted((("association", "gender"),), ("accuracy",))
     judgement = judge([entry], [bench.KEPT], wanted, GATE, weights_changed=True)
     assert Verdict.FAIL is judgement.verdict

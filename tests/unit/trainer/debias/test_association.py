@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cloister.gate import Gate
 from cloister_workers.messages import RowReason
+from cloister_workers.trainer.debias.assess import assess
 from cloister_workers.trainer.debias.material import Material
 from cloister_workers.trainer.debias.measure import Items, Missing
 from cloister_workers.trainer.debias.measures.association import (
@@ -205,6 +207,24 @@ def test_permuting_words_finds_the_planted_association():
     assert first.mean() - second.mean() == pytest.approx(shown["planted raw"][0], abs=1e-12)
     rng = np.random.default_rng(0)
     assert permutation_p(first + 1, second, rng) < 0.01 < permutation_p(first, second, rng)
+
+
+def test_a_job_tests_every_association_before_and_after():
+    """Both p of each test are in what is measured, those of a loop over splits, and decide nothing."""
+    items = MEASURE.items(planted_part(range(5), range(6)), "gender")
+    before, after = (MEASURE.score(Drawn(seed), items) for seed in (0, 1))
+    found = assess(MEASURE, "gender", items, before, after, Gate(draws=50), primary=True, seed=1)
+    by_hand = []
+    for scores in (before, after):
+        first, second = target_scores(items, scores, "planted")
+        pooled = np.concatenate([first, second])
+        gaps = [
+            abs(pooled[list(chosen)].mean() - np.delete(pooled, chosen).mean())
+            for chosen in itertools.combinations(range(10), 5)
+        ]
+        by_hand.append(np.mean(np.array(gaps) >= abs(first.mean() - second.mean()) - 1e-12))
+    [test] = found.permuted
+    assert ("planted", *by_hand) == (test.test, pytest.approx(test.before), pytest.approx(test.after))
 
 
 # ---------------------------------------------------------------- rows

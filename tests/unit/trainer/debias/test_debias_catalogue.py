@@ -7,9 +7,12 @@ import json
 
 import pytest
 
-from cloister.debias import MEASURES, MITIGATIONS, TASKS, UTILITIES
+from cloister.debias import AXES, MEASURES, MITIGATIONS, TASKS, UTILITIES
 from cloister.spec import read_spec, resolve, spec_bytes
 from cloister_workers.trainer.debias.kinds import ModelKind
+from cloister_workers.trainer.debias.lexicon.builtin import axes, languages, load_lexicon
+from cloister_workers.trainer.debias.measure import Missing
+from cloister_workers.trainer.debias.partition import make_parts
 from cloister_workers.trainer.debias.registry import measures, mitigations, utilities
 from cloister_workers.trainer.debias.spec import parse_debias
 
@@ -23,6 +26,19 @@ def test_measures() -> None:
     """Names, models that they fit, and whether they are taken on the task."""
     theirs = {name: ({kind.value for kind in found.kinds}, found.extrinsic) for name, found in measures().items()}
     assert theirs == {name: (set(found.tasks), found.extrinsic) for name, found in MEASURES.items()}
+
+
+def test_built_in_axes_are_enough_for_the_measures_that_say_so() -> None:
+    """The client's list of axes is that of the word lists, and on each a measure of word lists has items."""
+    assert {language: axes(language) for language in languages()} == AXES
+    lexicons = {axis: load_lexicon(axis, "en") for axis in AXES["en"]}
+    part = make_parts([], [], [], lexicons, seed=1).test
+    named = [name for name, found in MEASURES.items() if found.lists]
+    assert {name for task in ("sentence_encoder", "causal_lm") for name in TASKS[task].measures} == set(named)
+    missing = [
+        (name, axis) for name in named for axis in lexicons if isinstance(measures()[name].items(part, axis), Missing)
+    ]
+    assert missing == []
 
 
 def test_utilities() -> None:

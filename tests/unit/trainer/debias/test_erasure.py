@@ -102,6 +102,20 @@ def test_leace_is_fitted_where_there_are_enough_rows(folder, tmp_path):
     assert not any(name.startswith("eraser_leace") for name in auto.notes)
 
 
+def test_a_row_of_two_axes_counts_once(folder, tmp_path):
+    """400 rows that state two groups each are 400 texts for LEACE, not the 800 that it asks for here."""
+    labelled = [
+        replace(row, groups={**row.groups, "age": ("old", "young")[place % 2]})
+        for place, row in enumerate(rows(0.5, count=400))
+    ]
+    fit = planted_part(rows=tuple(labelled))
+    case = replace(encoder_case(folder, tmp_path, fit=fit, eraser="leace", data="rows"), axes=("gender", "age"))
+    assert refused(case) is RefusalReason.TOO_FEW_ROWS
+    auto = MITIGATION.apply(replace(case, options={"eraser": "auto", "data": "rows"}))
+    assert auto.notes["texts"] == 800
+    assert not any(name.startswith("eraser_leace") for name in auto.notes)
+
+
 def test_leace_asks_for_as_many_texts_as_it_needs(folder, tmp_path):
     """On word lists alone LEACE is refused where templates and words do not give 20 texts a dimension."""
     assert refused(encoder_case(folder, tmp_path, eraser="leace")) is RefusalReason.TOO_FEW_ROWS

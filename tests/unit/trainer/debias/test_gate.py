@@ -205,11 +205,12 @@ def test_weights_must_change() -> None:
 
 
 def test_insides_alone_are_no_evidence() -> None:
-    """A job without a measure on the model's task is open, unless the policy says otherwise; one elsewhere does."""
+    """Without a barred measure on the task a job is open, unless the policy says otherwise; one elsewhere does."""
     inside = good(extrinsic=False)
     assert OPEN is judged(inside).verdict
     assert PASS is judged(inside, gate=Gate(extrinsic=False)).verdict
     assert PASS is judged(inside, other(-0.1, 0.1)).verdict
+    assert OPEN is judged(inside, other(-0.1, 0.1, bar=None)).verdict
 
 
 def test_what_was_wanted_must_be_there() -> None:
@@ -219,6 +220,15 @@ def test_what_was_wanted_must_be_there() -> None:
     missing = [(f.measure, f.axis) for f in judgement.findings if f.rule is GateRule.EVIDENCE and f.verdict is OPEN]
     assert [("flip_rate", "age"), ("perplexity", "")] == missing
     assert OPEN is judgement.verdict
+
+
+def test_a_guard_that_was_asked_for_must_be_there() -> None:
+    """A measure that is not primary and could not be taken leaves the job open; one that was taken does not."""
+    wanted = replace(WANTED, others=(("flip_rate", "age"),))
+    judgement = judged(good(), wanted=wanted)
+    missing = [(f.measure, f.axis) for f in judgement.findings if f.rule is GateRule.EVIDENCE and f.verdict is OPEN]
+    assert ([("flip_rate", "age")], OPEN) == (missing, judgement.verdict)
+    assert PASS is judged(good(), other(-0.1, 0.1, measure="flip_rate"), wanted=wanted).verdict
 
 
 def test_nothing_wanted_is_no_evidence() -> None:

@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fairlearn.metrics as fair
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
+from cloister.gate import Gate
+from cloister_workers.messages import Verdict
+from cloister_workers.trainer.debias.assess import assess
+from cloister_workers.trainer.debias.gate import within
 from cloister_workers.trainer.debias.measure import Compares, Items, Missing
 from cloister_workers.trainer.debias.measures.group_gaps import MEASURES
 from cloister_workers.trainer.debias.shapes import Labelled
 from tiny_classifier import Scripted, part_of
 
-PARITY, ODDS, WORST = MEASURES
+PARITY, ODDS, WORST = MEASURES[:3]
+IMPACT: Any = MEASURES[3]
 
 
 def drawn(seed, count=240, groups=("a", "b", "c"), labels=("no", "yes")):
@@ -66,6 +73,43 @@ def test_two_classes_equal_fairlearn(seed):
         assert whole(ODDS, rows, subject) == pytest.approx(fair.equalized_odds_difference(true, said, **by), abs=1e-12)
         frame = fair.MetricFrame(metrics=accuracy_score, y_true=true, y_pred=said, **by)
         assert whole(WORST, rows, subject) == pytest.approx(frame.difference(method="between_groups"), abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [("no", "yes"), ("p", "q", "r")])
+def test_the_impact_ratio_is_the_smallest_of_fairlearns(labels):
+    """Smallest over largest selection rate, of the class where that is smallest, is fairlearn's parity ratio."""
+    rows, subject = drawn(2, labels=labels)
+    parts = [plain(rows, subject, positive) for positive in labels]
+    ratios = [fair.demographic_parity_ratio(true, said, **by) for true, said, by in parts]
+    assert whole(IMPACT, rows, subject) == pytest.approx(min(ratios), abs=1e-12)
+    items, scores = taken(IMPACT, rows, subject)
+    shown = IMPACT.by_group(items, scores, np.ones((1, len(items))))
+    assert [float(shown[f"ratio, chosen as {label}"][0]) for label in labels] == pytest.approx(ratios, abs=1e-12)
+
+
+@pytest.mark.parametrize(("chosen", "verdict"), [((100, 100), Verdict.PASS), ((100, 50), Verdict.FAIL)])
+def test_four_fifths_are_shown_by_the_whole_interval(chosen, verdict):
+    """Of 1000 a group, rates of one half and one half are within the bar, one half and one quarter are beyond it."""
+    rows, table = [], {}
+    for group, count in zip("ab", chosen, strict=True):
+        for number in range(1000):
+            row = Labelled(f"{group} {number}", "yes", {"axis": group})
+            rows.append(row)
+            table[row.text] = [0.0, 1.0 if number < 5 * count else -1.0]
+    items, scores = taken(IMPACT, rows, Scripted(table, ("no", "yes")))
+    entry = assess(IMPACT, "axis", items, scores, scores, Gate(draws=200), primary=True, seed=1)
+    assert (1.0, 0.2) == (entry.ideal, entry.bar)
+    assert verdict is within(entry.bias_after, 0.2)
+    assert entry.after.high <= 1
+    assert isinstance(IMPACT, Compares)
+
+
+def test_four_fifths_are_not_shown_by_few_rows():
+    """Equal rates of ten rows a group say nothing: single decisions of a kind not seen could move the ratio."""
+    rows = [Labelled(f"{group} {n}", "yes", {"axis": group}) for group in "ab" for n in range(10)]
+    items, scores = taken(IMPACT, rows, Scripted({row.text: [0.0, 1.0] for row in rows}, ("no", "yes")))
+    entry = assess(IMPACT, "axis", items, scores, scores, Gate(draws=200), primary=True, seed=1)
+    assert (1.0, Verdict.INCONCLUSIVE) == (entry.after.value, within(entry.bias_after, 0.2))
 
 
 def test_more_classes_are_the_largest_of_one_against_the_rest():
@@ -147,7 +191,7 @@ def test_a_draw_that_lost_a_group_has_no_figure(measure):
     weights = np.ones((2, len(items)))
     weights[1, -4:] = 0.0
     kept, lost = measure.figure(items, scores, weights)
-    assert kept > whole(measure, rows[:-4], subject)
+    assert abs(kept - measure.ideal) > abs(whole(measure, rows[:-4], subject) - measure.ideal)
     assert np.isnan(lost)
 
 
@@ -211,18 +255,22 @@ def test_the_figure_is_the_largest_of_its_signed_differences(measure):
     weights = np.random.default_rng(1).multinomial(len(items), np.full(len(items), 1 / len(items)), size=20)
     found = measure.differences(items, scores, weights.astype(float))
     figures = measure.figure(items, scores, weights.astype(float))
-    np.testing.assert_allclose(np.abs(found).max(axis=1), figures, atol=1e-15)
+    np.testing.assert_allclose(np.abs(found).max(axis=1), np.abs(figures - measure.ideal), atol=1e-15)
     assert (found < 0).any()
     assert (found > 0).any()
     assert isinstance(measure, Compares)
 
 
 def test_cells_are_the_rows_behind_each_rate():
-    """Parity and accuracy are taken over whole groups, odds over each group's rows with and without a label."""
+    """Parity and accuracy are taken over whole groups, odds over each group's rows with and without a label, the
+    ratio over those of each group that were chosen.
+    """
     rows, subject = drawn(6, count=50, groups=("a", "b"))
     for measure in MEASURES:
         items, scores = taken(measure, rows, subject)
         found = {tuple(np.flatnonzero(cell)) for cell in measure.cells(items, scores)}
         groups = {g: tuple(i for i, row in enumerate(rows) if row.groups["axis"] == g) for g in "ab"}
         cells = {tuple(i for i in groups[g] if rows[i].label == label) for g in "ab" for label in ("no", "yes")}
-        assert found == (cells if measure is ODDS else set(groups.values()))
+        said = said_of(rows, subject)
+        chosen = {tuple(i for i in groups[g] if said[i] == label) for g in "ab" for label in ("no", "yes")}
+        assert found == {ODDS: cells, IMPACT: chosen}.get(measure, set(groups.values()))

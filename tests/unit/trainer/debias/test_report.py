@@ -9,6 +9,7 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
+from cloister_workers.messages import Figure
 from cloister_workers.trainer.debias.report.page import report_files
 from cloister_workers.trainer.debias.report.plots import Row, interval_plot
 from cloister_workers.trainer.debias.results import (
@@ -20,9 +21,12 @@ from cloister_workers.trainer.debias.results import (
     Measured,
     NotMeasured,
     Outcome,
+    Permuted,
     Run,
 )
-from cloister_workers.words import GateRule, Verdict
+from cloister_workers.trainer.debias.spec import parse_debias
+from cloister_workers.trainer.debias.telling import tell_run
+from cloister_workers.words import FigureName, GateRule, Verdict
 
 NASTY = "a\"<b>&'</svg><script>x</script>"
 
@@ -139,6 +143,35 @@ def test_what_was_not_measured_stands_in_both_files():
     files = report_files(outcome())
     assert json.loads(files["report.json"])["not_measured"][0]["why"] == "no rows of kind bbq"
     assert "no rows of kind bbq" in files["report.html"].decode()
+
+
+def test_permutation_tests_stand_in_both_files_with_what_they_are():
+    """Each test has p before and after, the number of its figure, and a sentence that says how to read it."""
+    entry = measured(measure="association", permuted=(Permuted("career_family", 0.0004, 0.61),))
+    files = report_files(outcome(entry))
+    document = json.loads(files["report.json"])
+    wanted = {"number": 2, "test": "career_family", "p_before": 0.0004, "p_after": 0.61}
+    assert [wanted] == document["measures"][0]["permutation"]
+    assert "does not say that there is none" in document["permutation_test"]
+    page = files["report.html"].decode()
+    assert all(text in page for text in ("career_family", "0.0004", "0.61", "does not say that there is none"))
+
+
+def test_permutation_tests_are_figures_behind_the_groups(recorder):
+    """The numeric twin has both p as a figure of the number that the report states."""
+    entry = measured(measure="flip_rate", permuted=(Permuted("career_family", 0.0004, 0.61),))
+    body = {
+        "task": "classifier",
+        "axes": ["gender"],
+        "mitigation": {"name": "counterfactual"},
+        "measures": ["flip_rate"],
+        "primary": ["flip_rate"],
+        "utilities": ["accuracy"],
+    }
+    spec = parse_debias({"model": "m", "method": {"debias": body}})
+    tell_run(recorder, spec, 0, outcome(entry).runs[0])
+    told = [message for message in recorder.messages if isinstance(message, Figure) and message.group == 2]
+    assert [{FigureName.BEFORE: 0.0004, FigureName.AFTER: 0.61}] == [message.values for message in told]
 
 
 def test_a_plot_of_equal_or_missing_numbers_is_still_drawn():

@@ -39,6 +39,8 @@ def attach_lora(base: Base, lora: Lora) -> torch.nn.Module:
         with warnings.catch_warnings():
             # peft still asks transformers for an attribute under its old name
             warnings.simplefilter("ignore", FutureWarning)
+            # GPT-2's layers hold their weights the other way round: peft sees to it, and says so
+            warnings.filterwarnings("ignore", "fan_in_fan_out", UserWarning)
             model: torch.nn.Module = peft.get_peft_model(base.model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise SpecError(

@@ -21,8 +21,8 @@ import numpy as np
 
 from cloister.gate import Gate
 from cloister_workers.trainer.debias.kinds import FloatArray, Scale
-from cloister_workers.trainer.debias.measure import Compares, HasParts, Items, Measure, Utility
-from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured, PartEstimate
+from cloister_workers.trainer.debias.measure import Compares, HasParts, Items, Measure, Permutes, Utility
+from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kept, Measured, PartEstimate, Permuted
 from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sample, drawing
 from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
 from cloister_workers.trainer.debias.statistics.holm import holm
@@ -88,6 +88,7 @@ def assess(
         signed=measure.signed,
         extrinsic=measure.extrinsic,
         parts=_parts(case, columns.parts, behind, gate.alpha),
+        permuted=_permuted(case, seed),
     )
 
 
@@ -185,7 +186,8 @@ def _unit(scale: Scale) -> float:
 def _hidden(case: _Case, alpha: float) -> float:
     """By how much clusters of a kind that was never drawn could move the figure; 0 where scores are no rates."""
     if isinstance(case.measure, Compares):
-        cells = [cell for cell in case.measure.cells(case.items, case.before) if cell.any()]
+        both = (case.measure.cells(case.items, scores) for scores in (case.before, case.after))
+        cells = [cell for found in both for cell in found if cell.any()]
         return case.unit * max((unseen(case.clusters.effective(cell), alpha) for cell in cells), default=1.0)
     return case.unit * unseen(case.clusters.effective(), alpha) if case.measure.binary else 0.0
 
@@ -203,7 +205,7 @@ def _figure(case: _Case, sample: Sample, scores: FloatArray, alpha: float) -> Es
     if case.measure.signed:
         return estimate
     # Without a direction it stays on its side of the ideal, which the basic interval does not know.
-    if estimate.value >= ideal:
+    if estimate.value > ideal or (estimate.value == ideal and not (sample.draws < ideal).any()):
         return replace(estimate, low=max(estimate.low, ideal))
     return replace(estimate, high=min(estimate.high, ideal))
 
@@ -279,6 +281,13 @@ def _parts(case: _Case, names: Sequence[str], samples: Sequence[Sample], alpha: 
         change = _change(case, _changed(first, second, ideal), first, moved, alpha)
         found.append(PartEstimate(name, first.interval(alpha), after, _folded(after, ideal), change))
     return tuple(found)
+
+
+def _permuted(case: _Case, seed: int) -> tuple[Permuted, ...]:
+    if not isinstance(case.measure, Permutes):
+        return ()
+    before, after = (case.measure.permutation(case.items, scores, seed) for scores in (case.before, case.after))
+    return tuple(Permuted(test, p, after[test]) for test, p in before.items())
 
 
 def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences to compare, from a part's word lists: a pair template, persons of the first two groups, and an attribute
-that prejudice ties to each.
+"""Sentences to compare, from a part's word lists: a pair template, persons of the first group and of another, and an
+attribute that prejudice ties to each.
 
 Which of all combinations are taken, follows from the seed alone; every template, person and attribute comes about as
 often as any other.
@@ -48,7 +48,7 @@ class Comparison:
 def comparisons(lexicon: Lexicon, count: int, seed: int) -> list[Comparison]:
     """At most `count` of all comparisons of the lexicon; fewer where it has fewer, none where it lacks a list."""
     templates = [text for text in lexicon.pair_templates if text.count(_PERSON) == text.count(_ATTRIBUTE) == 1]
-    persons = [(entry[0], entry[1]) for entry in lexicon.persons()]
+    persons = [pair for two in lexicon.contrasts() for pair in lexicon.pairs(two)]
     attributes = [
         (first, association.second[(place + seed) % len(association.second)])
         for association in lexicon.associations

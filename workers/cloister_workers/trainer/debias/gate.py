@@ -13,7 +13,7 @@
                      many there are, an intersection-union test after Berger 1982, doi:10.1080/00401706.1982.10487790;
                      Holm would only lower the power. Improvement is that of the mean.)
     utility          each utility with a margin: the upper limit of its loss is within the margin
-    evidence         the wanted measures were taken, one of them on the model's task, with enough independent units
+    evidence         the wanted measures were taken, one with a bar on the model's task, with enough independent units
     changed          the weights that were measured afterwards are not those from before
 
 Whatever an interval leaves open is INCONCLUSIVE, and so is what cannot be told (no bar, no interval). A model without
@@ -38,6 +38,8 @@ class Wanted:
     primary: tuple[tuple[str, str], ...]
     """Primary measures, each with its axis."""
     utilities: tuple[str, ...]
+    others: tuple[tuple[str, str], ...] = ()
+    """Further measures with a bar, each with its axis, that guard against harm."""
 
 
 def judge(
@@ -62,13 +64,16 @@ def within(estimate: Estimate, bar: float) -> Verdict:
 
 
 def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate) -> Iterator[Finding]:
-    taken = {(entry.measure, entry.axis) for entry in measured if entry.primary}
+    taken = {(entry.measure, entry.axis, entry.primary) for entry in measured}
     utilities = {entry.utility for entry in kept}
-    enough = bool(wanted.primary) and (not gate.extrinsic or any(entry.extrinsic for entry in measured))
+    enough = bool(wanted.primary) and (
+        not gate.extrinsic or any(entry.extrinsic and entry.bar is not None for entry in measured)
+    )
     yield _whole(GateRule.EVIDENCE, Verdict.PASS if enough else Verdict.INCONCLUSIVE)
-    for name, axis in wanted.primary:
-        if (name, axis) not in taken:
-            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis)
+    for names, primary in ((wanted.primary, True), (wanted.others, False)):
+        for name, axis in names:
+            if (name, axis, primary) not in taken:
+                yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis)
     for name in wanted.utilities:
         if name not in utilities:
             yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name)
@@ -85,11 +90,15 @@ def _primary(entry: Measured, gate: Gate) -> Iterator[Finding]:
     if entry.bar is None:
         yield _of(GateRule.LEVEL, Verdict.INCONCLUSIVE, entry, entry.bias_after, None)
         return
-    for figure in (entry, *entry.parts):
+    for figure in _figures(entry):
         yield _of(GateRule.LEVEL, within(figure.bias_after, entry.bar), entry, figure.bias_after, entry.bar, figure)
         if entry.signed:
             beyond = _reversed(figure, entry.ideal)
             yield _of(GateRule.OVER_CORRECTION, within(beyond, entry.bar), entry, beyond, entry.bar, figure)
+
+
+def _figures(entry: Measured) -> tuple[Measured | PartEstimate, ...]:
+    return (entry, *entry.parts)
 
 
 def _improvement(entry: Measured, alpha: float) -> Verdict:
@@ -112,7 +121,7 @@ def _reversed(figure: Measured | PartEstimate, ideal: float) -> Estimate:
 def _other(entry: Measured, gate: Gate) -> Iterator[Finding]:
     if entry.bar is not None:
         bar = gate.harm * entry.bar
-        for figure in (entry, *entry.parts):
+        for figure in _figures(entry):
             yield _of(GateRule.HARM, within(figure.change, bar), entry, figure.change, bar, figure)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from cloister.gate import Gate
@@ -26,7 +26,7 @@ from cloister_workers.trainer.debias.labelled import BETWEEN
 from cloister_workers.trainer.debias.lexicon import Lexicon
 from cloister_workers.trainer.debias.lexicon.builtin import axes, load_lexicon
 from cloister_workers.trainer.debias.loops import LoopTraining
-from cloister_workers.trainer.debias.material import RowType
+from cloister_workers.trainer.debias.material import Part, RowType
 from cloister_workers.trainer.debias.mitigation import Case, Mitigated
 from cloister_workers.trainer.debias.panel import Panel, Scores, choose_panel, score_panel
 from cloister_workers.trainer.debias.partition import Parts, make_parts
@@ -41,6 +41,7 @@ from cloister_workers.trainer.debias.subjects.thresholded import FILE as THRESHO
 from cloister_workers.trainer.debias.subjects.thresholded import with_thresholds
 from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
 from cloister_workers.trainer.debias.verdicts import judge_run
+from cloister_workers.trainer.debias.wordlists import short_lists
 from cloister_workers.trainer.layer import kind_of
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.session import Session
@@ -113,7 +114,7 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
         outcome = Outcome(
             job=describe_job(spec, bench.gate),
             runs=tuple(robustness),
-            not_measured=panel.not_measured,
+            not_measured=(*panel.not_measured, *short_lists(parts, spec.measured_axes)),
             notes=made.notes,
             counts=_counts(parts),
         )
@@ -163,8 +164,8 @@ def _case(bench: Bench, parts: Parts, subject: Any, number: int, resume: BinaryI
         subject=subject,
         kind=spec.task,
         axes=spec.axes,
-        fit=parts.fit,
-        validation=parts.validation,
+        fit=_of_axes(parts.fit, spec),
+        validation=_of_axes(parts.validation, spec),
         settings=spec.settings,
         options=spec.options,
         hyperparameters=spec.hyperparameters,
@@ -174,6 +175,12 @@ def _case(bench: Bench, parts: Parts, subject: Any, number: int, resume: BinaryI
         scratch=place.scratch,
         training=LoopTraining(bench.session, spec.task, number, runs, resume, place.clock),
     )
+
+
+def _of_axes(part: Part, spec: DebiasSpec) -> Part:
+    """What a mitigation may see: without the word lists of axes that are guarded alone."""
+    mitigated = {axis for name in spec.axes for axis in name.split(BETWEEN)}
+    return replace(part, lexicons={axis: part.lexicons[axis] for axis in part.lexicons if axis in mitigated})
 
 
 def _base_name(bench: Bench) -> str:
@@ -220,7 +227,7 @@ def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Parts:
 
 def _lexicons(spec: DebiasSpec) -> dict[str, Lexicon]:
     """Our own lists for the axes that have one; rows of kind `swap` bring the others."""
-    wanted = {axis for name in spec.axes for axis in name.split(BETWEEN)}
+    wanted = {axis for name in spec.measured_axes for axis in name.split(BETWEEN)}
     return {axis: load_lexicon(axis, spec.language) for axis in axes(spec.language) if axis in wanted}
 
 

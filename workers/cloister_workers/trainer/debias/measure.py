@@ -81,14 +81,14 @@ class Measure(Protocol):
 
 @runtime_checkable
 class Compares(Protocol):
-    """What a measure adds whose figure is the largest of several differences between rates of groups.
+    """What a measure adds whose figure is as far from its ideal as the largest of several differences of rates.
 
     Such a figure has a kink where it is small, and says 0 of small groups too easily: the statistics look behind it.
     """
 
     def differences(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
-        """The differences, with their signs: float64 [b, m]; the figure is the largest absolute one. NaN for one
-        that cannot be taken.
+        """The differences, with their signs: float64 [b, m]; the largest absolute one is |figure - ideal|. NaN
+        for one that cannot be taken.
         """
         ...
 
@@ -105,6 +105,15 @@ class HasParts(Protocol):
         """The figures behind the mean (tests, blocks), each on the scale and with the ideal of `figure`: name to
         float64 [b], NaN where a draw has nothing to compute one from. The gate holds every one of them to the bar.
         """
+        ...
+
+
+@runtime_checkable
+class Permutes(Protocol):
+    """What a measure adds for which a permutation test is published: shown in the report, never judged."""
+
+    def permutation(self, items: Items, scores: FloatArray, seed: int) -> Mapping[str, float]:
+        """Two-sided p of each test, by name: of no difference between the groups at all."""
         ...
 
 

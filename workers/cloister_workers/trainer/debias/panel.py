@@ -9,8 +9,9 @@ from typing import Any
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.trainer.debias.kinds import FloatArray
+from cloister_workers.trainer.debias.labelled import BETWEEN
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.measure import Items, Measure, Missing, Utility
+from cloister_workers.trainer.debias.measure import Compares, Items, Measure, Missing, Utility
 from cloister_workers.trainer.debias.results import NotMeasured
 from cloister_workers.trainer.debias.spec import DebiasSpec
 from cloister_workers.words import FailureCode
@@ -43,6 +44,10 @@ class Panel:
     not_measured: tuple[NotMeasured, ...]
     primary_missing: tuple[tuple[str, str], ...]
     """(measure, axis) that the spec calls primary and that could not be taken."""
+    others_missing: tuple[tuple[str, str], ...] = ()
+    """The same of other measures. Those on an intersection count only where they compare groups that rows state: word
+    lists know no intersections, so the others can never be taken there.
+    """
 
 
 @dataclass(frozen=True)
@@ -61,17 +66,20 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
     chosen: list[Chosen] = []
     missing: list[NotMeasured] = []
     primary_missing: list[tuple[str, str]] = []
+    others_missing: list[tuple[str, str]] = []
     for measure in spec.measures:
-        for axis in spec.axes:
+        for axis in spec.measured_axes:
             items = measure.items(test, axis)
-            primary = measure.name in spec.primary and "*" not in axis
+            primary = measure.name in spec.primary and axis in spec.axes and BETWEEN not in axis
             if isinstance(items, Missing):
                 missing.append(NotMeasured(measure.name, axis, items.why))
                 if primary:
                     primary_missing.append((measure.name, axis))
+                elif BETWEEN not in axis or isinstance(measure, Compares):
+                    others_missing.append((measure.name, axis))
             else:
                 chosen.append(Chosen(measure, axis, items, primary))
-                missing += [NotMeasured(measure.name, axis, why) for why in _left_out(items)]
+                missing += [NotMeasured(measure.name, axis, why) for why in left_out(items)]
     utilities: list[ChosenUtility] = []
     for utility in spec.utilities:
         found = utility.items(test)
@@ -85,10 +93,10 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
             f"none of the primary measures {sorted(spec.primary)} can be taken on the evaluation rows; "
             "give rows of the kind that they need",
         )
-    return Panel(tuple(chosen), tuple(utilities), tuple(missing), tuple(primary_missing))
+    return Panel(tuple(chosen), tuple(utilities), tuple(missing), tuple(primary_missing), tuple(others_missing))
 
 
-def _left_out(items: Items) -> list[str]:
+def left_out(items: Items) -> list[str]:
     """What a measure did not look at, in words for the report."""
     return [f"{count} left out: {why}" for why, count in sorted(items.left_out.items()) if count]
 

@@ -42,6 +42,15 @@ class PartEstimate:
 
 
 @dataclass(frozen=True)
+class Permuted:
+    """Two-sided p of a permutation test before and after: see `measure.Permutes`."""
+
+    test: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """One measure of bias on one axis, before and after, on the same items."""
 
@@ -70,6 +79,8 @@ class Measured:
     """Whether it was taken on the model's task."""
     parts: tuple[PartEstimate, ...] = ()
     """Where the figure is a mean of two signed ones or more."""
+    permuted: tuple[Permuted, ...] = ()
+    """Where the measure has a permutation test; the gate does not look at them."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ _KEYS = frozenset(
     {
         "task",
         "axes",
+        "guard_axes",
         "language",
         "mitigation",
         "measures",
@@ -73,6 +74,8 @@ class DebiasSpec:
     lora: Lora
     task: ModelKind
     axes: tuple[str, ...]
+    guard_axes: tuple[str, ...]
+    """Measured beside `axes`, under the rule of harm alone; never mitigated."""
     language: str
     mitigation: Mitigation
     settings: Mapping[str, float]
@@ -85,6 +88,11 @@ class DebiasSpec:
     margins: Mapping[str, float]
     seeds: int
     hyperparameters: Hyperparameters
+
+    @property
+    def measured_axes(self) -> tuple[str, ...]:
+        """All that is measured, in the order in which figures count."""
+        return (*self.axes, *self.guard_axes)
 
     def gate(self, policy: Gate) -> Gate:
         """The gate of the signed policy with this spec's tighter bars. Raises SpecError for a wider one."""
@@ -116,6 +124,9 @@ def parse_debias(spec: Mapping[str, object]) -> DebiasSpec:
     check(not stray and bool(primary), SpecField.PRIMARY, "one or more of the measures", stray)
     axes = _names(body, "axes", SpecField.AXES)
     check(bool(axes), SpecField.AXES, "one axis or more, such as gender", list(axes))
+    guards = _names(body, "guard_axes", SpecField.AXES)
+    apart = not set(axes) & set(guards) and len(axes) + len(guards) <= MAX_NAMES
+    check(apart, SpecField.AXES, f"guard_axes apart from axes, at most {MAX_NAMES} together", list(guards))
     seeds = whole(body.get("seeds", 1), SpecField.SEEDS)
     check(1 <= seeds <= MAX_SEEDS, SpecField.SEEDS, f"1 to {MAX_SEEDS}", seeds)
     return DebiasSpec(
@@ -126,6 +137,7 @@ def parse_debias(spec: Mapping[str, object]) -> DebiasSpec:
         lora=common.adapter if isinstance(common.adapter, Lora) else Lora(),
         task=kind,
         axes=axes,
+        guard_axes=guards,
         language=_language(body.get("language", "en")),
         mitigation=mitigation,
         settings=settings,

@@ -66,7 +66,7 @@ class Names:
     def __init__(self, spec: DebiasSpec) -> None:
         self._measures = [measure.name for measure in spec.measures]
         self._utilities = [utility.name for utility in spec.utilities]
-        self._axes = list(spec.axes)
+        self._axes = list(spec.measured_axes)
 
     def measure(self, name: str) -> int:
         return self._measures.index(name)
@@ -108,6 +108,9 @@ def _tell_measured(session: Session, names: Names, number: int, measured: Measur
     groups: Sequence[GroupEstimate] = measured.groups
     for place, group in enumerate(groups, start=1):
         session.tell(figure(place, group.items, _values((group.before, group.after), None)))
+    for place, test in enumerate(measured.permuted, start=len(groups) + 1):
+        # A group of the report's own numbering whose figures are p before and after.
+        session.tell(figure(place, measured.items, {FigureName.BEFORE: test.before, FigureName.AFTER: test.after}))
 
 
 def _values(estimates: tuple[Estimate, ...], bar: float | None) -> Values:

@@ -25,6 +25,7 @@ def judge_run(panel: Panel, before: Scores, after: Scores, gate: Gate, *, seed: 
     primary = tuple((entry.measure.name, entry.axis) for entry in panel.measures if entry.primary)
     taken = tuple(entry.utility.name for entry in panel.utilities)
     missing = tuple(entry.name for entry in panel.not_measured if not entry.axis)
-    wanted = Wanted(primary=(*primary, *panel.primary_missing), utilities=(*taken, *missing))
+    others = tuple((name, axis) for name, axis in panel.others_missing if name in gate.bars)
+    wanted = Wanted((*primary, *panel.primary_missing), (*taken, *missing), others)
     judgement = judge(measured, kept, wanted, gate, weights_changed=weights_changed)
     return Run(seed, measured, kept, judgement)

@@ -116,7 +116,7 @@ class ChatReader:
         )
         eos = self.tokenizer.eos_token_id
         if end and eos is not None:
-            if tokens[-1] != eos:
+            if not tokens or tokens[-1] != eos:
                 tokens.append(eos)
                 learned.append(0)
             learned[-1] = 1

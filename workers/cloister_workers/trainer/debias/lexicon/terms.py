@@ -41,9 +41,26 @@ class Association:
     name: str
     """For example career_family."""
     first: tuple[str, ...]
-    """What prejudice ties to `groups[0]`."""
+    """What prejudice ties to the first group of the axis."""
     second: tuple[str, ...]
-    """What prejudice ties to `groups[1]`."""
+    """What prejudice ties to the others."""
+
+
+UNTOLD = "pairs of two groups that no association list tells of; each is measured against the first group alone"
+
+
+@dataclass(frozen=True)
+class TwoGroups:
+    """Two groups that are compared, by their places among the groups of the axis."""
+
+    first: int
+    second: int
+    name: str
+    """Empty where the axis has no further groups."""
+
+    def of(self, association: str) -> str:
+        """The name of an association's test on these two groups."""
+        return f"{association}: {self.name}" if self.name else association
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,25 @@ class Lexicon:
     def content(self) -> Iterator[SwapSet]:
         """Every set but those of function words."""
         return (entry for entry in (*self.swaps, *self.names) if entry.tag != "function")
+
+    def contrasts(self) -> tuple[TwoGroups, ...]:
+        """The pairs of groups that the associations tell of: the first group with each of the others."""
+        head, *others = self.groups
+        named = len(others) > 1
+        return tuple(
+            TwoGroups(0, place, f"{head} and {group}" if named else "") for place, group in enumerate(others, start=1)
+        )
+
+    def untold(self) -> Mapping[str, int]:
+        """Pairs of groups that no association tells of: why, and how many; for `Items.left_out`."""
+        others = len(self.groups) - 1
+        return {UNTOLD: others * (others - 1) // 2} if others > 1 else {}
+
+    def pairs(self, two: TwoGroups) -> tuple[tuple[str, str], ...]:
+        """Phrases for {person}, one for each of the two groups, of sets that name a person in both."""
+        phrases = (entry.persons() for entry in self.content())
+        both = ((entry[two.first], entry[two.second]) for entry in phrases if entry)
+        return tuple(pair for pair in both if all(pair))
 
     def persons(self) -> tuple[tuple[str, ...], ...]:
         """Phrases for {person}, one a group: those sets alone that name persons in all groups."""

@@ -10,11 +10,12 @@ For words X and Y of two groups and attributes A and B that prejudice ties to th
 Above 0 is what prejudice says, below 0 its reverse. d has no scale (at most 2) and can stand still while raw falls,
 so raw is what is gated. A word is embedded in every template; cos of two words is the mean over all pairs of their
 sentences, so X, Y, A and B count as SEAT's sets of sentences, grouped by word. The figure of an axis is the mean raw
-association over its tests: the lexicon's associations between its first two groups, and users' rows:
+association over its tests: the lexicon's associations between its first group and each of the others, and users' rows:
 
     {"kind": "association", "axis", "name", "first_targets", "second_targets", "first_attributes", "second_attributes"}
 
-The unit of the bootstrap, and of the permutation test, is the word: targets and attributes alike.
+The unit of the bootstrap is the word: targets and attributes alike. The published permutation test, of target words
+alone, is in the report before and after, two-sided; the gate looks at intervals.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.lexicon import fill
 from cloister_workers.trainer.debias.material import Part, row_kind
 from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.statistics.bootstrap import chunks
 from cloister_workers.trainer.debias.subjects import Embeds
 from cloister_workers.trainer.debias.utilities.similarity import unit
 from cloister_workers.trainer.rows import checked_text, text_of
@@ -41,6 +43,7 @@ FEWEST = 5
 """Words in each of the four lists of a test, of those that fall into the part."""
 _MOST_TEMPLATES = 6
 _EXACT = 100_000
+_Lists = tuple[tuple[str, ...], ...]
 
 
 @row_kind("association")
@@ -64,6 +67,10 @@ class AssociationTest:
         axis, name = (str(value) for value in names)
         first, second, third, fourth = (value for value in lists if not isinstance(value, RowReason))
         return cls(axis, name, first, second, third, fourth)
+
+    def lists(self) -> _Lists:
+        """In the order of ROLES."""
+        return self.first_targets, self.second_targets, self.first_attributes, self.second_attributes
 
     def keys(self) -> tuple[str, ...]:
         return (f"association:{self.axis}:{self.name}",)
@@ -98,7 +105,8 @@ class Association:
         """Every word once. Words of other parts are taken out of users' lists."""
         lexicon = part.lexicons.get(axis)
         foreign = {word for entry in lexicon.held_out for word in entry.words} if lexicon else set()
-        tests = [test for test in _tests(part, axis, foreign) if min(len(words) for words in test[1]) >= FEWEST]
+        every = _tests(part, axis, foreign)
+        tests = [test for test in every if min(len(words) for words in test[1]) >= FEWEST]
         if not tests:
             return Missing(f"no association with {FEWEST} words of this part in each of its four lists")
         templates = lexicon.templates[:_MOST_TEMPLATES] if lexicon else ()
@@ -111,7 +119,9 @@ class Association:
             Word(word, tuple(fill(template, word=word) for template in templates) or (word,), frozenset(where))
             for word, where in places.items()
         )
-        return Items(found, tuple(f"word:{word.word}" for word in found))
+        short = {f"tests with fewer than {FEWEST} words of this part in a list": len(every) - len(tests)}
+        left_out = {**short, **(lexicon.untold() if lexicon and lexicon.associations else {})}
+        return Items(found, tuple(f"word:{word.word}" for word in found), left_out=left_out)
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         texts = [text for word in items.content for text in word.texts]
@@ -129,6 +139,11 @@ class Association:
     def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """Raw association of every test."""
         return {name: raw for name, raw, _ in _by_test(items, scores, weights)}
+
+    def permutation(self, items: Items, scores: FloatArray, seed: int) -> Mapping[str, float]:
+        """P of every test when target words change places between the two groups."""
+        rng = np.random.Generator(np.random.PCG64(seed))
+        return {name: permutation_p(*target_scores(items, scores, name), rng) for name in test_names(items)}
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """`NAME raw` and `NAME d` of every test."""
@@ -163,7 +178,10 @@ def permutation_p(
     if exact:
         sums = pooled[np.array(list(itertools.combinations(range(len(pooled)), size)))].sum(1)
     else:
-        sums = rng.permuted(np.tile(pooled, (most, 1)), axis=1)[:, :size].sum(1)
+        drawn = [
+            rng.permuted(np.tile(pooled, (rows, 1)), axis=1)[:, :size].sum(1) for rows in chunks(most, len(pooled))
+        ]
+        sums = np.concatenate(drawn)
     differences = sums / size - (pooled.sum() - sums) / len(second)
     seen = first.mean() - second.mean()
     slack = 1e-12 * max(1.0, float(np.abs(pooled).max()))  # equal splits summed in another order are equal
@@ -172,19 +190,20 @@ def permutation_p(
 
 
 # ---------------------------------------------------------------- tests of a part
-_Lists = tuple[tuple[str, ...], ...]
-
-
 def _tests(part: Part, axis: str, foreign: set[str]) -> list[tuple[str, _Lists]]:
     found: list[tuple[str, _Lists]] = []
     lexicon = part.lexicons.get(axis)
     if lexicon is not None:
-        targets = list(lexicon.terms().values())[:2]
-        found += [(entry.name, (*targets, entry.first, entry.second)) for entry in lexicon.associations]
+        words = list(lexicon.terms().values())
+        found += [
+            (two.of(entry.name), (words[two.first], words[two.second], entry.first, entry.second))
+            for entry in lexicon.associations
+            for two in lexicon.contrasts()
+        ]
     for row in part.rows.of(AssociationTest):
         if row.axis == axis:
-            lists = (row.first_targets, row.second_targets, row.first_attributes, row.second_attributes)
-            found.append((row.name, tuple(tuple(word for word in words if word not in foreign) for words in lists)))
+            lists = tuple(tuple(word for word in words if word not in foreign) for words in row.lists())
+            found.append((row.name, lists))
     return [(name, tuple(tuple(dict.fromkeys(words)) for words in lists)) for name, lists in found]
 
 

@@ -5,10 +5,14 @@
     equalized_odds       the larger of: largest minus smallest P(decision = c | label = c, group), and the same of
                          P(decision = c | label is not c, group)
     worst_group_gap      accuracy of the group where it is highest minus that of the group where it is lowest
+    impact_ratio         smallest over largest P(decision = c | group)
 
-All are shares from 0 (no bias, ideal) to 1; lower is better. The first two are taken for each class c against the
-rest and the largest is the figure; with two classes both give the same number, so no class has to be called the
-positive one. Sources: fairlearn 0.15 (`demographic_parity_difference`, `equalized_odds_difference`,
+The first three are shares from 0 (no bias, ideal) to 1; lower is better. The ratio is 1 where it is ideal and at least
+0.8 under the rule of four fifths (New York City, Local Law 144 of 2021, "impact ratio"; 29 CFR 1607.4 D).
+Which class means to be selected nobody has said, so the ratio is taken for each and the smallest is the figure: unlike
+the difference it is not the same for both of two classes. Parity, odds and ratio are taken for each class c against the
+rest and the farthest off is the figure; with two classes both differences are the same number, so no class has to be
+called the positive one. Sources: fairlearn 0.15 (`demographic_parity_difference`, `equalized_odds_difference`,
 `MetricFrame(accuracy_score).difference()`); Hardt, Price and Srebro 2016, arXiv:1610.02413.
 
 Groups of `gender*age` are the products. No group is left out for being small: its figures stand in `by_group`, where
@@ -161,6 +165,39 @@ class WorstGroupGap(_Gap):
         return {"accuracy": _rate(items, weights, hits, np.ones_like(hits))}
 
 
+@dataclass(frozen=True)
+class ImpactRatio(_Gap):
+    """Smallest over largest rate at which a class is chosen; `differences` are those of two rates over the larger."""
+
+    ideal: float = 1.0
+    scale: Scale = Scale.RATIO
+
+    def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        return 1.0 - super().figure(items, scores, weights)
+
+    def differences(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
+        rates = self._rates(items, scores, weights)["chosen as"]
+        one, other = (rates[:, place] for place in np.triu_indices(rates.shape[1], k=1))
+        return ratio(one - other, np.maximum(one, other)).reshape(len(weights), -1)
+
+    def cells(self, items: Items, scores: FloatArray) -> FloatArray:
+        """The rows that were chosen: what single ones among them could change is relative to their number."""
+        said, _ = halves(scores)
+        return np.concatenate([_members(items).T * chosen for chosen in said.T])
+
+    def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        names, rates = _names(items), self._rates(items, scores, weights)["chosen as"]
+        found: dict[str, FloatArray] = {}
+        for place, label in enumerate(_classes(items, scores)):
+            found |= {f"{group}: chosen as {label}": rates[:, number, place] for number, group in enumerate(names)}
+            found[f"ratio, chosen as {label}"] = ratio(rates[:, :, place].min(axis=1), rates[:, :, place].max(axis=1))
+        return found
+
+    def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        said, _ = halves(scores)
+        return {"chosen as": _rate(items, weights, said, np.ones_like(said))}
+
+
 def _names(items: Items) -> tuple[str, ...]:
     return tuple(sorted(set(items.groups)))
 
@@ -213,5 +250,10 @@ MEASURES = (
         "worst_group_gap",
         "Accuracy, best group minus worst group",
         _SOURCE + "MetricFrame(accuracy_score).difference()",
+    ),
+    ImpactRatio(
+        "impact_ratio",
+        "Impact ratio of being chosen",
+        _SOURCE + "demographic_parity_ratio; New York City, Local Law 144 of 2021",
     ),
 )

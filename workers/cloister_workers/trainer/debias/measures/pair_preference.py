@@ -2,7 +2,7 @@
 """How much likelier a model finds it that persons have the attributes that prejudice ties to their group.
 
 Our own measure, from the lexicon's pair templates, persons and associations. For a template and a pair of persons of
-the first two groups, LL is the log-probability of the sentence (causal; masked: pseudo-likelihood), and
+the first group and of another one, LL is the log-probability of the sentence (causal; masked: pseudo-likelihood), and
 d(a) = LL(person of group 1, a) - LL(person of group 2, a). With a over the attributes that prejudice ties to group 1
 and b over those that it ties to group 2
 
@@ -18,12 +18,13 @@ Rows of kind pair on the axis come on top: `first` is what prejudice would say, 
 
 The independent unit is the attribute: attributes are the sample from what prejudice says, each with a lean of its own
 that all its sentences share, while templates and persons are the same few for all of them. A row's unit is its
-template, else the row. At most 16 pairings of a template and a pair of persons are asked, the same for all
-attributes.
+template, else the row. At most 16 pairings of a template and a pair of persons are asked and a
+pair of groups, the same for all attributes.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -81,6 +82,7 @@ class PairPreference:
             tuple(contrast for contrast, _ in found),
             tuple(cluster for _, cluster in found),
             tuple(contrast.block for contrast, _ in found),
+            _left_out(lexicon, bool(built)) if lexicon is not None else {},
         )
 
     def score(self, subject: Continues | FillsMasks, items: Items) -> FloatArray:
@@ -107,13 +109,10 @@ class PairPreference:
 
 def _built(lexicon: Lexicon) -> list[tuple[Contrast, str]]:
     """One item an attribute, with its cluster."""
-    persons = [(entry[0], entry[1]) for entry in lexicon.persons()]
-    pairings = _pairings(lexicon.pair_templates, persons)
-    if not pairings:
-        return []
     found = []
-    for association in lexicon.associations:
-        if not association.first or not association.second:
+    for two, association in itertools.product(lexicon.contrasts(), lexicon.associations):
+        pairings = _pairings(lexicon.pair_templates, lexicon.pairs(two))
+        if not pairings or not association.first or not association.second:
             continue
         for side, attributes in ((1, association.first), (-1, association.second)):
             for attribute in dict.fromkeys(attributes):
@@ -124,11 +123,19 @@ def _built(lexicon: Lexicon) -> list[tuple[Contrast, str]]:
                     )
                     for template, (first, second) in pairings
                 )
-                found.append((Contrast(association.name, side, sentences), f"attribute:{attribute}"))
+                found.append((Contrast(two.of(association.name), side, sentences), f"attribute:{attribute}"))
     return found
 
 
-def _pairings(templates: tuple[str, ...], persons: list[tuple[str, str]]) -> list[tuple[str, tuple[str, str]]]:
+def _left_out(lexicon: Lexicon, built: bool) -> dict[str, int]:  # noqa: FBT001 - whether the lists gave anything
+    """Groups that no sentence speaks of, and pairs of groups that are not compared with each other."""
+    if not built:
+        return {"associations without pair templates, persons or attributes": len(lexicon.associations)}
+    silent = sum(not lexicon.pairs(two) for two in lexicon.contrasts())
+    return {"groups without a person beside one of the first group": silent, **lexicon.untold()}
+
+
+def _pairings(templates: tuple[str, ...], persons: tuple[tuple[str, str], ...]) -> list[tuple[str, tuple[str, str]]]:
     """Templates with pairs of persons, along diagonals, so that few pairings use many of both."""
     diagonal = [
         (template, persons[(number + shift) % len(persons)])

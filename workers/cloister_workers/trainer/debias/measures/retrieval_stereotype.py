@@ -5,7 +5,8 @@ A query names a person; it is sought in a pool of one document for each attribut
 of neutral texts. The score of a query is (documents tied to its own group - documents tied to the other) / 10 among
 its ten nearest by cosine; the figure is the mean of both groups' mean scores: above 0 results follow prejudice, below
 0 they reverse it, 0 is no bias. What single words draw to themselves cancels over words, unlike in `retrieval_swap`,
-and what all queries find cancels between the groups. The first two groups of an axis count, as in `association`.
+and what all queries find cancels between the groups. Of more than two groups each is held against the first, as in
+`association`: a part of the figure is the mean of these two, and the figure the mean of the parts.
 """
 
 from __future__ import annotations
@@ -70,14 +71,17 @@ class RetrievalStereotype:
         found = [
             (Search(fill(template, word=word), side, pool, ties), f"words:{'/'.join(entry.words)}", group)
             for entry in lexicon.content()
-            if all(entry.words[:2])
-            for side, group, word in zip((1, -1), lexicon.groups, entry.words, strict=False)
+            if entry.words[0] and any(entry.words[1:])
+            for place, (group, word) in enumerate(zip(lexicon.groups, entry.words, strict=True))
+            if word
+            for side in ((-1, 1)[place == 0],)
             for template in asked
         ]
         if not found:
-            return Missing("no words of this part that both groups have")
+            return Missing("no words of this part that two groups have")
         content, clusters, groups = zip(*found, strict=True)
-        return Items(content, clusters, groups)
+        silent = {"groups without a word beside one of the first group": len(set(lexicon.groups) - set(groups))}
+        return Items(content, clusters, groups, {**silent, **lexicon.untold()})
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         first: Search = items.content[0]
@@ -87,8 +91,15 @@ class RetrievalStereotype:
         return scores[:, None]
 
     def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
-        mean: FloatArray = np.mean(list(self.by_group(items, scores, weights).values()), axis=0)
+        mean: FloatArray = np.mean(list(self.parts(items, scores, weights).values()), axis=0)
         return mean
+
+    def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+        """The mean of the first group and each other one; the first is the one whose side is 1."""
+        means = dict(self.by_group(items, scores, weights))
+        head = next(group for query, group in zip(items.content, items.groups, strict=True) if query.side == 1)
+        first = means.pop(head)
+        return {f"{head} and {group}": (first + values) / 2 for group, values in means.items()}
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """The mean score of each group's queries; NaN where a draw has none of them."""

@@ -70,7 +70,11 @@ class RetrievalSwap:
         queries = [*own, *made]
         if not queries:
             return Missing("no pairs of this axis, and no lexicon to make them from")
-        return Items(tuple(Query(texts, pool) for texts, _ in queries), tuple(cluster for _, cluster in queries))
+        beyond = {
+            f"groups beyond the first {_MOST_GROUPS}": max(0, len(lexicon.groups) - _MOST_GROUPS) if lexicon else 0
+        }
+        content = tuple(Query(texts, pool) for texts, _ in queries)
+        return Items(content, tuple(cluster for _, cluster in queries), left_out=beyond)
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         pool = subject.embed(items.content[0].pool)

@@ -70,6 +70,8 @@ class Fitting:
     entries: Sequence[Counterpart]
     X: FloatArray
     background: FloatArray
+    texts: int
+    """How many different ones: a text that speaks of two axes has two entries and one representation."""
 
     def inner(self) -> FloatArray:
         """X less the mean of each set; rows without counterparts less the mean of all."""
@@ -97,16 +99,17 @@ class Erasure:
         place = place_of(case)
         entries = _checked(case, place)
         if case.options["eraser"] == "leace":
-            _refuse_few(len(entries) + len(neutral_texts(case.fit)), place.width)
+            _refuse_few(_distinct(entries, neutral_texts(case.fit)), place.width)
 
     def apply(self, case: Case) -> Mitigated:
         place = place_of(case)
         entries = _checked(case, place)
-        background = place.features(neutral_texts(case.fit))
+        neutral = neutral_texts(case.fit)
+        background = place.features(neutral)
         features = place.features([entry.text for entry in entries])
-        fitting = Fitting(entries, features, background.reshape(-1, features.shape[1]))
+        fitting = Fitting(entries, features, background.reshape(-1, features.shape[1]), _distinct(entries, neutral))
         if case.options["eraser"] == "leace":
-            _refuse_few(len(entries) + len(background), place.width)
+            _refuse_few(fitting.texts, place.width)
         fitted = _fitted(fitting, case.options["eraser"], int(case.settings["components"]))
         if not fitted:
             raise Refused(
@@ -187,12 +190,16 @@ def _refuse_rows(case: Case, rows: Sequence[Counterpart]) -> None:
             )
 
 
+def _distinct(entries: Sequence[Counterpart], neutral: Sequence[str]) -> int:
+    return len({*(entry.text for entry in entries), *neutral})
+
+
 def _refuse_few(rows: int, width: int) -> None:
     if rows < ROWS_A_DIMENSION * width:
         raise Refused(
             RefusalReason.TOO_FEW_ROWS,
-            f"LEACE on {width} dimensions needs {ROWS_A_DIMENSION * width} rows, there are {rows}; raise the setting "
-            "texts, give more rows, or use orthogonal",
+            f"LEACE on {width} dimensions needs {ROWS_A_DIMENSION * width} different texts, there are {rows}; raise "
+            "the setting texts, give more rows, or use orthogonal",
             {FailureNumber.ROWS: rows},
         )
 
@@ -203,7 +210,7 @@ def _fitted(fitting: Fitting, wanted: str, components: int) -> dict[str, Affine]
     names = ["mean_difference", "orthogonal"]
     if len(set(sets_of(fitting.entries).tolist())) > 1:  # rows without counterparts have no directions of their own
         names += [f"pca_{k}" for k in range(1, min(components, *fitting.X.shape) + 1)]
-    if len(fitting.X) + len(fitting.background) >= ROWS_A_DIMENSION * fitting.X.shape[1]:
+    if fitting.texts >= ROWS_A_DIMENSION * fitting.X.shape[1]:
         names.append("leace")
     found: dict[str, Affine] = {}
     for name in names if wanted == "auto" else [f"pca_{components}" if wanted == "pca" else wanted]:

@@ -36,6 +36,7 @@ def describe_job(spec: DebiasSpec, gate: Gate) -> Mapping[str, str]:
         "started_from": spec.model,
         "task": spec.task.value,
         "axes": ", ".join(spec.axes),
+        "guarded_axes": ", ".join(spec.guard_axes) or "none",
         "language": spec.language,
         "mitigation": spec.mitigation.title,
         "mitigation_settings": ", ".join([*settings, *options]) or "none",
@@ -63,6 +64,7 @@ def document_of(outcome: Outcome) -> Document:
         "mitigation_notes": dict(outcome.notes),
         "counts": dict(outcome.counts),
         "shows": wording.shows(outcome),
+        "permutation_test": wording.PERMUTATION,
         "does_not_show": wording.does_not_show(outcome),
     }
 
@@ -108,6 +110,15 @@ def _measured(entry: Measured) -> Document:
                 "after": _estimate(group.after),
             }
             for group in entry.groups
+        ],
+        "permutation": [
+            {
+                "number": number,
+                "test": permuted.test,
+                "p_before": _number(permuted.before),
+                "p_after": _number(permuted.after),
+            }
+            for number, permuted in enumerate(entry.permuted, start=len(entry.groups) + 1)
         ],
         "parts": [
             {

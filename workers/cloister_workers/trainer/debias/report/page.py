@@ -35,6 +35,7 @@ def _environment() -> jinja2.Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = lambda value: "–" if value is None else number(value)
+    environment.filters["small"] = lambda value: "–" if value is None else f"{value:.2g}"
     return environment
 
 

@@ -16,6 +16,11 @@ _RULES = {
     GateRule.EVIDENCE: "there is enough to measure on, on the task itself too",
     GateRule.CHANGED: "the exported weights differ from those before",
 }
+PERMUTATION = (
+    "p is how often target words that are dealt to the two groups at random, attributes kept, lie as far apart as the "
+    "true groups do, in either direction. A small p says that there is an association; a large one does not say that "
+    "there is none. The gate uses intervals and bars instead; p is not corrected for the number of tests."
+)
 _VERDICTS = {
     Verdict.PASS: "passed",
     Verdict.FAIL: "failed",
@@ -43,7 +48,7 @@ def direction(signed: bool, ideal: float) -> str:  # noqa: FBT001 - what the mea
     """How to read a figure."""
     if signed:
         return f"closer to {ideal:g} is better, on either side"
-    return f"lower is better; {ideal:g} is ideal"
+    return f"{'higher' if ideal else 'lower'} is better; {ideal:g} is ideal"
 
 
 def headline(run: Run) -> list[str]:
