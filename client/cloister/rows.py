@@ -30,8 +30,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def problem_of(line: bytes) -> str | None:
-    """Why a line is no row, in fixed words; None for a good one."""
+def row_of(line: bytes) -> dict[str, object] | str:
+    """The row of a line, or why it is none, in fixed words."""
     if len(line) > MAX_LINE_BYTES:
         return "too large"
     try:
@@ -40,7 +40,7 @@ def problem_of(line: bytes) -> str | None:
         return "not UTF-8"
     except (ValueError, RecursionError):
         return "not JSON"
-    return None if isinstance(value, dict) else "not an object"
+    return value if isinstance(value, dict) else "not an object"
 
 
 def _refuse(_name: str) -> Never:

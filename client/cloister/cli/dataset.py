@@ -44,9 +44,9 @@ def push(
 ) -> None:
     """Check, seal and send the rows of FILES, in order, as one dataset.
 
-    A file is JSONL, or in a format of docs/how-to/bring-bias-test-sets.md: CrowS-Pairs, StereoSet, BBQ, WinoBias,
-    Winogender, WEAT and SEAT, tables of labelled texts or of pairs, word lists.  Run it again after an interruption: it
-    continues where it stood.
+    A file is JSONL whose rows are those of a training method, of which a wrong one is refused by its number, or in a
+    format that is converted (docs/how-to/bring-your-data.md): Alpaca, ShareGPT, OpenAI's preferences, tables of
+    labelled texts, and test sets for bias.  Run it again after an interruption: it continues where it stood.
     """
     rows = reading.stream(files)
     _tell(rows.check())

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of the files in which test sets for bias and labelled data come: one module a format, pure Python.
+"""Readers of the files in which training data and test sets for bias come: one module a format, pure Python.
 
-Each turns a file into rows of a dataset, as docs/how-to/bring-bias-test-sets.md lists them.  A new format is a new
+Each turns a file into rows of a dataset, as docs/how-to/bring-your-data.md and docs/how-to/bring-bias-test-sets.md list
+them.  A new format is a new
 module with a `FORMAT` and its line below.
 
     reading.py    what readers share
+    shapes.py     what rows of each training method must hold
     stream.py     several files as one stream of rows
 """
 
@@ -16,18 +18,22 @@ from pathlib import Path
 
 from cloister.errors import UsageError
 from cloister.formats import (
+    alpaca,
     association,
     bbq,
     crows_pairs,
     labelled,
     lexicon,
+    openai_preferences,
     pairs,
     preferences,
+    sharegpt,
     stereoset,
     winobias,
     winogender,
 )
-from cloister.formats.reading import Format, Head, Options
+from cloister.formats.reading import Format, Head, Options, json_lines
+from cloister.formats.shapes import SHAPES, Check, look_of
 from cloister.rows import BOM
 
 ROWS = "rows"
@@ -45,6 +51,9 @@ FORMATS: Mapping[str, Format] = {
         labelled,
         lexicon,
         preferences,
+        alpaca,
+        sharegpt,
+        openai_preferences,
     )
 }
 """By name, in the order in which they are tried."""
@@ -57,17 +66,25 @@ def choose_format(path: Path, name: str, options: Options) -> Format | None:
 
     Raises UsageError where it looks like none, or cannot be read.
     """
-    if name == ROWS:
+    if name == ROWS or name in SHAPES:
         return None
     if name:
         if name not in FORMATS:
-            raise UsageError(f"--format {name[:40]}: choose one of {', '.join((ROWS, *FORMATS))}")
+            raise UsageError(f"--format {name[:40]}: choose one of {', '.join((ROWS, *FORMATS, *SHAPES))}")
         return FORMATS[name]
     head = _head(path, options)
     found = next((entry for entry in FORMATS.values() if entry.fits(head)), None)
     if found is None and head.suffix not in _PLAIN and not head.text.lstrip().startswith("{"):
         raise UsageError(f"{path.name}: it is in no known format; add --format with one of {', '.join(FORMATS)}")
     return found
+
+
+def choose_check(path: Path, name: str) -> Check | None:
+    """What rows that are sealed as they are must hold: what is named, or what the first row looks like."""
+    if name:
+        return SHAPES.get(name)
+    first = next((found for _, found in json_lines(path)), None)
+    return look_of(first) if isinstance(first, dict) else None
 
 
 def _head(path: Path, options: Options) -> Head:

@@ -19,6 +19,7 @@ from cloister.errors import RowsError, UsageError
 from cloister.rows import BOM, MAX_LINE_BYTES, numbered_lines
 
 Row = Mapping[str, object]
+_HEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,27 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object] | Bad]]:
             yield number, line
         elif line.strip():
             yield number, object_of(line)
+
+
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, object] | Bad]]:
+    """The objects of a file that is one JSON list, counted from 1, or of a file of lines.  Raises RowsError."""
+    with path.open("rb") as file:
+        is_list = file.read(_HEAD_BYTES).removeprefix(BOM).lstrip().startswith(b"[")
+    if not is_list:
+        yield from json_lines(path)
+        return
+    found = json_file(path)
+    for place, value in enumerate(found if isinstance(found, list) else (), start=1):
+        yield place, value if isinstance(value, dict) else Bad("not an object")
+
+
+def keys_of(head: Head) -> frozenset[str]:
+    """Keys of the first object of a JSON list, or of lines; none where the beginning holds no whole object."""
+    try:
+        found, _ = json.JSONDecoder().raw_decode(head.text.lstrip().removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(found) if isinstance(found, dict) else frozenset()
 
 
 def object_of(text: str) -> dict[str, object] | Bad:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import RowsError, UsageError
-from cloister.formats import ROWS, choose_format
+from cloister.formats import ROWS, choose_check, choose_format
 from cloister.formats.reading import Bad, Format, Options, Row
+from cloister.formats.shapes import Check
 from cloister.push import changed
-from cloister.rows import BOM, MAX_LINE_BYTES, SHOWN, numbered_lines, problem_of
+from cloister.rows import BOM, MAX_LINE_BYTES, SHOWN, numbered_lines, row_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Part:
     format: Format | None
     """None for JSONL that is sealed as it is."""
     options: Options
+    check: Check | None = None
+    """What every row must hold that is sealed as it is."""
+
+    @staticmethod
+    def of(path: Path, format_name: str, options: Options) -> Part:
+        """A file with what is known of its rows.  Raises UsageError."""
+        found = choose_format(path, format_name, options)
+        return Part(path, found, options, None if found else choose_check(path, format_name))
 
     @property
     def unit(self) -> str:
@@ -81,7 +90,7 @@ class RowStream:
             raise UsageError("name at least one file")
         options = options or Options()
         self._summary: StreamSummary | None = None
-        self.parts = tuple(Part(path, choose_format(path, format_name, options), options) for path in map(Path, paths))
+        self.parts = tuple(Part.of(path, format_name, options) for path in map(Path, paths))
         _check_options(self.parts, options)
 
     @property
@@ -202,7 +211,13 @@ def _reason(part: Part, place: int, line: bytes) -> str | None:
     if part.format is not None:
         return "too large" if len(line) > MAX_LINE_BYTES else None
     content = line.removeprefix(BOM) if place == 1 else line
-    return problem_of(content) if content.strip() else None
+    if not content.strip():
+        return None
+    row = row_of(content)
+    if isinstance(row, str):
+        return row
+    problem = part.check(row) if part.check else None
+    return problem.reason if problem else None
 
 
 def _line(row: Row) -> bytes | Bad:

@@ -7,7 +7,7 @@ import pytest
 
 from cloister.errors import RowsError, UsageError
 from cloister.formats.stream import check_rows
-from cloister.rows import MAX_LINE_BYTES, problem_of
+from cloister.rows import MAX_LINE_BYTES, row_of
 
 
 def test_good_file(tmp_path):
@@ -27,12 +27,12 @@ def test_good_file(tmp_path):
         (b"[1]", "not an object"),
         (b'{"a": "' + b"x" * MAX_LINE_BYTES + b'"}', "too large"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"a": 1}', None),
+        (b'{"a": 1}', {"a": 1}),
     ],
 )
 def test_reasons(line, reason):
     """Each kind of bad line has its fixed words."""
-    assert reason == problem_of(line)
+    assert reason == row_of(line)
 
 
 def test_line_numbers_and_no_content(tmp_path):
