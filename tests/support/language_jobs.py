@@ -46,7 +46,10 @@ def jsonl(rows: Iterable[str]) -> bytes:
 
 
 def spec_of(
-    settings: Table | None = None, data: Table | None = None, adapter: Table | None = None, **hyperparameters: object
+    settings: Any = None,  # noqa: ANN401 - tables of a specification
+    data: Any = None,  # noqa: ANN401
+    adapter: Any = None,  # noqa: ANN401
+    **hyperparameters: Any,  # noqa: ANN401
 ) -> TrainingSpec:
     given = {"batch_size": 8, "max_seq_length": 8, "learning_rate": 0.01, "n_epochs": 2, **hyperparameters}
     method = {"language_modeling": {**(settings or {}), "hyperparameters": given}}
