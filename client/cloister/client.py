@@ -19,6 +19,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -58,6 +59,7 @@ class Client:
         ids: Callable[[], str] = new_id,
     ) -> None:
         self._connection = connection
+        self._home = home
         self.site = SiteGuard(home, connection, clock)
         session = Session(home, connection, self.site, clock, ids)
         self.datasets = Datasets(session)
@@ -86,6 +88,11 @@ class Client:
             client.close()
             raise
         return client
+
+    @property
+    def cache(self) -> Path:
+        """A private folder of the home, for what is there for a moment."""
+        return self._home.cache
 
     def whoami(self) -> identity_pb2.WhoAmIResponse:
         """The caller as the control plane sees it."""

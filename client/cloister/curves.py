@@ -16,6 +16,7 @@ from itertools import pairwise
 from cloister.api.v1 import jobs_pb2
 
 LOSS = "train_loss."
+_PLACE = ("step", "max_steps", "eta_seconds", "train_loss")
 Points = tuple[tuple[float, float], ...]
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # Unicode 2800: the dots of a cell, by row and column
 
@@ -31,6 +32,31 @@ class Curves:
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
         return len(self.training) < 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a job is, as one report of its worker says."""
+
+    step: int
+    total: int
+    loss: float
+    eta_seconds: float
+    metrics: dict[str, float]
+    """Such as train_lr, train_grad_norm, tokens_per_second."""
+
+
+def step_of(event: jobs_pb2.JobEvent) -> Step:
+    """Of an event of type progress."""
+    data = dict(event.data)
+    kept = {name: value for name, value in data.items() if "." not in name and name not in _PLACE}
+    return Step(
+        int(data.get("step", 0)),
+        int(data.get("max_steps", 0)),
+        data.get("train_loss", math.nan),
+        data.get("eta_seconds", 0.0),
+        kept,
+    )
 
 
 def curves_of(events: Iterable[jobs_pb2.JobEvent]) -> Curves:

@@ -47,6 +47,8 @@ class Measure:
     """Whether it is taken on what the model is used for, rather than on its insides."""
     lists: bool = False
     """Whether the built-in word lists of an axis are all that it needs."""
+    few: tuple[str, ...] = ()
+    """Axes whose built-in lists give it fewer independent units than the gate believes (`MIN_CLUSTERS`)."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ MEASURES: Mapping[str, Measure] = {
     "association": Measure((ENCODER,), lists=True),
     "probe_linear": Measure((ENCODER,), lists=True),
     "probe_nonlinear": Measure((ENCODER,), lists=True),
-    "retrieval_swap": Measure((ENCODER,), extrinsic=True, lists=True),
+    "retrieval_swap": Measure((ENCODER,), extrinsic=True, lists=True, few=("age", "religion")),
     "retrieval_stereotype": Measure((ENCODER,), extrinsic=True, lists=True),
 }
 UTILITIES: Mapping[str, Measure] = {
@@ -214,11 +216,17 @@ def resolve_debias(wanted: spec_pb2.Debias) -> None:
 
 
 def _guard_axes(wanted: spec_pb2.Debias) -> list[str]:
-    """The other axes that have word lists, where these are enough for every measure; else none can be known here."""
-    if not all(name in MEASURES and MEASURES[name].lists for name in wanted.measures):
+    """The other axes with word lists that are enough for every measure; none where a measure needs rows."""
+    known = [MEASURES[name] for name in wanted.measures if name in MEASURES]
+    if len(known) < len(wanted.measures) or not all(measure.lists for measure in known):
         return []
-    mitigated = {part for axis in wanted.axes for part in axis.split("*")}
-    return [axis for axis in AXES.get(wanted.language, ()) if axis not in mitigated]
+    return [axis for axis in unwatched(wanted) if not any(axis in measure.few for measure in known)]
+
+
+def unwatched(wanted: spec_pb2.Debias) -> list[str]:
+    """Axes with built-in word lists that are neither mitigated nor guarded."""
+    named = {part for axis in (*wanted.axes, *wanted.guard_axes) for part in axis.split("*")}
+    return [axis for axis in AXES.get(wanted.language, ()) if axis not in named]
 
 
 def _task(wanted: spec_pb2.Debias) -> Task:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cloister.api.v1 import spec_pb2
-from cloister.debias import MEASURES, MITIGATIONS, UTILITIES
+from cloister.debias import MEASURES, MITIGATIONS, UTILITIES, unwatched
 from cloister.errors import UsageError
 from cloister.estimates import Estimate, estimate
 from cloister.evidence.errors import FormatError
@@ -122,8 +122,8 @@ def _remarks(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:
         stray.append(wanted.mitigation.name)
     for name in stray:
         yield f"{name} is not built in: the hosts of the pool must have it, or the job fails"
-    if not wanted.guard_axes:
-        yield "no other axis is watched: name under guard_axes those that must not get worse"
+    if others := unwatched(wanted):
+        yield f"not watched: {', '.join(others)}; name under guard_axes what must not get worse"
     known_mitigation = MITIGATIONS.get(wanted.mitigation.name)
     if known_mitigation is not None and not known_mitigation.trained and wanted.seeds > 1:
         yield f"seeds is {wanted.seeds}, but {wanted.mitigation.name} is not trained: it runs once"

@@ -10,7 +10,7 @@ from pathlib import Path
 from cloister.api.v1 import common_pb2, jobs_pb2
 from cloister.channel import messages
 from cloister.comparing import Compared
-from cloister.curves import Curves, curves_of
+from cloister.curves import Curves, Step, curves_of, step_of
 from cloister.datasets import Datasets
 from cloister.dry_run import DryRun, plan
 from cloister.errors import ConnectError, ServerError, UsageError
@@ -172,6 +172,19 @@ class Jobs:
             if failures >= RECONNECTS:
                 raise ConnectError(f"the stream of job {job_id} ends again and again; watch it later, it goes on")
             self._session.connection.back_off(failures)
+
+    def wait(self, job_id: str) -> jobs_pb2.Job:
+        """Watch a job to its end, and return it as it ended.  Raises ConnectError."""
+        for message in self.watch(job_id):
+            if message.WhichOneof("kind") == "terminal":
+                return message.terminal
+        raise ConnectError(f"the stream of job {job_id} ended; watch it again")
+
+    def progress(self, job_id: str) -> Iterator[Step]:
+        """Steps of training as they are reported, until the job ends."""
+        for message in self.watch(job_id):
+            if message.WhichOneof("kind") == "event" and message.event.type == "progress":
+                yield step_of(message.event)
 
     def _stream(self, job_id: str, after_seq: int) -> Iterator[jobs_pb2.WatchJobResponse]:
         request = jobs_pb2.WatchJobRequest(id=job_id, after_seq=after_seq)

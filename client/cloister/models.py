@@ -54,17 +54,21 @@ class Models:
         source: str,
         *,
         pool: str = "default",
+        weightless: bool = False,
         progress: Progress = no_progress,
     ) -> models_pb2.ModelVersion:
         """Seal and push a base model: safetensors, configuration and tokenizer, nothing else.
 
+        `weightless` takes a configuration without weights, for pre-training from random ones.
         `licence` and `source` are recorded as given.  Called again after a failure, it continues.
         Raises FileNotAllowedError for a file that a model may not contain, UsageError for a folder without a model.
         """
         check_name("model", name)
         if not licence or not source:
             raise UsageError("a model needs its licence and its source on record")
-        spooled = self._seal(Path(directory), name, {"licence": licence, "source": source}, pool, progress)
+        folder = Path(directory)
+        _check_folder(folder, weightless=weightless)
+        spooled = self._seal(folder, name, {"licence": licence, "source": source}, pool, progress)
         stubs = self._session.connection
         request = models_pb2.CreateModelVersionRequest(sealed=spooled.message, wraps=spooled.wraps)
         stubs.call(stubs.models.CreateModelVersion, request)
@@ -73,11 +77,7 @@ class Models:
 
     def _seal(self, folder: Path, name: str, details: dict[str, str], pool: str, progress: Progress) -> Spooled:
         session = self._session
-        if not (folder / REQUIRED).is_file():
-            raise UsageError(f"{folder} has no {REQUIRED}; name the folder of a model in Hugging Face's layout")
         files = file_list(folder, check_model_file)
-        if not any(file.name.endswith(WEIGHTS) for file in files):
-            raise UsageError(f"{folder} has no *{WEIGHTS} file; name the folder of a model with its weights")
         digest = list_digest(files)
         recipients = session.recipients(pool)
         me = session.site.me()
@@ -202,3 +202,13 @@ class Models:
     def pull(self, name_or_id: str, destination: str | Path, progress: Progress = no_progress) -> Path:
         """Open a version that was released to this person into a new folder; see `cloister.pull`."""
         return pull(self._session, self._releases, self.get(name_or_id), name_or_id, Path(destination), progress)
+
+
+def _check_folder(folder: Path, *, weightless: bool) -> None:
+    if not (folder / REQUIRED).is_file():
+        raise UsageError(f"{folder} has no {REQUIRED}; name the folder of a model in Hugging Face's layout")
+    if not weightless and not any(folder.glob(f"*{WEIGHTS}")):
+        raise UsageError(
+            f"{folder} has no *{WEIGHTS} file; name the folder of a model with its weights, or give --config-only to "
+            "pre-train one from random weights"
+        )

@@ -15,9 +15,9 @@ PAUSED, PAUSING, QUEUED, RUNNING, PREEMPTED, CANCELLED, SUCCEEDED = (
 )
 
 
-def running(bench: Bench, **more: int) -> str:
+def running(bench: Bench, max_attempts: int = 3) -> str:
     """A job that trains."""
-    signed = bench.queued(**more)
+    signed = bench.queued(max_attempts=max_attempts)
     taken = bench.leased_job()
     step = jobs_pb2.JobStep(name="validate", status="finished")
     bench.report(signed.id, taken.attempt, workers_pb2.WorkerEvent(stream_seq=1, type="step", level="info", step=step))

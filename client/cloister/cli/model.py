@@ -28,19 +28,68 @@ def model() -> None:
 @click.option("--licence", required=True, help="Licence, for the record; for example Apache-2.0.")
 @click.option("--source", required=True, help="Where it came from, for the record.")
 @click.option("--pool", default="default", show_default=True, help="Pool of hosts that may open it.")
+@click.option("--config-only", is_flag=True, help="It has no weights: jobs pre-train it from random ones.")
 @json_option
 @home_option
-def import_(directory: Path, name: str, licence: str, source: str, pool: str, as_json: bool, home: Path | None) -> None:
+def import_(
+    directory: Path,
+    name: str,
+    licence: str,
+    source: str,
+    pool: str,
+    config_only: bool,
+    as_json: bool,
+    home: Path | None,
+) -> None:
     """Seal and send the base model in DIRECTORY.
 
     Takes safetensors weights, configuration and tokenizer files; anything else is refused.
     """
     with open_client(home) as client, transfer("import") as progress:
-        version = client.models.import_dir(directory, name, licence, source, pool=pool, progress=progress)
+        version = client.models.import_dir(
+            directory, name, licence, source, pool=pool, weightless=config_only, progress=progress
+        )
     if as_json:
         print_message(version)
     else:
         click.echo(version.id)
+
+
+@model.command("try")
+@click.argument("name_or_id")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--task", type=click.Choice(["generate", "classify", "embed"]), default="generate", show_default=True)
+@click.option("--with", "auxiliary", metavar="MODEL", help="Encoder of a version with an index.")
+@click.option("--purpose", help="[default: the only one that the version was made for]")
+@click.option("--chat", is_flag=True, help="Show the model what was said before.")
+@click.option("--max-new-tokens", type=click.IntRange(1, 8192), help="Longest answer.")
+@click.option("--temperature", type=click.FloatRange(0, 10), help="Of sampling; 0 takes the likeliest token.")
+@json_option
+@home_option
+def try_(  # noqa: PLR0913, PLR0917 - click passes each option by its name
+    name_or_id: str,
+    texts: tuple[str, ...],
+    task: str,
+    auxiliary: str | None,
+    purpose: str | None,
+    chat: bool,
+    max_new_tokens: int | None,
+    temperature: float | None,
+    as_json: bool,
+    home: Path | None,
+) -> None:
+    """Ask a base model or a released version: TEXTs, or what you type until the end of input.
+
+    Every question is sealed, answered by a worker in a sandbox, and its answer opened here; both are in the log.
+    """
+    from cloister.cli.trying import answer_all
+    from cloister.trying import Question, purpose_of
+
+    wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    settings = {name: value for name, value in wanted.items() if value is not None}
+    with open_client(home) as client:
+        question = Question(name_or_id, purpose or purpose_of(client, name_or_id), task, auxiliary or "", settings)
+        answer_all(client, question, texts, chat=chat, as_json=as_json)
 
 
 @model.command("list")

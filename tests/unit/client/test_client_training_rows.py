@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from cloister.formats.stream import RowStream
 
 USER = {"role": "user", "content": "q"}
 ANSWER = {"role": "assistant", "content": "a"}
-GOOD = {
+GOOD: dict[str, Any] = {
     "classification": [
         {"text": "a", "label": "b"},
         {"text": "a", "text_pair": "b", "label": 1},
@@ -188,7 +189,7 @@ def test_rows_of_no_method_are_left_alone(tmp_path):
         assert path.read_bytes() == b"".join(RowStream([path]).lines())
 
 
-ALPACA = [
+ALPACA: list[dict[str, Any]] = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},
     {"instruction": "And?", "output": "4", "system": "Be short.", "history": [["Add.", "3"]]},
 ]

@@ -13,8 +13,7 @@ import transformers
 from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import FailureCode, MetricName, RowReason
 from cloister_workers.trainer.answers import answer_metrics, exact_match, normalised, word_f1
-from cloister_workers.trainer.greedy import continuations
-from cloister_workers.trainer.model import load_causal, load_span_finder, load_tokenizer
+from cloister_workers.trainer.model import load_span_finder, load_tokenizer
 from cloister_workers.trainer.objectives.span import Extractive
 from tiny_models import WORDS
 from trainer_jobs import check_resume, examples_of, job_spec, measured, refused, run_job, unpack
@@ -108,25 +107,6 @@ def test_best_span_is_taken_over_all_windows(bert_dir):
     assert "juliett" == row["context"][slice(*found[0])]
     assert [[0, 0]] == nothing
     assert 1.0 == objective.score([example], [0.0], found)[MetricName.EVAL_EXACT_MATCH]
-
-
-def test_continuations_are_those_of_generate(llama_dir):
-    """Greedy continuations of prompts of many lengths, packed, are those of transformers' generate, one by one."""
-    plain = transformers.AutoModelForCausalLM.from_pretrained(llama_dir).eval()
-    packed = load_causal(str(llama_dir), CPU).model.eval()
-    prompts = [[4, 5, 6], [7], [8, 9, 3, 4, 5, 6, 7]]
-    with torch.no_grad():
-        found = continuations(packed, prompts, [6, 4, 0], None, 12, CPU, lambda: None)
-        expected = [
-            plain.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False, eos_token_id=None)[
-                0
-            ].tolist()[len(prompt) :]
-            for prompt, limit in zip(prompts[:2], (6, 4), strict=True)
-        ]
-        first = found[0][0]
-        stopped = continuations(packed, prompts[:1], [6], first, 12, CPU, lambda: None)
-    assert [*expected, []] == found
-    assert [[]] == stopped
 
 
 def test_spans_of_held_out_rows_are_found(bert_dir, tmp_path, recorder):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +47,11 @@ def test_metrics_are_of_a_closed_list():
         read_settings(Settings, {"metrics": "vibes"})
 
 
+def read(reader: ChatReader, row: Mapping[str, object]) -> Any:  # noqa: ANN401 - an example, or a reason
+    """What the reader makes of a row."""
+    return reader.read(dict(row))
+
+
 @pytest.fixture
 def reader(llama_dir):
     return ChatReader(load_tokenizer(str(llama_dir), chat=True), 12)
@@ -52,7 +59,7 @@ def reader(llama_dir):
 
 def test_source_and_target_are_prompt_and_answer(reader):
     """A causal model learns the target after its source."""
-    made = reader.read({"source": "alpha", "target": "bravo"})
+    made = read(reader, {"source": "alpha", "target": "bravo"})
     words = reader.tokenizer.convert_ids_to_tokens(made.tokens.tolist())
     assert ["bravo", "[EOS]"] == [word for word, mark in zip(words, made.learned, strict=True) if mark]
 
@@ -61,11 +68,11 @@ def test_turns_of_weight_zero_are_not_learned(reader):
     """An assistant turn with weight 0 stands in the text and is no target."""
     turns = [("user", "alpha", 1), ("assistant", "bravo", 0), ("user", "golf", 1), ("assistant", "echo", 1)]
     messages = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
-    made = ChatReader(reader.tokenizer, 64).read({"messages": messages})
+    made = read(ChatReader(reader.tokenizer, 64), {"messages": messages})
     words = reader.tokenizer.convert_ids_to_tokens(made.tokens.tolist())
     assert ["echo", "[EOS]"] == [word for word, mark in zip(words, made.learned, strict=True) if mark]
     none = [{**message, "weight": 0} for message in messages]
-    assert RowReason.NO_COMPLETION == reader.read({"messages": none})
+    assert RowReason.NO_COMPLETION == read(reader, {"messages": none})
 
 
 def test_tools_and_calls_reach_the_template(llama_dir):
@@ -83,23 +90,23 @@ def test_tools_and_calls_reach_the_template(llama_dir):
         {"role": "tool", "content": "hotel ", "name": "golf"},
         {"role": "assistant", "content": "echo "},
     ]
-    made = ChatReader(tokenizer, 64).read({"messages": messages, "tools": [{"name": "foxtrot"}]})
+    made = read(ChatReader(tokenizer, 64), {"messages": messages, "tools": [{"name": "foxtrot"}]})
     words = tokenizer.convert_ids_to_tokens(made.tokens.tolist())
     assert "foxtrot" == words[0]
     assert ["golf", "[EOS]", "echo", "[EOS]"] == [w for w, mark in zip(words, made.learned, strict=True) if mark]
-    assert RowReason.WRONG_TYPE == ChatReader(tokenizer, 64).read({"messages": messages, "tools": "foxtrot"})
+    assert RowReason.WRONG_TYPE == read(ChatReader(tokenizer, 64), {"messages": messages, "tools": "foxtrot"})
 
 
 def test_a_long_prompt_loses_its_beginning(reader):
     """With truncate a row that is too long loses tokens from the left, never one that is learned."""
     row = {"prompt": " ".join(["alpha"] * 20), "completion": " bravo echo"}
-    assert RowReason.TOO_LONG == reader.read(row)
+    assert RowReason.TOO_LONG == read(reader, row)
     cut = ChatReader(reader.tokenizer, 12, truncate=True)
-    made = cut.read(row)
+    made = read(cut, row)
     assert (12, True) == (len(made.tokens), made.truncated)
     assert 3 == sum(made.learned)
     long = {"prompt": "alpha", "completion": " " + " ".join(["bravo"] * 20)}
-    assert RowReason.TOO_LONG == cut.read(long)
+    assert RowReason.TOO_LONG == read(cut, long)
 
 
 def test_rouge_by_hand():

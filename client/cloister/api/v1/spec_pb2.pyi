@@ -1118,7 +1118,7 @@ class Debias(_message.Message):
     @_builtins.property
     def guard_axes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Further attributes that are measured and must not get worse; nothing is mitigated on them. When absent, the other
-        built-in word lists of the language, where all measures can be taken on word lists alone.
+        built-in word lists of the language, where these are enough for all measures.
         """
 
     def __init__(

@@ -8,10 +8,11 @@ import json
 import pytest
 
 from cloister.debias import AXES, MEASURES, MITIGATIONS, TASKS, UTILITIES
+from cloister.gate import MIN_CLUSTERS
 from cloister.spec import read_spec, resolve, spec_bytes
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon.builtin import axes, languages, load_lexicon
-from cloister_workers.trainer.debias.measure import Missing
+from cloister_workers.trainer.debias.measure import Items, Missing
 from cloister_workers.trainer.debias.partition import make_parts
 from cloister_workers.trainer.debias.registry import measures, mitigations, utilities
 from cloister_workers.trainer.debias.spec import parse_debias
@@ -29,16 +30,18 @@ def test_measures() -> None:
 
 
 def test_built_in_axes_are_enough_for_the_measures_that_say_so() -> None:
-    """The client's list of axes is that of the word lists, and on each a measure of word lists has items."""
+    """The client's list of axes is that of the word lists, and on each a measure of word lists has items: as many
+    independent ones as the gate wants, save where it says that they are few.
+    """
     assert {language: axes(language) for language in languages()} == AXES
     lexicons = {axis: load_lexicon(axis, "en") for axis in AXES["en"]}
     part = make_parts([], [], [], lexicons, seed=1).test
     named = [name for name, found in MEASURES.items() if found.lists]
     assert {name for task in ("sentence_encoder", "causal_lm") for name in TASKS[task].measures} == set(named)
-    missing = [
-        (name, axis) for name in named for axis in lexicons if isinstance(measures()[name].items(part, axis), Missing)
-    ]
-    assert missing == []
+    found = {(name, axis): measures()[name].items(part, axis) for name in named for axis in lexicons}
+    assert [key for key, items in found.items() if isinstance(items, Missing)] == []
+    few = {key for key, items in found.items() if isinstance(items, Items) and len(set(items.clusters)) < MIN_CLUSTERS}
+    assert few == {(name, axis) for name in named for axis in MEASURES[name].few}
 
 
 def test_utilities() -> None:

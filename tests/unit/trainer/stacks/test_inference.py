@@ -87,6 +87,7 @@ def test_a_sequence_to_sequence_model_answers_as_transformers_has_it():
 
     class Spelling:
         eos_token_id = 1
+        pad_token_id = 0
 
         def decode(self, tokens, **_):
             return " ".join(map(str, tokens))
