@@ -167,6 +167,7 @@ def test_answers_with_a_verdict_are_rows_of_preference(tmp_path):
 def test_settings_say_what_rows_a_method_takes(method, settings, good, bad):
     """The loss of a preference and the task of an evaluation or inference decide."""
     check = check_of(method, settings)
+    assert check is not None
     assert check(good) is None
     assert check(bad) is not None
 
