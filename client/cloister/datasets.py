@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.api.v1 import common_pb2, datasets_pb2
 from cloister.errors import NotFoundError, ServerError, UsageError
 from cloister.evidence.errors import BindingError
 from cloister.evidence.manifest import ROWS_MEDIA_TYPE, Manifest, Trailer, VerifiedObject, verify_object
+from cloister.evidence.revisions import details_after, revision_of
 from cloister.formats.stream import LineSource, RowStream, StreamSummary
 from cloister.push import (
     MeasuredSource,
@@ -21,6 +23,7 @@ from cloister.push import (
     spool_key,
     trailer_for,
 )
+from cloister.revisions import at_revision, chain, check_no_revision, split_revision
 from cloister.sealed.payload import SealedDigest
 from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
 from cloister.upload import Progress, no_progress
@@ -28,6 +31,18 @@ from cloister.wire import sealed_from_proto
 
 READY = datasets_pb2.DATASET_STATE_READY
 EXPIRES_DAYS = 365
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an owner signs beside the rows."""
+
+    name: str
+    purposes: tuple[str, ...]
+    expires_days: int
+    pool: str
+    minimum_epsilon: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 class Datasets:
@@ -52,26 +67,58 @@ class Datasets:
         files, a format, or group columns.
         Raises RowsError (with line numbers) before anything is sealed.
         """
-        check_name("dataset", name)
-        _check_terms(purposes, expires_days)
+        check_no_revision(check_name("dataset", name))
+        return self._push(rows, Terms(name, tuple(purposes), expires_days, pool), progress)
+
+    def append(
+        self,
+        rows: str | Path | RowStream,
+        name_or_id: str,
+        purposes: Sequence[str] = (),
+        *,
+        expires_days: int = EXPIRES_DAYS,
+        progress: Progress = no_progress,
+    ) -> datasets_pb2.Dataset:
+        """Push new rows as the next revision of a dataset: an object of its own that holds them alone and names it.
+
+        Name and pool are those of the dataset; so are the purposes, where none are given.  Raises as `push` does.
+        """
+        earlier = self.verified(name_or_id)
+        said = earlier.manifest
+        terms = Terms(
+            said.name,
+            tuple(purposes) or said.purposes,
+            expires_days,
+            said.pool,
+            said.minimum_epsilon,
+            details_after(earlier),
+        )
+        return self._push(rows, terms, progress)
+
+    def _push(self, rows: str | Path | RowStream, terms: Terms, progress: Progress) -> datasets_pb2.Dataset:
+        _check_terms(terms.purposes, terms.expires_days)
         stream = rows if isinstance(rows, RowStream) else RowStream([rows])
-        spooled = self._seal(stream, stream.check(), name, (tuple(purposes), expires_days, pool))
+        spooled = self._seal(stream, stream.check(), terms)
         stubs = self._session.connection
         request = datasets_pb2.CreateDatasetRequest(sealed=spooled.message, wraps=spooled.wraps)
         stubs.call(stubs.datasets.CreateDataset, request)
         send_spooled(self._session, spooled, progress)
         return self.get(spooled.manifest.id)
 
-    def _seal(
-        self, stream: RowStream, summary: StreamSummary, name: str, terms: tuple[tuple[str, ...], int, str]
-    ) -> Spooled:
+    def _seal(self, stream: RowStream, summary: StreamSummary, terms: Terms) -> Spooled:
         """Rows flow from the files into the sealing: no plaintext is written anywhere."""
-        purposes, expires_days, pool = terms
         session = self._session
-        recipients = session.recipients(pool)
+        recipients = session.recipients(terms.pool)
         me = session.site.me()
         key = spool_key(
-            kind="dataset", owner=me.id, name=name, purposes=purposes, pool=pool, days=expires_days, file=summary.sha256
+            kind="dataset",
+            owner=me.id,
+            name=terms.name,
+            purposes=terms.purposes,
+            pool=terms.pool,
+            days=terms.expires_days,
+            details=dict(terms.details),
+            file=summary.sha256,
         )
         if (left := find_spooled(session, key, recipients)) is not None:
             return left
@@ -79,22 +126,32 @@ class Datasets:
         manifest = Manifest(
             kind="dataset",
             id=session.new_id(),
-            name=name,
+            name=terms.name,
             owner=me.id,
             team=me.team,
-            pool=pool,
-            purposes=purposes,
+            pool=terms.pool,
+            purposes=terms.purposes,
             media_type=ROWS_MEDIA_TYPE,
             created_at=now,
-            expires_at=now + expires_days * DAY_SECONDS,
+            expires_at=now + terms.expires_days * DAY_SECONDS,
+            minimum_epsilon=terms.minimum_epsilon,
+            details=dict(terms.details),
         )
         source = MeasuredSource(LineSource(stream.lines()), summary.size, no_progress)
         checked = _Checked(stream.name, source, summary, manifest)
         return seal_to_spool(session, key, manifest, source, recipients, checked)
 
     def get(self, name_or_id: str) -> datasets_pb2.Dataset:
-        """One dataset.  Raises NotFoundError."""
-        return self._by_id(name_or_id) if is_id(name_or_id) else self._by_name(name_or_id)
+        """One dataset: by id, by name (the newest that is ready), or as NAME@REVISION.  Raises NotFoundError."""
+        if is_id(name_or_id):
+            return self._by_id(name_or_id)
+        if (asked := split_revision(name_or_id)) is None:
+            return self._by_name(name_or_id)
+        return self._by_id(self._at(*asked).manifest.id)
+
+    def revisions(self, name_or_id: str) -> tuple[VerifiedObject, ...]:
+        """A dataset and every one that it builds on, newest first, each with its owner's signature checked."""
+        return tuple(chain(self._session, self.verified(name_or_id), self._by_id))
 
     def list(self, limit: int | None = None) -> Iterator[datasets_pb2.Dataset]:
         """Datasets, newest first."""
@@ -117,18 +174,23 @@ class Datasets:
 
         Raises an EvidenceError where the control plane hands out another object than asked for.
         """
+        if (asked := None if is_id(name_or_id) else split_revision(name_or_id)) is not None:
+            return self.verified(self._at(*asked).manifest.id)
         dataset = self.get(name_or_id)
         if dataset.state != READY:
             state = datasets_pb2.DatasetState.Name(dataset.state).removeprefix("DATASET_STATE_").lower()
             raise UsageError(f"dataset {name_or_id} is {state}; a job needs one that is ready")
         session = self._session
         found = verify_object(sealed_from_proto(dataset.sealed), session.site.roster, now=session.clock())
-        asked = found.manifest.id if is_id(name_or_id) else found.manifest.name
-        if asked != name_or_id or found.manifest.kind != "dataset":
+        wanted = found.manifest.id if is_id(name_or_id) else found.manifest.name
+        if wanted != name_or_id or found.manifest.kind != "dataset":
             raise BindingError(f"asked for dataset {name_or_id}, the control plane handed over another object")
         if found.manifest.team != session.site.me().team:
             raise BindingError(f"dataset {name_or_id} is sealed by another team")
         return found
+
+    def _at(self, name: str, number: int) -> VerifiedObject:
+        return at_revision(self._session, self.verified(name), number, self._by_id)
 
     def _by_id(self, dataset_id: str) -> datasets_pb2.Dataset:
         stubs = self._session.connection
@@ -142,7 +204,7 @@ class Datasets:
         named = [d for d in self.list() if d.state == READY and Manifest.parse(d.sealed.manifest).name == name]
         if not named:
             raise NotFoundError(f"no dataset named {name!r} is ready; see: cloister dataset list")
-        return max(named, key=lambda d: Manifest.parse(d.sealed.manifest).created_at)
+        return max(named, key=lambda d: _age(Manifest.parse(d.sealed.manifest)))
 
 
 class _Checked:
@@ -158,6 +220,11 @@ class _Checked:
         if self._source.digest.hexdigest() != self._summary.sha256:
             raise changed(self._name)
         return trailer_for(self._manifest, digest, self._summary.rows)
+
+
+def _age(manifest: Manifest) -> tuple[int, int]:
+    """Revisions of one second are told apart by their number."""
+    return manifest.created_at, revision_of(manifest).number
 
 
 def _check_terms(purposes: Sequence[str], expires_days: int) -> None:

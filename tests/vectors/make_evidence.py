@@ -227,6 +227,9 @@ def object_cases() -> dict[str, Case]:
         details = {"job_id": "j-1", "attempt": "1", "step": "50", "files_sha256": "56" * 32, name: "retrieval_index"}
         return changed(HOST, expect, kind="export", id="o-1", owner="gpu-1", details=details)
 
+    def revision(expect: str, **details: str) -> Case:
+        return changed(ALICE, expect, details=details)
+
     signed = trailer_of(MANIFEST).sign(ALICE)
     other_digest = signed.payload.replace(b"abab", b"abaa", 1)
     return {
@@ -242,6 +245,8 @@ def object_cases() -> dict[str, Case]:
         "swapped-team": changed(ALICE, "BINDING", team="other"),
         "payload-bit": case(MANIFEST, dataclasses.replace(signed, payload=other_digest), "BAD_SIGNATURE"),
         "signature-bit": case(MANIFEST, flip_signature(signed), "BAD_SIGNATURE"),
+        "revision": revision("ok", revision="2", appends_to="d-0", appends_to_sha256="57" * 32),
+        "revision-name": revision("BAD_FORMAT", revision="2", append_to="d-0"),
         "layer": layer("layer", "ok"),
         "layer-unknown-detail": layer("shape", "BAD_FORMAT"),
     }

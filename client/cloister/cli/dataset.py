@@ -15,6 +15,7 @@ from cloister.cli.reading import Reading, reading_options
 
 if TYPE_CHECKING:
     from cloister.api.v1.datasets_pb2 import Dataset
+    from cloister.client import Client
     from cloister.formats.stream import StreamSummary
 
 
@@ -25,19 +26,21 @@ def dataset() -> None:
 
 @dataset.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="Shown to the control plane; the file's own name is not.")
-@click.option("--purpose", "purposes", multiple=True, required=True, help="What it may be used for; may be repeated.")
+@click.option("--name", help="Shown to the control plane; the file's own name is not.")
+@click.option("--purpose", "purposes", multiple=True, help="What it may be used for; may be repeated.")
+@click.option("--appends", metavar="DATASET", help="These are new rows of it: push them as its next revision.")
 @reading_options
-@click.option("--pool", default="default", show_default=True, help="Pool of hosts that may open it.")
+@click.option("--pool", help="Pool of hosts that may open it.  [default: default]")
 @click.option("--expires-days", default=365, show_default=True, help="Afterwards no host opens it.")
 @json_option
 @home_option
-def push(
+def push(  # noqa: PLR0913, PLR0917 - click passes each option by its name
     files: tuple[Path, ...],
-    name: str,
+    name: str | None,
     purposes: tuple[str, ...],
+    appends: str | None,
     reading: Reading,
-    pool: str,
+    pool: str | None,
     expires_days: int,
     as_json: bool,
     home: Path | None,
@@ -47,11 +50,24 @@ def push(
     A file is JSONL whose rows are those of a training method, of which a wrong one is refused by its number, or in a
     format that is converted (docs/how-to/bring-your-data.md): Alpaca, ShareGPT, OpenAI's preferences, tables of
     labelled texts, and test sets for bias.  Run it again after an interruption: it continues where it stood.
+
+    With --appends the rows become an object of their own, which names the dataset as the one before it and has its
+    name, pool and, unless others are given, purposes (docs/how-to/keep-learning.md).
     """
+    if appends and (name or pool):
+        raise click.UsageError("--appends takes name and pool from the dataset; leave --name and --pool out")
+    if not appends and not (name and purposes):
+        raise click.UsageError("--name and --purpose say what the dataset is, or --appends which one it goes on")
     rows = reading.stream(files)
     _tell(rows.check())
     with open_client(home) as client, transfer("push") as progress:
-        pushed = client.datasets.push(rows, name, purposes, pool=pool, expires_days=expires_days, progress=progress)
+        datasets = client.datasets
+        if appends:
+            pushed = datasets.append(rows, appends, purposes, expires_days=expires_days, progress=progress)
+        else:
+            pushed = datasets.push(
+                rows, name or "", purposes, pool=pool or "default", expires_days=expires_days, progress=progress
+            )
     if as_json:
         print_message(pushed)
     else:
@@ -91,9 +107,10 @@ def list_(limit: int | None, as_json: bool, home: Path | None) -> None:
 @json_option
 @home_option
 def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
-    """Show one dataset, by name (the newest that is ready) or id."""
+    """Show one dataset, by name (the newest that is ready), NAME@REVISION or id."""
     with open_client(home) as client:
         found = client.datasets.get(name_or_id)
+        builds_on = _builds_on(client, found)
     if as_json:
         print_message(found)
         return
@@ -109,6 +126,7 @@ def show(name_or_id: str, as_json: bool, home: Path | None) -> None:
             ("sealed size", size(found.size)),
             ("sha256", found.ciphertext_sha256),
             ("sealed to", ", ".join(found.recipient_key_ids)),
+            *builds_on,
         )
     )
 
@@ -131,10 +149,24 @@ def delete(name_or_id: str, yes: bool, as_json: bool, home: Path | None) -> None
         click.echo(f"{deleted.id} {_state(deleted)}")
 
 
+def _builds_on(client: Client, found: Dataset) -> list[tuple[str, str]]:
+    """The revisions before this one, newest first; nothing where it is not this team's to use."""
+    from cloister.api.v1.datasets_pb2 import DATASET_STATE_READY
+    from cloister.evidence.revisions import revision_of
+
+    if found.state != DATASET_STATE_READY or found.team != client.site.me().team:
+        return []
+    earlier = client.datasets.revisions(found.id)[1:]
+    return [
+        (f"builds on @{revision_of(d.manifest).number}", f"{d.manifest.id} ({d.trailer.rows} rows)") for d in earlier
+    ]
+
+
 def _name(found: Dataset) -> str:
     from cloister.evidence.manifest import Manifest
+    from cloister.revisions import shown_name
 
-    return Manifest.parse(found.sealed.manifest).name
+    return shown_name(Manifest.parse(found.sealed.manifest))
 
 
 def _state(found: Dataset) -> str:

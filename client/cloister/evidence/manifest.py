@@ -45,7 +45,8 @@ class Manifest:
     """Largest privacy loss that the owner accepts, a decimal; None asks for no differential privacy."""
     details: dict[str, str] = field(default_factory=dict)
     """For a model: files_sha256, licence, source.  For what a host seals: job_id, attempt, step, files_sha256; for an
-    export also layer: its kind (`cloister.evidence.layers`)."""
+    export also layer: its kind (`cloister.evidence.layers`).  For a dataset that appends to another: what
+    `cloister.evidence.revisions` says."""
 
     def to_payload(self) -> bytes:
         details: dict[str, JSON] = dict(self.details)
@@ -90,7 +91,18 @@ class Manifest:
         return manifest
 
 
-DETAIL_NAMES = ("files_sha256", "licence", "source", "job_id", "attempt", "step", "layer")
+DETAIL_NAMES = (
+    "files_sha256",
+    "licence",
+    "source",
+    "job_id",
+    "attempt",
+    "step",
+    "layer",
+    "revision",
+    "appends_to",
+    "appends_to_sha256",
+)
 
 
 def _details(fields: Fields) -> dict[str, str]:
