@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job would be: its resolved specification, and for a de-biasing job what its gate asks for.
+"""What a job would be: its resolved specification, what it takes, and for a de-biasing job what its gate asks for.
 
 Reads names, manifests and the policy from the site; signs nothing and sends nothing else.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cloister.api.v1 import spec_pb2
 from cloister.debias import MEASURES, MITIGATIONS, UTILITIES, unwatched
 from cloister.errors import UsageError
+from cloister.estimates import Estimate, estimate
 from cloister.evidence.errors import FormatError
 from cloister.evidence.manifest import VerifiedObject
 from cloister.evidence.policy import Policy
@@ -59,6 +60,8 @@ class DryRun:
     """What the specification leaves open, in words."""
     auxiliary: Start | None = None
     """The second model, where one is named."""
+    estimate: Estimate | None = None
+    """Of a job that trains in the loop."""
 
 
 def gate_of(spec: Spec, policy: Policy) -> Gate | None:
@@ -82,7 +85,8 @@ def plan(
     gate = gate_of(spec, policy)
     if gate is None:
         stages = REPORT_STAGES.get(str(spec.method.WhichOneof("type")), PLAIN_STAGES)
-        return DryRun(spec, start, data, policy, None, (), stages, (), auxiliary)
+        takes = estimate(spec, start, data, auxiliary)
+        return DryRun(spec, start, data, policy, None, (), stages, (), auxiliary, takes)
     wanted = spec.method.debias
     limits = tuple(_limits(wanted, gate, policy.gate or Gate()))
     return DryRun(spec, start, data, policy, gate, limits, DEBIAS_STAGES, tuple(_remarks(wanted, gate)), auxiliary)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.options import home_option, json_option, limit_option, open_client
+from cloister.cli.options import home_option, json_option, limit_option, open_client, rows_option
 from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, state_name
 
 if TYPE_CHECKING:
@@ -27,19 +27,20 @@ def job() -> None:
 @job.command()
 @click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--watch", "follow", is_flag=True, help="Watch it to its end.")
-@click.option("--dry-run", is_flag=True, help="Show what would be signed, and what the gate needs; sign nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be signed and what it takes; sign nothing.")
+@rows_option
 @json_option
 @home_option
-def submit(spec: Path, follow: bool, dry_run: bool, as_json: bool, home: Path | None) -> None:
+def submit(spec: Path, follow: bool, dry_run: bool, rows: tuple[Path, ...], as_json: bool, home: Path | None) -> None:
     """Sign and queue the job of a SPEC (YAML).
 
     Every input is verified here first.  Keys and defaults: docs/reference/spec.md.
     """
     with open_client(home) as client:
-        if dry_run:
+        if dry_run or rows:
             from cloister.cli.planning import print_plan
 
-            print_plan(client.jobs.dry_run(spec), as_json=as_json)
+            print_plan(client.jobs.dry_run(spec), rows, as_json=as_json)
             return
         started(client, client.jobs.submit(spec), follow, as_json)
 

@@ -21,6 +21,14 @@ home_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the contract's JSON form.")
 limit_option = click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
 
+rows_option = click.option(
+    "--rows",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Check these rows, as they were pushed, against the method; implies --dry-run; may be repeated.",
+)
+
 
 def open_client(home: Path | None) -> Client:
     """The client of a home, with the site verified."""

@@ -71,6 +71,16 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds for people, to two figures."""
+    value, unit = seconds, "s"
+    for length, larger in ((60, "min"), (60, "h"), (24, "days")):
+        if value < 2 * length:
+            break
+        value, unit = value / length, larger
+    return f"{value:.2g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
 def _values(message: Message) -> object:
     from google.protobuf import json_format
 

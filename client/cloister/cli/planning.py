@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.output import print_fields, print_json, print_table
+from cloister.cli.output import duration, print_fields, print_json, print_table, size
 from cloister.evidence.manifest import VerifiedObject
 from cloister.evidence.methods import report_method
 from cloister.spec import spec_bytes
@@ -17,13 +19,19 @@ from cloister.spec import spec_bytes
 if TYPE_CHECKING:
     from cloister.api.v1.spec_pb2 import Debias
     from cloister.dry_run import DryRun, Limit
+    from cloister.estimates import Estimate
     from cloister.gate import Gate
 
 _HEADER = ("NAME", "ROLE", "LIMIT", "POLICY", "PASS WITH", "NEVER BELOW", "COUNTED")
 
 
-def print_plan(run: DryRun, *, as_json: bool) -> None:
-    """To standard output."""
+def print_plan(run: DryRun, files: Sequence[Path] = (), *, as_json: bool) -> None:
+    """To standard output; files of rows, where they are at hand, are checked first.  Raises RowsError."""
+    if files:
+        from cloister.row_checks import check_rows_for
+
+        checked = check_rows_for(run, files)
+        click.echo(f"{checked.rows} rows are good for this method", err=True)
     if as_json:
         print_json(_table(run))
         return
@@ -36,6 +44,8 @@ def print_plan(run: DryRun, *, as_json: bool) -> None:
         fields.append(("new version", spec.suffix))
     fields += [(f"{role} rows", _rows(found)) for role, found in run.data.items()]
     fields += [("policy", f"{run.policy.id} version {run.policy.version}"), ("stages", ", ".join(run.stages))]
+    if run.estimate is not None:
+        fields += _estimated(run.estimate)
     if run.gate is not None:
         fields += _debias(spec.method.debias, run.gate)
     print_fields(fields)
@@ -55,6 +65,20 @@ def print_plan(run: DryRun, *, as_json: bool) -> None:
 
 def _layers(run: DryRun) -> str:
     return ", ".join(kind for kind, _ in run.start.stack)
+
+
+def _estimated(found: Estimate) -> list[tuple[str, str]]:
+    costs = [
+        (f"about, on a {cost.device}", f"{size(cost.memory)} of memory, {duration(cost.seconds)}")
+        for cost in found.costs
+    ]
+    return [
+        ("training rows", f"at most {found.training_rows} after the splits, about {found.tokens} tokens in all passes"),
+        ("steps", f"at most {found.steps}"),
+        ("weights", f"about {found.parameters}, of which {found.trained} learn"),
+        *costs,
+        ("estimates", "from signed sizes alone: docs/reference/estimates.md"),
+    ]
 
 
 def _debias(wanted: Debias, gate: Gate) -> list[tuple[str, str]]:
@@ -102,6 +126,7 @@ def _table(run: DryRun) -> Mapping[str, object]:
         "base": run.start.base.manifest.id,
         "layers": [layer.manifest.id for layer in run.start.layers],
         "rows": {role: found.trailer.rows for role, found in run.data.items()},
+        "estimate": None if run.estimate is None else asdict(run.estimate),
         "policy": {"id": run.policy.id, "version": run.policy.version},
         "gate": None if run.gate is None else run.gate.to_json(),
         "limits": [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.options import home_option, json_option, open_client
+from cloister.cli.options import home_option, json_option, open_client, rows_option
 
 if TYPE_CHECKING:
     from cloister.client import Client
@@ -33,6 +33,7 @@ METHOD_HELP = (
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="For example n_epochs=2 or lora.rank=16.")
 @click.option("--watch", "follow", is_flag=True, help="Watch it to its end.")
 @click.option("--dry-run", is_flag=True, help="Show what would be signed and what it takes; sign nothing.")
+@rows_option
 @json_option
 @home_option
 def tune(  # noqa: PLR0913, PLR0917 - click passes each option by its name
@@ -48,6 +49,7 @@ def tune(  # noqa: PLR0913, PLR0917 - click passes each option by its name
     settings: tuple[str, ...],
     follow: bool,
     dry_run: bool,
+    rows: tuple[Path, ...],
     as_json: bool,
     home: Path | None,
 ) -> None:
@@ -76,10 +78,10 @@ def tune(  # noqa: PLR0913, PLR0917 - click passes each option by its name
                 settings={key: value for key, _, value in pairs},
             )
         )
-        if dry_run:
+        if dry_run or rows:
             from cloister.cli.planning import print_plan
 
-            print_plan(client.jobs.dry_run(spec), as_json=as_json)
+            print_plan(client.jobs.dry_run(spec), rows, as_json=as_json)
             return
         started(client, client.jobs.submit(spec), follow, as_json)
 

@@ -174,6 +174,20 @@ def _first_that_fits(**forms: Check) -> Check:
     return check
 
 
+def asked(row: Row) -> Bad | None:
+    """A question without its answer."""
+    key = next((name for name in ("messages", "prompt", "question", "text") if name in row), "prompt")
+    return messages(row[key], key) if key == "messages" else _said(row, key)
+
+
+def told(row: Row) -> Bad | None:
+    """A question with its answers, which may be several."""
+    answer = row.get("answer")
+    answers = answer if isinstance(answer, list) and answer else [answer]
+    return filled(row, "question") or next(filter(None, (filled({"answer": one}, "answer") for one in answers)), None)
+
+
+_SHOWN = _first_that_fits(messages=answered, source=answered, question=told, text=classified, prompt=answered)
 SHAPES: Mapping[str, Check] = {
     "classification": classified,
     "supervised": answered,
@@ -185,8 +199,24 @@ SHAPES: Mapping[str, Check] = {
     "reinforcement": prompted,
     "distillation": _first_that_fits(text=text, prompt=answered),
     "embedding": near,
+    "retrieval": text,
+    "in_context": _SHOWN,
+    "inference": asked,
 }
-"""Of training rows, by the method's name in the contract."""
+"""Of training rows, or of those that are answered, by the method's name in the contract."""
+
+
+def check_of(method: str, settings: Mapping[str, object]) -> Check | None:
+    """Of the rows of a job's method with its settings; None for de-biasing, whose rows are of many kinds."""
+    if method == "evaluation":
+        return SHAPES[str(settings["task"])]
+    if method == "preference":
+        return judged if settings.get("loss") == "kto" else compared
+    if method == "inference" and settings.get("task") != "generate":
+        return text
+    return SHAPES.get(method)
+
+
 LOOKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"prompt", "chosen"}), compared),
     (frozenset({"prompt", "rejected"}), compared),

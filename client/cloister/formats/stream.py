@@ -56,13 +56,13 @@ class Part:
     """None for JSONL that is sealed as it is."""
     options: Options
     check: Check | None = None
-    """What every row must hold that is sealed as it is."""
+    """What every row must hold."""
 
     @staticmethod
-    def of(path: Path, format_name: str, options: Options) -> Part:
+    def of(path: Path, format_name: str, options: Options, check: Check | None) -> Part:
         """A file with what is known of its rows.  Raises UsageError."""
         found = choose_format(path, format_name, options)
-        return Part(path, found, options, None if found else choose_check(path, format_name))
+        return Part(path, found, options, check or (None if found else choose_check(path, format_name)))
 
     @property
     def unit(self) -> str:
@@ -81,8 +81,14 @@ class Part:
 class RowStream:
     """The files, in order."""
 
-    def __init__(self, paths: Sequence[str | Path], format_name: str = "", options: Options | None = None) -> None:
-        """Tell each file's format, unless `format_name` does.
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        format_name: str = "",
+        options: Options | None = None,
+        check: Check | None = None,
+    ) -> None:
+        """Tell each file's format, unless `format_name` does, and what rows must hold, unless `check` does.
 
         Raises UsageError for one of no known format, or settings that no file takes.
         """
@@ -90,7 +96,7 @@ class RowStream:
             raise UsageError("name at least one file")
         options = options or Options()
         self._summary: StreamSummary | None = None
-        self.parts = tuple(Part.of(path, format_name, options) for path in map(Path, paths))
+        self.parts = tuple(Part.of(path, format_name, options, check) for path in map(Path, paths))
         _check_options(self.parts, options)
 
     @property
@@ -175,7 +181,7 @@ def _checked(part: Part, counted: _Counted, *, is_first: bool, is_last: bool) ->
     try:
         for place, found, row in part.rows():
             line = _joined(place, found, is_first=is_first, is_last=is_last)
-            reason = line.reason if isinstance(line, Bad) else _reason(part, place, line)
+            reason = line.reason if isinstance(line, Bad) else _reason(part, place, line, row)
             if reason is not None:
                 counted.rows += 1
                 bad += 1
@@ -207,16 +213,17 @@ def _joined(place: int, found: bytes | Bad, *, is_first: bool, is_last: bool) ->
     return line if is_last or line.endswith(b"\n") else line + b"\n"
 
 
-def _reason(part: Part, place: int, line: bytes) -> str | None:
+def _reason(part: Part, place: int, line: bytes, row: Row) -> str | None:
     if part.format is not None:
-        return "too large" if len(line) > MAX_LINE_BYTES else None
-    content = line.removeprefix(BOM) if place == 1 else line
-    if not content.strip():
-        return None
-    row = row_of(content)
-    if isinstance(row, str):
-        return row
-    problem = part.check(row) if part.check else None
+        found: Row | str = "too large" if len(line) > MAX_LINE_BYTES else row
+    else:
+        content = line.removeprefix(BOM) if place == 1 else line
+        if not content.strip():
+            return None
+        found = row_of(content)
+    if isinstance(found, str):
+        return found
+    problem = part.check(found) if part.check else None
     return problem.reason if problem else None
 
 

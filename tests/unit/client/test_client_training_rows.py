@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloister.errors import RowsError, UsageError
-from cloister.formats.shapes import SHAPES
+from cloister.formats.shapes import SHAPES, check_of
 from cloister.formats.stream import RowStream
 
 USER = {"role": "user", "content": "q"}
@@ -43,6 +43,13 @@ GOOD: dict[str, Any] = {
     "reinforcement": [{"prompt": "a", "answer": "b"}, {"prompt": [USER], "schema": {"type": "object"}}],
     "distillation": [{"text": "a"}, {"messages": [USER, ANSWER]}],
     "embedding": [{"query": "a", "positive": "b"}, {"query": "a", "positive": "b", "negative": "c"}],
+    "retrieval": [{"text": "a", "id": "1", "title": "b"}],
+    "in_context": [
+        {"question": "a", "answer": "b"},
+        {"question": "a", "answer": ["b", "c"]},
+        {"text": "a", "label": 1},
+    ],
+    "inference": [{"prompt": "a"}, {"messages": [USER]}, {"question": "a"}, {"text": "a"}],
 }
 BAD = [
     ("classification", {"text": "CANARY"}, "no label"),
@@ -77,6 +84,11 @@ BAD = [
     ("reinforcement", {"prompt": "CANARY", "answer": 1}, "no text under answer"),
     ("reinforcement", {"prompt": "CANARY", "schema": "x"}, "schema is no JSON schema"),
     ("distillation", {"text": 1}, "no text under text"),
+    ("retrieval", {"text": ""}, "empty text"),
+    ("in_context", {"question": "CANARY", "answer": ["b", ""]}, "empty answer"),
+    ("in_context", {"text": "CANARY"}, "no label"),
+    ("inference", {"messages": "CANARY"}, "messages is no list of messages"),
+    ("inference", {"instruction": "CANARY"}, "no text under prompt"),
     ("embedding", {"query": "CANARY", "positive": "b", "negative": ""}, "empty negative"),
 ]
 
@@ -140,6 +152,29 @@ def test_answers_with_a_verdict_are_rows_of_preference(tmp_path):
     path = write(tmp_path, "r.jsonl", [{"prompt": "a", "completion": "b", "label": wanted} for wanted in (True, False)])
     for name in ("preference", ""):
         assert path.read_bytes() == b"".join(RowStream([path], name).lines())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "good", "bad"),
+    [
+        ("preference", {"loss": "kto"}, {"prompt": "a", "completion": "b", "label": True}, GOOD["reward"][0]),
+        ("preference", {"loss": "dpo"}, GOOD["reward"][0], {"prompt": "a", "completion": "b", "label": True}),
+        ("evaluation", {"task": "embedding"}, GOOD["embedding"][0], {"text": "a"}),
+        ("inference", {"task": "embed"}, {"text": "a"}, {"prompt": "a"}),
+        ("inference", {"task": "generate"}, {"prompt": "a"}, {"answer": "a"}),
+    ],
+)
+def test_settings_say_what_rows_a_method_takes(method, settings, good, bad):
+    """The loss of a preference and the task of an evaluation or inference decide."""
+    check = check_of(method, settings)
+    assert check is not None
+    assert check(good) is None
+    assert check(bad) is not None
+
+
+def test_rows_of_de_biasing_have_no_one_form():
+    """They are of many kinds, which the job's own measures read."""
+    assert check_of("debias", {}) is None
 
 
 def test_rows_may_be_sealed_unchecked(tmp_path):
