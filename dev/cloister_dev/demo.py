@@ -143,6 +143,7 @@ def _show_result(demo: Demo, job: Any, seconds: float) -> None:  # noqa: ANN401 
         metrics = dossier[key]
         accuracy, low, high = (100 * metrics[f"eval_accuracy{part}"] for part in ("", "_ci_low", "_ci_high"))
         console.print(f"  accuracy {name:<7} {accuracy:5.1f} %   95 % interval {low:.1f} to {high:.1f} %")
+    demo.run("alice", "cloister", "job", "show", job["id"], "--curve")
     console.print(f"  from import to result: {seconds:.0f} s; the job's stages:")
     for step in job["steps"]:
         console.print(
@@ -157,6 +158,8 @@ def _release(demo: Demo) -> None:
     demo.run("alice", "cloister", "model", "pull", "helpdesk", "-o", str(pulled))
     script = [sys.executable, str(CLASSIFY), str(minilm_directory()), str(pulled), *EXAMPLES]
     subprocess.run(script, check=True)
+    demo.say("  Or ask it without pulling: the question is sealed, a worker answers, the answer is opened here")
+    demo.run("alice", "cloister", "model", "try", "helpdesk", "--task", "classify", EXAMPLES[0])
 
 
 def _verify(demo: Demo) -> None:

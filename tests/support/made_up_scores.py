@@ -90,6 +90,10 @@ class Parted(Mean):
         with np.errstate(invalid="ignore"):
             return {name: share(scores[:, 0], weights * (groups == name)) for name in np.unique(groups).tolist()}
 
+    def members(self, items: Items) -> Mapping[str, FloatArray]:
+        groups = np.asarray(items.groups)
+        return {name: np.where(groups == name, 1.0, 0.0) for name in np.unique(groups).tolist()}
+
 
 @dataclass
 class Right:

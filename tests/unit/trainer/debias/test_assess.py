@@ -223,6 +223,20 @@ def test_groups_are_shown_and_none_is_dropped() -> None:
     assert np.isinf([groups[1].after.low, groups[1].after.high]).all()
 
 
+def test_a_part_of_few_units_is_no_evidence() -> None:
+    """Each part needs as many independent units as a whole figure: 19 of them leave the job open, by name."""
+    for count, named in ((40, []), (38, ["g0", "g1"])):
+        items = items_of(count, groups=2)
+        scores = np.random.default_rng(3).normal(0.9, 0.005, size=count)
+        tests = made_up_scores.Parted("association", signed=True, scale=Scale.COSINE)
+        entry = measured(tests, items, column(*scores), column(*(scores - 0.9)))
+        assert [count // 2] * 2 == [part.clusters for part in entry.parts]
+        wanted = Wanted((("association", "gender"),), ("accuracy",))
+        judgement = judge([entry], [bench.KEPT], wanted, GATE, weights_changed=True)
+        few = [f.part for f in judgement.findings if f.rule is GateRule.EVIDENCE and f.verdict is not Verdict.PASS]
+        assert named == few
+
+
 def test_the_seed_decides() -> None:
     """The same seed gives the same figures to the last bit."""
     random = np.random.default_rng(4)

@@ -274,12 +274,15 @@ def _changed(first: Sample, second: Sample, ideal: float) -> Sample:
 
 
 def _parts(case: _Case, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[PartEstimate, ...]:
-    ideal, found = case.measure.ideal, []
+    if not isinstance(case.measure, HasParts):
+        return ()
+    ideal, members, found = case.measure.ideal, case.measure.members(case.items), []
     for place, name in enumerate(names):
         first, second, moved = samples[3 * place : 3 * place + 3]
         after = second.interval(alpha)
         change = _change(case, _changed(first, second, ideal), first, moved, alpha)
-        found.append(PartEstimate(name, first.interval(alpha), after, _folded(after, ideal), change))
+        units = int(np.count_nonzero(case.clusters.sums(members[name])))
+        found.append(PartEstimate(name, first.interval(alpha), after, _folded(after, ideal), change, units))
     return tuple(found)
 
 

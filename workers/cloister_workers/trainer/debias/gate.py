@@ -77,9 +77,15 @@ def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted
     for name in wanted.utilities:
         if name not in utilities:
             yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name)
+    yield from _few(measured, kept)
+
+
+def _few(measured: Sequence[Measured], kept: Sequence[Kept]) -> Iterator[Finding]:
+    """What is gated on fewer independent units than an interval needs."""
     for entry in measured:
-        if (entry.primary or entry.bar is not None) and entry.clusters < MIN_CLUSTERS:
-            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, entry.measure, entry.axis)
+        for figure in _figures(entry):
+            if (entry.primary or entry.bar is not None) and figure.clusters < MIN_CLUSTERS:
+                yield _of(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, entry, None, None, figure)
     for loss in kept:
         if loss.margin is not None and loss.clusters < MIN_CLUSTERS:
             yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, loss.utility)
@@ -142,7 +148,7 @@ def _of(
     rule: GateRule,
     verdict: Verdict,
     entry: Measured,
-    estimate: Estimate,
+    estimate: Estimate | None,
     bar: float | None,
     figure: Measured | PartEstimate | None = None,
 ) -> Finding:

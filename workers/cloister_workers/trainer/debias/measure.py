@@ -107,6 +107,10 @@ class HasParts(Protocol):
         """
         ...
 
+    def members(self, items: Items) -> Mapping[str, FloatArray]:
+        """The items behind each part: 0/1 [n], by the same names."""
+        ...
+
 
 @runtime_checkable
 class Permutes(Protocol):

@@ -39,6 +39,8 @@ class PartEstimate:
     """Of |figure - ideal|."""
     change: Estimate
     """Paired, as that of `Measured`."""
+    clusters: int
+    """Independent units behind it."""
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,10 @@ class Association:
         """Raw association of every test."""
         return {name: raw for name, raw, _ in _by_test(items, scores, weights)}
 
+    def members(self, items: Items) -> Mapping[str, FloatArray]:
+        """The words of every test, whatever their list."""
+        return {name: np.max(_columns(items, name), axis=0) for name in test_names(items)}
+
     def permutation(self, items: Items, scores: FloatArray, seed: int) -> Mapping[str, float]:
         """P of every test when target words change places between the two groups."""
         rng = np.random.Generator(np.random.PCG64(seed))

@@ -103,6 +103,10 @@ class PairPreference:
         """The figure of every block."""
         return {block: _block(items, scores[:, 0], weights, block)[0] for block in dict.fromkeys(items.groups)}
 
+    def members(self, items: Items) -> Mapping[str, FloatArray]:
+        groups = np.array(items.groups)
+        return {block: np.where(groups == block, 1.0, 0.0) for block in dict.fromkeys(items.groups)}
+
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         return {**self.parts(items, scores, weights), "all, in nats a token": _combined(items, scores[:, 1], weights)}
 

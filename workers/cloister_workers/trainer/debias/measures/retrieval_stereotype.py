@@ -96,10 +96,16 @@ class RetrievalStereotype:
 
     def parts(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """The mean of the first group and each other one; the first is the one whose side is 1."""
-        means = dict(self.by_group(items, scores, weights))
-        head = next(group for query, group in zip(items.content, items.groups, strict=True) if query.side == 1)
-        first = means.pop(head)
-        return {f"{head} and {group}": (first + values) / 2 for group, values in means.items()}
+        means, head = self.by_group(items, scores, weights), _head(items)
+        return {f"{head} and {group}": (means[head] + means[group]) / 2 for group in means if group != head}
+
+    def members(self, items: Items) -> Mapping[str, FloatArray]:
+        groups, head = np.array(items.groups), _head(items)
+        return {
+            f"{head} and {group}": np.where((groups == head) | (groups == group), 1.0, 0.0)
+            for group in dict.fromkeys(items.groups)
+            if group != head
+        }
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """The mean score of each group's queries; NaN where a draw has none of them."""
@@ -109,6 +115,11 @@ class RetrievalStereotype:
                 mine = weights * (np.array(items.groups) == group)
                 found[group] = mine @ scores[:, 0] / mine.sum(1)
         return found
+
+
+def _head(items: Items) -> str:
+    """The first group of the axis."""
+    return next(group for query, group in zip(items.content, items.groups, strict=True) if query.side == 1)
 
 
 MEASURES = (RetrievalStereotype(),)

@@ -126,6 +126,7 @@ def _measured(entry: Measured) -> Document:
                 "before": _estimate(part.before),
                 "after": _estimate(part.after),
                 "change": _estimate(part.change),
+                "clusters": part.clusters,
             }
             for part in entry.parts
         ],
