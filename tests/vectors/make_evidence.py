@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes tests/vectors/evidence/*.json: signed documents that any implementation can judge.
 
-Each file says what to check (`check`), with what (`inputs`; statements as DSSE envelopes in base64), and what must come
-out (`expect`: "ok", or the reason of the refusal).  Keys come from fixed seeds and Ed25519 is deterministic, so the
-files are the same on every run.
+Each file says what to check (`check`), with what (`inputs`; DSSE envelopes in base64), and what comes out (`expect`:
+"ok", or the reason of the refusal).  Keys come from fixed seeds and Ed25519 is deterministic: no run differs.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from cloister.evidence.roster import ROSTER_TYPE, Host, KeyRecord, Person, Roste
 from cloister.evidence.signatures import Signature, SigningKey, Statement
 
 HERE = Path(__file__).parent / "evidence"
-NOW = 1_800_000_000
-DAY = 86_400
+NOW, DAY = 1_800_000_000, 86_400
 Case = tuple[dict[str, object], str]
 
 
@@ -227,9 +225,7 @@ def object_cases() -> dict[str, Case]:
         details = {"job_id": "j-1", "attempt": "1", "step": "50", "files_sha256": "56" * 32, name: "retrieval_index"}
         return changed(HOST, expect, kind="export", id="o-1", owner="gpu-1", details=details)
 
-    def revision(expect: str, **details: str) -> Case:
-        return changed(ALICE, expect, details=details)
-
+    appended = {"revision": "2", "appends_to": "d-0"}
     signed = trailer_of(MANIFEST).sign(ALICE)
     other_digest = signed.payload.replace(b"abab", b"abaa", 1)
     return {
@@ -245,8 +241,8 @@ def object_cases() -> dict[str, Case]:
         "swapped-team": changed(ALICE, "BINDING", team="other"),
         "payload-bit": case(MANIFEST, dataclasses.replace(signed, payload=other_digest), "BAD_SIGNATURE"),
         "signature-bit": case(MANIFEST, flip_signature(signed), "BAD_SIGNATURE"),
-        "revision": revision("ok", revision="2", appends_to="d-0", appends_to_sha256="57" * 32),
-        "revision-name": revision("BAD_FORMAT", revision="2", append_to="d-0"),
+        "revision": changed(ALICE, "ok", details=appended | {"appends_to_sha256": "57" * 32}),
+        "revision-name": changed(ALICE, "BAD_FORMAT", details=appended | {"appends": "d-0"}),
         "layer": layer("layer", "ok"),
         "layer-unknown-detail": layer("shape", "BAD_FORMAT"),
     }

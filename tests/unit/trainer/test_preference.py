@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ def moved(llama_dir):
 
 def trl_trainer(policy, reference, tokenizer, directory, **settings):
     """TRL's own trainer over ROWS: its tokens, its masks, its loss."""
-    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    datasets, trl = importlib.import_module("datasets"), importlib.import_module("trl")
     config = trl.DPOConfig(
         output_dir=str(directory),
         report_to=[],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -86,7 +87,7 @@ def assert_close(theirs, ours):
 
 def test_ipo_is_trls(likelihood, base, moved, tmp_path):
     """IPO of single pairs and the gradients of a batch are those of TRL's DPOTrainer with loss_type ipo."""
-    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    datasets, trl = importlib.import_module("datasets"), importlib.import_module("trl")
     objective = Preference(likelihood, BETA, loss=losses.LOSSES["ipo"])
     examples = read(objective, PAIRS)
     known = objective.scored(base, examples, lambda: None)
@@ -181,7 +182,7 @@ def test_label_smoothing_is_trls(likelihood, base, moved):
 
 def test_kto_is_trls(likelihood, base, moved, tmp_path):
     """Batches of KTO and their gradients are those of TRL's KTOTrainer on the same mismatched texts."""
-    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    datasets, trl = importlib.import_module("datasets"), importlib.import_module("trl")
     objective = UnpairedPreference(likelihood, 64, BETA)
     examples = read(objective, VERDICTS)
     known = objective.scored(base, examples, lambda: None)
@@ -282,7 +283,7 @@ def test_odds_near_certainty_stay_finite():
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
 def test_the_reward_models_loss_is_trls(llama_dir, bert_dir, tmp_path, kind):
     """Losses of single pairs, and the gradients of a batch padded at the right, are those of TRL's RewardTrainer."""
-    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    datasets, trl = importlib.import_module("datasets"), importlib.import_module("trl")
     folder = str(llama_dir if kind == "causal" else bert_dir)
     tokenizer = load_tokenizer(folder, padded=True, chat=True)
     torch.manual_seed(5)
