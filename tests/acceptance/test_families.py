@@ -33,6 +33,8 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "reward": ("bert", "choices", SHORT),
     "grpo": ("llama", "checks", ("--set", "max_steps=2", "--set", "max_new_tokens=3", "--set", "generations=4")),
 }
+LONG = {"distill", "icl", "embed", "reward"}
+"""Run by `make test-all` alone: what they do with layers and second models, rag, grpo and ner do as well."""
 KINDS = {"icl": "LAYER_KIND_DEMONSTRATIONS", "rag": "LAYER_KIND_RETRIEVAL_INDEX"}
 
 
@@ -60,7 +62,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSite]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", FAMILIES)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FAMILIES]
+)
 def test_a_method_makes_a_candidate(site: LiveSite, method: str) -> None:
     """`cloister tune` queues the job; a worker runs it in its sandbox, and its result is a verified candidate."""
     base, data, more = FAMILIES[method]
