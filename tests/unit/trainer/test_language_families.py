@@ -117,10 +117,10 @@ def test_models_without_the_objective_are_refused(config, asked):
 
 
 def test_an_encoder_is_no_causal_model(masked_dir, tmp_path, recorder):
-    """A BERT that sees tokens ahead is MODEL_UNSUPPORTED as a causal model: it would only learn to copy them."""
+    """A BERT that sees tokens ahead is MODEL_INVALID as a causal model: it would only learn to copy them."""
     with pytest.raises(TrainerError) as caught:
         run(spec_of({"objective": "causal"}), masked_dir, tmp_path, recorder, jsonl(f"The river {n}" for n in range(9)))
-    assert FailureCode.MODEL_UNSUPPORTED == caught.value.code
+    assert FailureCode.MODEL_INVALID == caught.value.code
 
 
 def test_a_tokenizer_without_a_mask_is_refused(bert_dir, tmp_path, recorder):

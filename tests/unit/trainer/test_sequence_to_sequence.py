@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from cloister_workers.messages import FailureCode, MetricName, RowReason
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.model import load_sequence_to_sequence, load_tokenizer
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
+from planted import write_tiny_masked
 from tiny_models import chat_rows
 from tiny_seq2seq import summary_rows, translation_rows, write_bart, write_t5
 from trainer_jobs import check_resume, examples_of, job_spec, measured, refused, run_job
@@ -36,7 +38,7 @@ def folders(tmp_path_factory):
 
 
 def objective_of(folder, *, truncate=False) -> SequenceToSequence:
-    return SequenceToSequence(load_tokenizer(str(folder), padded=True), 16, 8, CPU, truncate=truncate)
+    return SequenceToSequence(load_tokenizer(str(folder), padded=True), 16, 8, CPU, 16, truncate=truncate)
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])
@@ -105,10 +107,21 @@ def test_held_out_answers_get_better(folders, tmp_path, recorder, kind, rows, ep
     assert after[MetricName.EVAL_ROUGE_L] > before[MetricName.EVAL_ROUGE_L]
 
 
+def test_held_out_translations_become_right(folders, tmp_path, recorder):
+    """After training T5 says more held-out translations exactly than before, intervals apart."""
+    wanted = {"learning_rate": 0.01, "n_epochs": 12, "batch_size": 16, "micro_batch_size": 16}
+    spec = job_spec("supervised", {"metrics": "answer", "max_new_tokens": 8}, **wanted)
+    rows, held_out = translation_rows(300, 1), translation_rows(40, 2)
+    before, after = measured(run_job(spec, folders["t5"], tmp_path, recorder, rows, evaluation=held_out))
+    assert after[MetricName.EVAL_EXACT_MATCH_CI_LOW] > before[MetricName.EVAL_EXACT_MATCH_CI_HIGH]
+    assert after[MetricName.EVAL_F1_CI_LOW] > before[MetricName.EVAL_F1_CI_HIGH]
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
 @pytest.mark.parametrize("at", [3, 11])
-def test_resume_is_exact_to_the_bit(folders, tmp_path, new_recorder, at):
-    """Training that was stopped and resumed is training that never stopped."""
-    check_resume(job_spec("supervised", n_epochs=3), folders["t5"], tmp_path, new_recorder, translation_rows(60, 3), at)
+def test_resume_is_exact_to_the_bit(folders, tmp_path, new_recorder, kind, at):
+    """Training that was stopped and resumed is training that never stopped, dropout on."""
+    check_resume(job_spec("supervised", n_epochs=3), folders[kind], tmp_path, new_recorder, translation_rows(60, 3), at)
 
 
 def test_refused_rows_have_numbers(folders, tmp_path, recorder):
@@ -116,6 +129,38 @@ def test_refused_rows_have_numbers(folders, tmp_path, recorder):
     rows = translation_rows(10, 1) + b"\n" + json.dumps({"source": "f1"}).encode()
     spec = job_spec("supervised")
     assert ((11, RowReason.MISSING_KEY),) == refused(spec, folders["t5"], tmp_path, recorder, rows)
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_rows_beyond_the_positions_are_refused(folders, tmp_path, recorder, name):
+    """What is longer than BART's encoder or decoder has positions for is refused by its number."""
+    row = {"source": "f1", "target": "t1", name: " ".join(["f1"] * 70)}
+    rows = translation_rows(10, 1) + b"\n" + json.dumps(row).encode()
+    spec = job_spec("supervised", max_seq_length=512)
+    assert ((11, RowReason.TOO_LONG),) == refused(spec, folders["bart"], tmp_path, recorder, rows)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart", "masked"])
+def test_causal_methods_refuse_other_kinds(folders, tmp_path, recorder, kind):
+    """A method of causal models refuses encoder-decoders and encoders by what they are, before anything is trained."""
+    folder = write_tiny_masked(tmp_path) if kind == "masked" else folders[kind]
+    told = {"t5": "a t5, an encoder-decoder", "bart": "a bart, an encoder-decoder", "masked": "a bert, an encoder"}
+    rows = [{"prompt": f"f{n} f1", "chosen": " t1 t1", "rejected": " t2"} for n in range(20)]
+    with pytest.raises(TrainerError, match=told[kind]) as caught:
+        run_job(job_spec("preference"), folder, tmp_path, recorder, "\n".join(map(json.dumps, rows)).encode())
+    assert FailureCode.MODEL_INVALID == caught.value.code
+    assert [] == recorder.losses()
+
+
+def test_a_decoder_needs_a_first_token(folders, tmp_path, recorder):
+    """An encoder-decoder whose configuration does not say how answers begin is refused."""
+    shutil.copytree(folders["bart"], tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": None}))
+    (tmp_path / "model" / "generation_config.json").unlink(missing_ok=True)
+    with pytest.raises(TrainerError, match="decoder_start_token_id") as caught:
+        run_job(job_spec("supervised"), tmp_path / "model", tmp_path, recorder, translation_rows(10, 1))
+    assert FailureCode.MODEL_INVALID == caught.value.code
 
 
 def test_an_encoder_is_refused(bert_dir, tmp_path, recorder):

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import pytest
-import torch
 
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import MetricName, RowReason
 from cloister_workers.trainer.model import load_tokenizer
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.text_metrics import rouge_l, text_metrics
-from tiny_models import WORDS
-from trainer_jobs import job_spec, measured, run_job
+from tiny_models import WORDS, write_tokenizer
+from trainer_jobs import job_spec, measured, refused, run_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -28,11 +29,22 @@ def echo_rows(count: int, first: int = 0) -> bytes:
     return "\n".join(json.dumps({"prompt": f"{a} {b}", "completion": f" {a}"}) for a, b in pairs).encode()
 
 
-def test_generated_answers_get_better(llama_dir, tmp_path, recorder):
-    """A language model that learns to repeat a word does so on held-out pairs, by exact match and F1."""
+def as_chats(rows: bytes) -> bytes:
+    """The same rows as turns of a chat."""
+    asked = [json.loads(line) for line in rows.splitlines()]
+    turns = [[("user", row["prompt"]), ("assistant", row["completion"].strip())] for row in asked]
+    chats = [{"messages": [{"role": role, "content": text} for role, text in pair]} for pair in turns]
+    return "\n".join(map(json.dumps, chats)).encode()
+
+
+@pytest.mark.parametrize("form", [bytes, as_chats])
+def test_generated_answers_get_better(llama_dir, tmp_path, recorder, form):
+    """A language model that learns to repeat a word does so on held-out pairs, by exact match and F1; of prompts and
+    completions as of chats.
+    """
     wanted = {"learning_rate": 0.01, "n_epochs": 40, "micro_batch_size": 8}
     spec = job_spec("supervised", {"metrics": "answer", "max_new_tokens": 4}, **wanted)
-    told = run_job(spec, llama_dir, tmp_path, recorder, echo_rows(70), evaluation=echo_rows(30, 70))
+    told = run_job(spec, llama_dir, tmp_path, recorder, form(echo_rows(70)), evaluation=form(echo_rows(30, 70)))
     before, after = measured(told)
     assert after[MetricName.EVAL_EXACT_MATCH_CI_LOW] > before[MetricName.EVAL_EXACT_MATCH_CI_HIGH]
     assert after[MetricName.EVAL_F1] > before[MetricName.EVAL_F1]
@@ -97,6 +109,54 @@ def test_tools_and_calls_reach_the_template(llama_dir):
     assert RowReason.WRONG_TYPE == read(ChatReader(tokenizer, 64), {"messages": messages, "tools": "foxtrot"})
 
 
+def test_arguments_of_calls_reach_the_template_as_objects(llama_dir):
+    """Arguments that are JSON in a text, as OpenAI's format has them, are what the template can look into; a call
+    that the template cannot write, or that is no object, is a row error.
+    """
+    tokenizer = load_tokenizer(str(llama_dir), chat=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}{% for call in m['tool_calls'] or [] %}"
+        "{{ call['function']['name'] }} {% for key in call['function']['arguments'] %}{{ key }} "
+        "{{ call['function']['arguments'][key] }} {% endfor %}{{ call['function']['arguments'] | tojson | length }}"
+        "{% endfor %} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+    )
+
+    def calling(call: object) -> Any:  # noqa: ANN401
+        turns = [{"role": "user", "content": "alpha "}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        return read(ChatReader(tokenizer, 64), {"messages": turns})
+
+    texts = []
+    for arguments in ('{"hotel": "india"}', {"hotel": "india"}):
+        made = calling({"function": {"name": "golf", "arguments": arguments}})
+        texts.append(tokenizer.convert_ids_to_tokens(made.tokens.tolist()))
+    assert texts[0] == texts[1]
+    assert ["golf", "hotel", "india"] == texts[0][3:6]
+    assert RowReason.TEMPLATE_REFUSED == calling({"function": {"name": "golf"}})
+    assert RowReason.WRONG_TYPE == calling("golf")
+
+
+def test_a_row_that_begins_with_its_answer_is_measured(llama_dir, tmp_path, recorder):
+    """Where nothing stands before a learned turn its first token is given, and the rest is what is compared."""
+    alone = json.dumps({"messages": [{"role": "assistant", "content": "alpha"}]}).encode()
+    spec = job_spec("supervised", {"metrics": "text", "max_new_tokens": 4}, n_epochs=1)
+    told = run_job(spec, llama_dir, tmp_path, recorder, as_chats(echo_rows(30)), evaluation=alone)
+    before, after = measured(told)
+    assert before.keys() == after.keys() >= {MetricName.EVAL_CHRF, MetricName.EVAL_BLEU, MetricName.EVAL_ROUGE_L}
+
+
+def test_rows_beyond_the_positions_are_refused(tmp_path, recorder):
+    """A row with more tokens than a GPT-2 has positions for is refused by its number, whatever max_seq_length says."""
+    import transformers
+
+    size = write_tokenizer(tmp_path)
+    config = transformers.GPT2Config(vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=16, eos_token_id=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    long = json.dumps({"prompt": " ".join(["alpha"] * 20), "completion": " bravo"}).encode()
+    spec = job_spec("supervised", max_seq_length=512)
+    rows = echo_rows(20) + b"\n" + long
+    assert ((21, RowReason.TOO_LONG),) == refused(spec, tmp_path, tmp_path, recorder, rows)
+
+
 def test_a_long_prompt_loses_its_beginning(reader):
     """With truncate a row that is too long loses tokens from the left, never one that is learned."""
     row = {"prompt": " ".join(["alpha"] * 20), "completion": " bravo echo"}
@@ -107,6 +167,20 @@ def test_a_long_prompt_loses_its_beginning(reader):
     assert 3 == sum(made.learned)
     long = {"prompt": "alpha", "completion": " " + " ".join(["bravo"] * 20)}
     assert RowReason.TOO_LONG == read(cut, long)
+
+
+def subsequences(words: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(some) for size in range(len(words) + 1) for some in combinations(words, size)}
+
+
+def test_rouge_is_that_of_all_subsequences():
+    """The longest common subsequence is the longest that stands in the sets of all subsequences of both texts."""
+    draw = random.Random(5)
+    for _ in range(30):
+        said, right = (draw.choices("abcd", k=draw.randint(1, 7)) for _ in range(2))
+        longest = max(map(len, subsequences(said) & subsequences(right)))
+        expected = 100 * 2 * longest / (len(said) + len(right))
+        assert expected == pytest.approx(rouge_l(" ".join(said), " ".join(right)), abs=1e-9)
 
 
 def test_rouge_by_hand():
@@ -127,48 +201,3 @@ def test_the_interval_of_chrf_is_that_of_the_library():
     same = text_metrics(said[:1] * 4, right[:1] * 4)
     alone = CHRF().sentence_score(said[0], right[0]).score
     assert (alone, alone) == pytest.approx((same[MetricName.EVAL_CHRF_CI_LOW], same[MetricName.EVAL_CHRF_CI_HIGH]))
-
-
-def write_byte_pairs(directory) -> int:
-    """A byte-level tokenizer of the words of these tests; returns the size of its vocabulary."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    made = ByteLevelBPETokenizer()
-    made.train_from_iterator(
-        [f"{a} {b}" for a in WORDS for b in WORDS], 400, special_tokens=["[PAD]", "[UNK]", "[EOS]"]
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, pad_token="[PAD]", eos_token="[EOS]")
-    fast.save_pretrained(directory)
-    return len(fast)
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gemma", "gpt2"])
-def test_families_learn(family, tmp_path, recorder):
-    """A tiny random model of each family of causal models lowers the loss of its training rows."""
-    import transformers
-
-    from tiny_models import write_tokenizer
-
-    # Qwen2's tokenizer is rebuilt from byte pairs whatever the folder's file holds
-    size = write_byte_pairs(tmp_path) if family == "qwen2" else write_tokenizer(tmp_path)
-    shared = {"vocab_size": size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    more = {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128, "head_dim": 8}
-    if family == "gpt2":
-        shared = {"vocab_size": size, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
-        more = {}
-    config = transformers.AutoConfig.for_model(
-        family, **shared, **more, pad_token_id=0, bos_token_id=None, eos_token_id=2
-    )
-    torch.manual_seed(7)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    adapter = {"lora": {"target_modules": ["all-linear"]}}
-    told = run_job(
-        job_spec("supervised", learning_rate=0.01, n_epochs=4, adapter=adapter),
-        tmp_path,
-        tmp_path,
-        recorder,
-        echo_rows(60),
-    )
-    before, after = measured(told)
-    assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]

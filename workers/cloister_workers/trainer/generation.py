@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from cloister_workers.trainer.debias.subjects.forward import padded, undisturbed, unwrapped
+from cloister_workers.trainer.model import positions
 
 _AT_ONCE = 32  # prompts of one forward pass
 
@@ -67,13 +68,15 @@ class Sampler:
         made: list[list[int]] = [[] for _ in rows]
         open_rows = set(range(len(rows)))
         given, tokens = self._begun(rows)
-        past = None
-        for _ in range(self._room(rows, count)):
+        past, first = None, self._forced()
+        for step in range(self._room(rows, count)):
             self.poll()
             name = "decoder_input_ids" if given else "input_ids"
             out = self.model(**given, **{name: tokens}, past_key_values=past, use_cache=True)
             past, logits = out.past_key_values, out.logits[:, -1].float().cpu()
             chosen = [self._next(scores, draw) for scores, draw in zip(logits, draws, strict=True)]
+            if step == 0 and first is not None:
+                chosen = [first] * len(rows)
             for row, token in enumerate(chosen):
                 if row in open_rows and token in ends:
                     open_rows.remove(row)
@@ -99,11 +102,16 @@ class Sampler:
         return {"encoder_outputs": encoded, "attention_mask": batch["attention_mask"]}, first
 
     def _room(self, rows: list[list[int]], count: int) -> int:
-        """Tokens that may follow: no more than the model has positions for."""
-        positions = getattr(unwrapped(self.model).config, "max_position_embeddings", None)
-        if self._encodes() or positions is None:
+        """Tokens that may follow: no more than the model has positions for, the last one needing none."""
+        table = positions(unwrapped(self.model).config, decoder=True)
+        if table is None:
             return count
-        return min(count, int(positions) - len(rows[0]) + 1)
+        return min(count, table - (1 if self._encodes() else len(rows[0])) + 1)
+
+    def _forced(self) -> int | None:
+        """The token that every answer of an encoder-decoder begins with, such as BART's beginning-of-text token."""
+        stated = getattr(unwrapped(self.model).generation_config, "forced_bos_token_id", None)
+        return int(stated) if self._encodes() and stated is not None else None
 
     def _next(self, logits: torch.Tensor, draw: torch.Generator) -> int:
         if self.temperature == 0:

@@ -9,7 +9,7 @@ A method is one file of `objectives/`: its objective, a frozen dataclass of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from cloister_workers.messages import DatasetRole
 from cloister_workers.trainer.byte_pairs import OFFSET, like_roberta
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
-from cloister_workers.trainer.model import Base, load_causal, load_tokenizer
+from cloister_workers.trainer.model import Base, load_causal, load_tokenizer, positions
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.probe import settle_packing
 from cloister_workers.trainer.spec import Adapter, Hyperparameters, Lora, Method, TrainingSpec
@@ -36,6 +36,7 @@ class Setup:
     config: Any
     """The model's transformers configuration."""
     hyperparameters: Hyperparameters
+    """As the specification says them, max_seq_length bounded by what the model has positions for."""
     settings: Mapping[str, object]
     """The method's own of the specification; `read_settings` gives them their types."""
     device: torch.device
@@ -49,16 +50,21 @@ class Setup:
     continued: bool = False
     """Whether the job starts from a version, not from a base model."""
 
-    @property
-    def longest(self) -> int:
-        """Tokens of a sequence at most: what is wanted, and what tokenizer and position table take."""
-        wanted = self.hyperparameters.max_seq_length
-        table = getattr(self.config, "max_position_embeddings", None) or wanted
-        positions = table - OFFSET if like_roberta(self.config) else table
-        return int(min(wanted, positions, self.tokenizer.model_max_length))
-
     model_dir: str = ""
     """Folder of the whole weights."""
+
+    def __post_init__(self) -> None:
+        """No sequence is longer than the model has positions for, whatever the specification says."""
+        table = positions(self.config)
+        if table is not None:
+            wanted = self.hyperparameters.max_seq_length
+            most = min(wanted, table - OFFSET if like_roberta(self.config) else table)
+            object.__setattr__(self, "hyperparameters", replace(self.hyperparameters, max_seq_length=most))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sequence at most, where the tokenizer's word counts too."""
+        return int(min(self.hyperparameters.max_seq_length, self.tokenizer.model_max_length))
 
 
 @dataclass(frozen=True)

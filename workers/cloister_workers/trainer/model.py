@@ -54,6 +54,15 @@ def load_config(model_dir: str) -> Any:  # noqa: ANN401 - transformers' own type
         raise _invalid("its config.json does not load") from error
 
 
+def positions(config: Any, *, decoder: bool = False) -> int | None:  # noqa: ANN401 - transformers' own type is dynamic
+    """Tokens that the position table of the encoder, or of the decoder, takes; None where the configuration states
+    none.
+    """
+    own = f"max_{'decoder' if decoder else 'encoder'}_position_embeddings"
+    found = getattr(config, own, None) or getattr(config, "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
 def load_tokenizer(model_dir: str, *, padded: bool = False, chat: bool = False) -> Any:  # noqa: ANN401 - dynamic
     """The fast tokenizer of the directory; `padded`: with a token to pad with, `chat`: with a chat template.
 
@@ -135,6 +144,14 @@ def need_encoder(config: Any) -> None:  # noqa: ANN401 - transformers' own type 
         raise _invalid(f"it is a {config.model_type}, and the method needs an encoder such as bert or xlm-roberta")
 
 
+def _need_decoder(config: Any) -> None:  # noqa: ANN401
+    """Raises TrainerError MODEL_INVALID for an encoder-decoder, whose encoder would be lost, and for an encoder."""
+    encoder = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if config.is_encoder_decoder or encoder:
+        kind = "encoder-decoder" if config.is_encoder_decoder else "encoder"
+        raise _invalid(f"it is a {config.model_type}, an {kind}, and the method needs a causal model such as llama")
+
+
 def _names(labels: Sequence[str]) -> dict[str, object]:
     return {
         "num_labels": len(labels),
@@ -146,6 +163,7 @@ def _names(labels: Sequence[str]) -> dict[str, object]:
 def load_causal(model_dir: str, device: torch.device) -> Base:
     """A causal language model with packed attention. Raises TrainerError MODEL_INVALID."""
     register()
+    _need_decoder(load_config(model_dir))
     model, report = _load(transformers.AutoModelForCausalLM, model_dir, device, attn_implementation=NAME)
     if report["missing_keys"] or report["mismatched_keys"]:
         raise _invalid("its weights lack tensors of the architecture in config.json")
@@ -157,6 +175,8 @@ def load_sequence_to_sequence(model_dir: str, device: torch.device) -> Base:
     model, report = _load(transformers.AutoModelForSeq2SeqLM, model_dir, device)
     if report["missing_keys"] or report["mismatched_keys"]:
         raise _invalid("its weights lack tensors of the architecture in config.json")
+    if model.config.decoder_start_token_id is None:
+        raise _invalid("its config.json states no decoder_start_token_id, which answers begin with")
     return Base(model, (), "SEQ_2_SEQ_LM")
 
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.example import Example, digest_of
-from cloister_workers.trainer.objectives.chat import checked_messages
+from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
 from cloister_workers.trainer.rewards import CheckKind, Prompt, Task
 from cloister_workers.trainer.rows import text_of
 
@@ -44,7 +43,7 @@ class PromptReader:
             return check
         try:
             text = self._text(prompt)
-        except TemplateError:
+        except REFUSALS:
             return RowReason.TEMPLATE_REFUSED
         tokens = array("i", self.tokenizer(text, verbose=False)["input_ids"])
         if len(tokens) > self.longest:

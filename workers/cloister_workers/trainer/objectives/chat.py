@@ -3,11 +3,12 @@
 
 `messages`: a list of {role, content}, roles system, user, assistant and tool, through the tokenizer's chat
 template; what the template writes for each assistant turn after its generation prompt is learned, unless the turn has
-weight 0. `tools` beside them, and `tool_calls`, `tool_call_id` and `name` in them, go to the template as they are. A
-tokenizer without a template gets `FALLBACK_TEMPLATE`, which then is exported with it. `prompt` and `completion`: two
-texts, concatenated as they are with the tokenizer's special tokens and an end-of-text token; or two lists of
-messages, of which the completion's assistant turns are learned. `source` and `target`: two texts, with a line end
-between them. Other keys are ignored.
+weight 0. `tools` beside them, and `tool_calls`, `tool_call_id` and `name` in them, go to the template as they are, but
+for the arguments of a call: OpenAI's format has them as JSON in a text, templates want the object. A tokenizer without
+a template gets `FALLBACK_TEMPLATE`, which then is exported with it. `prompt` and `completion`: two texts, concatenated
+as they are with the tokenizer's special tokens and an end-of-text token; or two lists of messages, of which the
+completion's assistant turns are learned. `source` and `target`: two texts, with a line end between them. Other keys
+are ignored.
 
 A row of more than max_seq_length tokens is refused; with `truncate` it loses tokens from the left of its prompt, but
 never one that is learned.
@@ -18,6 +19,7 @@ learned span.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +39,8 @@ FALLBACK_TEMPLATE = (
 )
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _PASSED = ("name", "tool_calls", "tool_call_id")  # what a template may know of a message beside role and content
+REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
+"""What a template raises on a row that is not as it expects: a call without arguments cannot be written as JSON."""
 Span = tuple[int, int]
 Message = dict[str, Any]
 
@@ -87,7 +91,7 @@ class ChatReader:
         try:
             text = self._render(messages, tools, prompt=False)
             spans = [span for turn in turns if (span := self._turn(messages, turn, text, tools))]
-        except TemplateError:
+        except REFUSALS:
             return RowReason.TEMPLATE_REFUSED
         if not spans:
             return RowReason.TEMPLATE_REFUSED
@@ -172,7 +176,22 @@ def _message(entry: object) -> Message | RowReason:
         return content
     if not isinstance(entry["role"], str) or entry["role"] not in _ROLES:
         return RowReason.UNKNOWN_ROLE
-    if entry.get("weight", 1) not in (0, 1) or not isinstance(calls or [], list):
+    listed = isinstance(calls or [], list) and all(isinstance(call, dict) for call in calls or [])
+    if entry.get("weight", 1) not in (0, 1) or not listed:
         return RowReason.WRONG_TYPE
     message = {"role": entry["role"], "content": content, **{name: entry[name] for name in _PASSED if entry.get(name)}}
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
     return {**message, "weight": entry["weight"]} if "weight" in entry else message
+
+
+def _call(call: Message) -> Message:
+    """The call with its arguments as an object, where they are the JSON of one."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call

@@ -3,8 +3,9 @@
 `completion` that are texts.
 
 The encoder reads the source, the decoder learns the target with its end-of-text token, both with the tokenizer's
-special tokens. A batch is padded; padded targets cost nothing. A source of more than max_seq_length tokens is refused,
-or cut at its end with `truncate`; a target of more is always refused. In an `Example`, `tokens` is the source and
+special tokens. A batch is padded; padded targets cost nothing. A source of more than max_seq_length tokens, or than
+the encoder has positions for, is refused, or cut at its end with `truncate`; a target that is too long for them or for
+the decoder is always refused. In an `Example`, `tokens` is the source and
 `other` the target.
 """
 
@@ -37,6 +38,7 @@ class SequenceToSequence:
     max_seq_length: int
     micro_batch_size: int
     device: torch.device
+    max_target_length: int
     truncate: bool = False
     metrics: str = NO_METRICS
     """What generated answers are measured by: one of `text_metrics.SCORES`, or nothing."""
@@ -58,7 +60,7 @@ class SequenceToSequence:
         if end is not None and wanted[-1:] != [end]:
             wanted = [*wanted, end]
         cut = len(given) > self.max_seq_length
-        if len(wanted) > self.max_seq_length or (cut and not self.truncate):
+        if len(wanted) > self.max_target_length or (cut and not self.truncate):
             return RowReason.TOO_LONG
         if cut:
             given = self.tokenizer(source, truncation=True, max_length=self.max_seq_length)["input_ids"]

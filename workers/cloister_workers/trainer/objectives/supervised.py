@@ -21,7 +21,7 @@ from cloister_workers.trainer.decoder import hidden_states, output_head
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
-from cloister_workers.trainer.model import Base, load_sequence_to_sequence
+from cloister_workers.trainer.model import Base, load_sequence_to_sequence, positions
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
 from cloister_workers.trainer.packing import best_fit_decreasing
@@ -117,9 +117,9 @@ class Supervised:
 
 
 def _last_answer(example: Example) -> tuple[list[int], list[int]]:
-    """The tokens before the last run of learned ones, and that run."""
+    """The tokens before the last run of learned ones, and that run. A first token is always given, never learned."""
     end = example.learned.rindex(1) + 1
-    start = example.learned.rindex(0, 0, end) + 1
+    start = max(1, example.learned.rfind(0, 0, end) + 1)
     return example.tokens[:start].tolist(), example.tokens[start:end].tolist()
 
 
@@ -148,6 +148,9 @@ def _objective(setup: Setup) -> Supervised | SequenceToSequence:
             wanted.max_seq_length,
             wanted.micro_batch_size,
             setup.device,
+            max_target_length=min(
+                wanted.max_seq_length, positions(setup.config, decoder=True) or wanted.max_seq_length
+            ),
             truncate=setup.too_long == TRUNCATE,
             metrics=settings.metrics,
             max_new_tokens=settings.max_new_tokens,

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
 from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, FailureCode, MetricName, Reported, RowReason, SpecField, Stage
@@ -28,8 +27,8 @@ from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.layer import applied, labels_of
 from cloister_workers.trainer.method import AuxiliaryModel
-from cloister_workers.trainer.model import load_classifier, load_config, load_tokenizer
-from cloister_workers.trainer.objectives.chat import checked_messages
+from cloister_workers.trainer.model import load_classifier, load_config, load_tokenizer, positions
+from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.session import Session
@@ -89,12 +88,14 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
     with stage(job.session, Stage.VALIDATE):
         exam = Exam(answering(settings.max_seq_length, settings.max_new_tokens), whole, encoder_of(whole, job), job)
         tokenizer = load_tokenizer(whole.tokenizer_dir(job.place.model_dir), chat=True)
-        reader = PromptReader(tokenizer, settings.max_seq_length - settings.max_new_tokens, chat=exam.chat)
+        config = load_config(whole.model_dir(job.place.model_dir))
+        room = settings.max_seq_length - settings.max_new_tokens
+        reader = PromptReader(tokenizer, min(room, positions(config) or room), chat=exam.chat)
         rows = read_input(DatasetRole.EVALUATION, job, reader.read)
     composer = whole.composer(tokenizer, exam.encoder)
     model = exam.model(whole, exam.objective(whole))
     sampler = Sampler(model, tokenizer, job.place.device, job.poll, job.spec.seed, settings.temperature)
-    encodes = bool(load_config(whole.model_dir(job.place.model_dir)).is_encoder_decoder)
+    encodes = bool(config.is_encoder_decoder)
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             made = composer.compose([Question(row.value.prompt, reader.room, query=row.value.asked) for row in some])
@@ -124,7 +125,7 @@ class PromptReader:
             return shot
         try:
             return shot if len(prompt_tokens(self.tokenizer, shot.prompt)) <= self.room else RowReason.TOO_LONG
-        except TemplateError:
+        except REFUSALS:
             return RowReason.TEMPLATE_REFUSED
 
     def _shot(self, row: dict[str, object]) -> Shot | RowReason:
