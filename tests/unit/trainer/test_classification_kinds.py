@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from cloister_workers.errors import SpecError, TrainerError
-from cloister_workers.messages import FailureCode, MetricName, RowReason, Rows
+from cloister_workers.messages import DatasetRole, FailureCode, MetricName, RowReason, Rows
 from cloister_workers.trainer.calibration import calibration_error
 from cloister_workers.trainer.correlation import pearson, rmse, spearman
 from cloister_workers.trainer.model import load_classifier, load_tokenizer
@@ -284,3 +284,12 @@ def test_version_is_trained_on(bert_dir, tmp_path, new_recorder, settings, make,
                 classification_rows(20),
                 layer=first.bundles[-1],
             )
+
+
+def test_texts_beyond_the_positions_are_cut(bert_dir, tmp_path, recorder):
+    """A text with more tokens than the encoder has positions for is cut and counted, whatever max_seq_length says."""
+    long = json.dumps({"text": " ".join(["alpha"] * 100), "label": "alpha"}).encode()
+    spec = job_spec("classification", max_seq_length=512, n_epochs=1, data={"validation_fraction": 0.0})
+    told = run_job(spec, bert_dir, tmp_path, recorder, classification_rows(20) + b"\n" + long, evaluation=long)
+    counted = {message.dataset: message.truncated for message in told.messages if isinstance(message, Rows)}
+    assert 1 == counted[DatasetRole.EVALUATION]
