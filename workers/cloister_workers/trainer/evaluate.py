@@ -12,6 +12,7 @@ import torch
 
 from cloister_workers.messages import Metrics
 from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.objectives import Examining, Objective
 
 
@@ -58,19 +59,14 @@ def scored(
     sums: list[float] = []
     predicted: list[Any] = []
     seen: list[Example] = []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for start in range(0, len(by_length), batch_size):
-                for micro in objective.micro_batches(by_length[start : start + batch_size]):
-                    before_batch()
-                    outcome = objective.outcome(model, micro)
-                    sums += outcome.sums.tolist()
-                    predicted += outcome.predicted.tolist()
-                    seen += micro
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        for start in range(0, len(by_length), batch_size):
+            for micro in objective.micro_batches(by_length[start : start + batch_size]):
+                before_batch()
+                outcome = objective.outcome(model, micro)
+                sums += outcome.sums.tolist()
+                predicted += outcome.predicted.tolist()
+                seen += micro
     return Scored(tuple(seen), tuple(sums), tuple(predicted))
 
 
@@ -92,10 +88,5 @@ def examined(
     """What the objective can tell of the model besides losses; often nothing."""
     if not (examples and isinstance(objective, Examining)):
         return {}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return objective.examine(model, examples, before_batch)
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        return objective.examine(model, examples, before_batch)

@@ -15,10 +15,8 @@ from typing import Any
 
 import torch
 
-from cloister_workers.trainer.debias.subjects.forward import padded, undisturbed, unwrapped
+from cloister_workers.trainer.forward import padded, undisturbed, unwrapped
 from cloister_workers.trainer.model import positions
-
-_AT_ONCE = 32  # prompts of one forward pass
 
 
 @dataclass(frozen=True)
@@ -33,29 +31,37 @@ class Sampler:
     seed: int = 0
     temperature: float = 0.0
     """0: the likeliest token."""
+    batch_size: int = 32
+    """Prompts of one forward pass at most."""
 
     def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-        """At most so many tokens after each prompt, to the end-of-text token, as text without white space around.
+        """`tokens` as texts, without white space around."""
+        made = self.tokens(prompts, max_new_tokens)
+        return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in made]
 
-        Draws no random numbers of torch's own generator, and leaves the model as it was.
+    def tokens(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """At most so many tokens after each prompt, up to the end-of-text token and without it.
+
+        A prompt has one token at least. Draws no random numbers of torch's own generator, and leaves the model as it
+        was.
         """
-        found = [""] * len(prompts)
+        found: list[list[int]] = [[] for _ in prompts]
         with undisturbed(self.model, self.device):
             for places in self._batches(prompts):
                 made = self._continued([list(prompts[place]) for place in places], max_new_tokens)
                 for place, tokens in zip(places, made, strict=True):
-                    found[place] = str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+                    found[place] = tokens
         return found
 
     def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         if self._encodes():
-            return [order[start : start + _AT_ONCE] for start in range(0, len(order), _AT_ONCE)]
+            return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         batches: list[list[int]] = []
         for place in order:
-            same = batches and len(prompts[batches[-1][0]]) == len(prompts[place]) and len(batches[-1]) < _AT_ONCE
-            if same:
-                batches[-1].append(place)
+            last = batches[-1] if batches else []
+            if last and len(prompts[last[0]]) == len(prompts[place]) and len(last) < self.batch_size:
+                last.append(place)
             else:
                 batches.append([place])
         return batches

@@ -18,6 +18,7 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.decoder import hidden_states, output_head
+from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.padded import PADDED
 
 _LENGTHS = (5, 9, 1, 3)
@@ -63,10 +64,8 @@ def _agrees(
 ) -> bool:
     """Whether two ways to the same logits differ by no more than rounding; the model is left with `attention`."""
     causal = cast("Any", model)
-    was_training = causal.training
-    causal.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model):
             apart, largest = difference(causal, device)
     except torch.OutOfMemoryError:
         raise
@@ -74,7 +73,6 @@ def _agrees(
         return False
     finally:
         causal.set_attn_implementation(attention)
-        causal.train(was_training)
     return apart <= _TOLERANCE.get(causal.dtype, 1e-3) * max(largest, 1e-6)
 
 

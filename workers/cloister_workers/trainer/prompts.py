@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of prompts whose answers are rewarded, and the answers that a model gives.
+"""Rows of prompts whose answers are rewarded.
 
 A prompt is a text or a list of messages; of messages the tokenizer's chat template makes the text, up to where the
 assistant's turn begins. What else a row needs, its reward says (`rewards`).
@@ -8,11 +8,9 @@ assistant's turn begins. What else a row needs, its reward says (`rewards`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import torch
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.example import Example, digest_of
@@ -70,54 +68,3 @@ def _prompt(row: dict[str, object]) -> Prompt | RowReason:
     if isinstance(messages, RowReason):
         return messages
     return RowReason.NO_COMPLETION if messages[-1]["role"] == "assistant" else messages
-
-
-def likeliest_answers(
-    model: torch.nn.Module,
-    tokenizer: Any,  # noqa: ANN401 - transformers' own type is dynamic
-    texts: Sequence[str],
-    max_new_tokens: int,
-    before_batch: Callable[[], object],
-) -> list[str]:
-    """What the model says to each text where it always takes the likeliest token; special tokens are left out.
-
-    Draws no random numbers.
-    """
-    found: list[str] = []
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(texts), _AT_ONCE):
-            before_batch()
-            some = list(texts[start : start + _AT_ONCE])
-            found += _answers(model, tokenizer, some, max_new_tokens)
-    finally:
-        model.train(was_training)
-    return found
-
-
-_AT_ONCE = 16  # prompts of one forward pass
-
-
-def _answers(model: Any, tokenizer: Any, texts: list[str], max_new_tokens: int) -> list[str]:  # noqa: ANN401
-    from transformers import GenerationConfig
-
-    wanted = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=_ends(model, tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    encoded = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(model.device)
-    ids, mask = encoded["input_ids"], encoded["attention_mask"]
-    with torch.no_grad():
-        written = model.generate(input_ids=ids, attention_mask=mask, generation_config=wanted)
-    return [str(text) for text in tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)]
-
-
-def _ends(model: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401
-    """Every token that ends an answer: the tokenizer's, and those that the model names, as TRL has it."""
-    named = model.generation_config.eos_token_id
-    found = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-    return sorted(int(token) for token in found if token is not None)

@@ -20,10 +20,10 @@ from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.mitigation import Case, Layer, Mitigated
 from cloister_workers.trainer.debias.shapes import Text
-from cloister_workers.trainer.debias.subjects.forward import unwrapped
 from cloister_workers.trainer.debias.training import Trained
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
+from cloister_workers.trainer.forward import unwrapped
 from cloister_workers.trainer.model import Base
 from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.objectives.supervised import Supervised

@@ -23,9 +23,9 @@ from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind
 from cloister_workers.trainer.debias.mitigation import Case, Layer, Refused
 from cloister_workers.trainer.debias.subjects.classifier import ClassifierSubject
 from cloister_workers.trainer.debias.subjects.encoder import EncoderSubject
-from cloister_workers.trainer.debias.subjects.forward import batches, padded, undisturbed
 from cloister_workers.trainer.debias.subjects.pipeline import pipeline_files
 from cloister_workers.trainer.export import export_files
+from cloister_workers.trainer.forward import batches, padded, undisturbed
 
 _TOLERANCE = 1e-3  # of the largest logit
 _TRIED = ("one", "two words", "a text of a few more words than that")

@@ -18,6 +18,7 @@ from cloister_workers.messages import Metrics, RowReason
 from cloister_workers.trainer.cross_entropy import CHUNK, token_losses
 from cloister_workers.trainer.decoder import output_head
 from cloister_workers.trainer.example import Example, Outcome
+from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.supervised import Supervised
 
@@ -34,18 +35,15 @@ class Before:
         """Within, `model` answers as it did: without dropout and without gradients. Not between a forward pass and its
         backward pass.
         """
-        was_training = model.training
         now = [parameter.data for parameter, _ in self._tensors]
-        model.eval()
         for parameter, kept in self._tensors:
             parameter.data = kept
         try:
-            with torch.no_grad():
+            with evaluating(model):
                 yield
         finally:
             for (parameter, _), data in zip(self._tensors, now, strict=True):
                 parameter.data = data
-            model.train(was_training)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch
 
 from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.objectives.pairs import accuracy
 from cloister_workers.trainer.objectives.preference_losses import kto, kto_divergence
 from cloister_workers.trainer.objectives.supervised import Supervised
@@ -85,16 +86,11 @@ class UnpairedPreference:
         self, model: torch.nn.Module, examples: Sequence[Example], before_micro_batch: Callable[[], object]
     ) -> list[float]:
         found: dict[int, float] = {}
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                for micro in self.micro_batches(examples):
-                    before_micro_batch()
-                    sums = self.likelihood.outcome(model, micro).sums.tolist()
-                    found |= {id(example): -value for example, value in zip(micro, sums, strict=True)}
-        finally:
-            model.train(was_training)
+        with evaluating(model):
+            for micro in self.micro_batches(examples):
+                before_micro_batch()
+                sums = self.likelihood.outcome(model, micro).sums.tolist()
+                found |= {id(example): -value for example, value in zip(micro, sums, strict=True)}
         return [found[id(example)] for example in examples]
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:

@@ -22,8 +22,8 @@ import torch
 from torch.nn import functional
 
 from cloister_workers.messages import Metrics, RowReason
-from cloister_workers.trainer.debias.subjects.forward import narrowed
 from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.forward import narrowed
 from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.rows import text_of
 

@@ -18,6 +18,7 @@ import torch
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import FailureCode, MetricName, Metrics, RowReason, SpecField
 from cloister_workers.trainer.example import Example, Outcome
+from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.kto import UnpairedPreference
@@ -80,17 +81,12 @@ class Preference:
     ) -> Preference:
         """This objective with `model` as it is now for its reference on `examples`, besides those already known."""
         known = dict(self.reference)
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                for micro in self.micro_batches(examples):
-                    before_micro_batch()
-                    chosen, rejected = self.log_probs(model, micro)
-                    for example, yes, no in zip(micro, chosen.tolist(), rejected.tolist(), strict=True):
-                        known[example.digest] = Reference(yes, no, self.certainty)
-        finally:
-            model.train(was_training)
+        with evaluating(model):
+            for micro in self.micro_batches(examples):
+                before_micro_batch()
+                chosen, rejected = self.log_probs(model, micro)
+                for example, yes, no in zip(micro, chosen.tolist(), rejected.tolist(), strict=True):
+                    known[example.digest] = Reference(yes, no, self.certainty)
         return replace(self, reference=known)
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:

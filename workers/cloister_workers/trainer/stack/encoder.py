@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from cloister_workers.trainer.adapt import attach_saved
 from cloister_workers.trainer.debias.subjects.encoder import EncoderSubject
-from cloister_workers.trainer.debias.subjects.forward import longest
 from cloister_workers.trainer.debias.subjects.load import weights_digest
 from cloister_workers.trainer.debias.subjects.pipeline import SentenceEncoder, read_pipeline
+from cloister_workers.trainer.forward import longest
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.model import Base
 

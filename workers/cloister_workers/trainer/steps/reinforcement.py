@@ -35,6 +35,7 @@ from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
+from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.job import JobHooks, make_setup, prepare
 from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
 from cloister_workers.trainer.loop import Parts, Plan
@@ -44,7 +45,7 @@ from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span,
 from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.order import milestones
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
-from cloister_workers.trainer.prompts import PromptReader, likeliest_answers
+from cloister_workers.trainer.prompts import PromptReader
 from cloister_workers.trainer.rewards import CHECKS, MODEL, Rewarding, by_checks
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Lora, Method, TrainingSpec, check, read_settings
@@ -133,8 +134,10 @@ class _Job:
         def poll() -> None:
             self.session.poll(step)
 
-        texts = [task.text for task in tasks]
-        answers = likeliest_answers(model, self.reader.tokenizer, texts, self.settings.max_new_tokens, poll)
+        tokenizer = self.reader.tokenizer
+        sampler = Sampler(model, tokenizer, next(model.parameters()).device, poll)
+        said = sampler.tokens([example.tokens for example in examples], self.settings.max_new_tokens)
+        answers = tokenizer.batch_decode(said, skip_special_tokens=True)  # white space counts, as in training
         return dict(reward_metrics(self.reward(tasks, answers), checked=self.settings.reward != MODEL))
 
 

@@ -49,6 +49,7 @@ from cloister_workers.trainer.debias.neutral import neutral_texts
 from cloister_workers.trainer.debias.shapes import Preference as Row
 from cloister_workers.trainer.debias.wordlists import lexicons_of_axes, refuse_short_lists
 from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.objectives.anchor import Before, Divergence, Retaining
 from cloister_workers.trainer.objectives.chat import ChatReader
@@ -130,14 +131,11 @@ class _Watch:
 
     def moved(self) -> float:
         """KL(before || now) on neutral texts, mean nats a token; 0 where there are none."""
-        was_training = self._model.training
-        self._model.eval()
-        with torch.no_grad():
-            total = 0.0
+        total = 0.0
+        with evaluating(self._model):
             for texts in self._divergence.likelihood.micro_batches(self._texts):
                 self._poll()
                 total += float(self._divergence.sums(self._model, texts).sum())
-        self._model.train(was_training)
         return total / max(1, sum(map(self._divergence.likelihood.weight, self._texts)))
 
 

@@ -16,16 +16,15 @@ import numpy as np
 import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
-from cloister_workers.trainer.debias.subjects.forward import (
+from cloister_workers.trainer.forward import (
     batches,
     log_probs_of,
     longest,
     narrowed,
     padded,
-    split,
     undisturbed,
-    unwrapped,
 )
+from cloister_workers.trainer.generation import Sampler
 
 
 @dataclass(frozen=True)
@@ -84,16 +83,10 @@ class CausalSubject:
         room = self._longest() - max_new_tokens
         lead = self._lead()
         ids = [[*lead, *entry[-max(1, room - len(lead)) :]] or self._start() for entry in self._ids(prompts)]
-        found = [""] * len(prompts)
-        with undisturbed(self.model, self.device):
-            for length in sorted({len(entry) for entry in ids}):
-                same = [index for index, entry in enumerate(ids) if len(entry) == length]
-                for at in range(0, len(same), self.batch_size):
-                    chosen = same[at : at + self.batch_size]
-                    made = self._continued([ids[index] for index in chosen], max_new_tokens)
-                    for index, tokens in zip(chosen, made, strict=True):
-                        found[index] = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        return found
+        sampler = Sampler(self.model, self.tokenizer, self.device, self.poll, batch_size=self.batch_size)
+        made = sampler.tokens([entry for entry in ids if entry], max_new_tokens)
+        said = iter(self.tokenizer.batch_decode(made, skip_special_tokens=True))
+        return [str(next(said)) if entry else "" for entry in ids]
 
     # ------------------------------------------------------------ tokens
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -111,12 +104,6 @@ class CausalSubject:
         """What the first token of a text is given."""
         known = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id)
         return self._lead() or [token for token in known if token is not None][:1]
-
-    def _ends(self) -> frozenset[int]:
-        """Tokens that end a text."""
-        stated = getattr(getattr(unwrapped(self.model), "generation_config", None), "eos_token_id", None)
-        listed = stated if isinstance(stated, list) else [stated]
-        return frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
 
     def _longest(self) -> int:
         return longest(self.model, self.tokenizer, self.max_seq_length)
@@ -140,7 +127,7 @@ class CausalSubject:
                     )
                     for row, (first, end) in enumerate(spans)
                 ]
-                parts = split(torch.cat(values), [end - first for first, end in spans])
+                parts = _split(torch.cat(values), [end - first for first, end in spans])
                 for index, part in zip(chosen, parts, strict=True):
                     found[index] = part
         return found
@@ -161,21 +148,8 @@ class CausalSubject:
             table = logits.double().log_softmax(0).cpu().numpy()
         return [table[[token]] if token is not None else np.zeros(0) for token in tokens]
 
-    def _continued(self, rows: Sequence[list[int]], count: int) -> list[list[int]]:
-        """At most `count` likeliest tokens after each of these rows of one length, without the ending token."""
-        ends = self._ends()
-        made: list[list[int]] = [[] for _ in rows]
-        open_rows = set(range(len(rows))) if rows and rows[0] else set()
-        tokens, past = torch.tensor(list(rows), device=self.device), None
-        for _ in range(count):
-            if not open_rows:
-                break
-            self.poll()
-            out = self.model(input_ids=tokens, past_key_values=past, use_cache=True)
-            past, tokens = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
-            for row, token in enumerate(tokens[:, 0].tolist()):
-                if row in open_rows and token in ends:
-                    open_rows.remove(row)
-                elif row in open_rows:
-                    made[row].append(token)
-        return made
+
+def _split(values: torch.Tensor, counts: Sequence[int]) -> list[FloatArray]:
+    """One array a sequence from all of a batch, so that a device hands over once."""
+    parts = torch.split(values.cpu(), list(counts))
+    return [part.numpy() for part in parts]

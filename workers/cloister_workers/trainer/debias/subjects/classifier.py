@@ -16,6 +16,7 @@ import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.subjects import Classifies
+from cloister_workers.trainer.forward import evaluating, padded
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,15 @@ class ClassifierSubject:
             return found
         ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_seq_length)["input_ids"]
         order = sorted(range(len(texts)), key=lambda index: len(ids[index]))
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for start in range(0, len(order), self.batch_size):
-                    self.poll()
-                    chosen = order[start : start + self.batch_size]
-                    found[chosen] = self._forward([ids[index] for index in chosen])
-        finally:
-            self.model.train(was_training)
+        with evaluating(self.model):
+            for start in range(0, len(order), self.batch_size):
+                self.poll()
+                chosen = order[start : start + self.batch_size]
+                found[chosen] = self._forward([ids[index] for index in chosen])
         return found
 
     def _forward(self, ids: Sequence[Sequence[int]]) -> FloatArray:
-        width = max(len(entry) for entry in ids)
-        pad = self.tokenizer.pad_token_id
-        padded = torch.tensor([[*entry, *[pad] * (width - len(entry))] for entry in ids])
-        mask = (torch.arange(width) < torch.tensor([len(entry) for entry in ids])[:, None]).long()
-        logits = self.model(input_ids=padded.to(self.device), attention_mask=mask.to(self.device)).logits
+        logits = self.model(**padded(ids, int(self.tokenizer.pad_token_id), self.device)).logits
         answer: FloatArray = logits.double().cpu().numpy()
         return answer
 

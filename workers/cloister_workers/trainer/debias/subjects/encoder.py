@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
-from cloister_workers.trainer.debias.subjects.forward import longest
 from cloister_workers.trainer.debias.subjects.pipeline import SentenceEncoder
+from cloister_workers.trainer.forward import evaluating, longest
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,13 @@ class EncoderSubject:
 
     def _run(self, texts: Sequence[str], forward: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> FloatArray:
         """Texts go by length, so that a batch pads little; the answer is in their order."""
-        was_training = self.model.training
-        self.model.eval()
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         rows: dict[int, FloatArray] = {}
-        try:
-            with torch.no_grad():
-                for chosen in _batches(order, self.batch_size):
-                    self.poll()
-                    answer = forward(self.tokens([texts[index] for index in chosen])).double().cpu().numpy()
-                    rows.update(zip(chosen, answer, strict=True))
-        finally:
-            self.model.train(was_training)
+        with evaluating(self.model):
+            for chosen in _batches(order, self.batch_size):
+                self.poll()
+                answer = forward(self.tokens([texts[index] for index in chosen])).double().cpu().numpy()
+                rows.update(zip(chosen, answer, strict=True))
         return np.stack([rows[index] for index in range(len(texts))]) if rows else np.zeros((0, 0))
 
 

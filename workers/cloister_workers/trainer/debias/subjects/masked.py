@@ -14,7 +14,7 @@ import torch
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.debias.kinds import FloatArray
-from cloister_workers.trainer.debias.subjects.forward import (
+from cloister_workers.trainer.forward import (
     batches,
     log_probs_of,
     longest,

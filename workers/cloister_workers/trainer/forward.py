@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What forward passes over language models share: they disturb nothing, and little of a batch is padding."""
+"""What forward passes that train nothing share: they disturb nothing, and little of a batch is padding."""
 
 from __future__ import annotations
 
@@ -10,34 +10,42 @@ from typing import Any
 import torch
 
 from cloister_workers.trainer.attention import NAME
-from cloister_workers.trainer.debias.kinds import FloatArray
 
 _LOGITS = 2**27  # numbers in the logits of one forward pass, half a gigabyte as float32
 _WIDTH = 2**30  # where neither tokenizer nor configuration states how long a text may be
 
 
 @contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; each module's mode is afterwards as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def undisturbed(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradients, and attention that knows padding.
+    """`evaluating`, with attention that knows padding.
 
     Our packed attention ignores masks and needs lengths that plain calls do not give; where a model has it, torch's
     own takes its place. Modes, attention and random state are afterwards as they were.
     """
-    modes = [(module, module.training) for module in model.modules()]
     inner = unwrapped(model)
     packed = getattr(inner.config, "_attn_implementation", None) == NAME
     generators = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=generators), torch.no_grad():
+    with torch.random.fork_rng(devices=generators), evaluating(model):
         try:
             if packed:
                 _plain_attention(inner)
-            model.eval()
             yield
         finally:
             if packed:
                 inner.set_attn_implementation(NAME)
-            for module, training in modes:
-                module.training = training
 
 
 @contextmanager
@@ -106,9 +114,3 @@ def log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Take log softmax(logits [n, V]) at targets [n], float64 [n]."""
     wide = logits.double()
     return wide.gather(1, targets[:, None])[:, 0] - wide.logsumexp(1)
-
-
-def split(values: torch.Tensor, counts: Sequence[int]) -> list[FloatArray]:
-    """One array a sequence from all of a batch, so that a device hands over once."""
-    parts = torch.split(values.cpu(), list(counts))
-    return [part.numpy() for part in parts]
