@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from cloister_workers.errors import SpecError, TrainerError
-from cloister_workers.messages import DatasetRole, FailureCode, MetricName, RowReason, Rows
+from cloister_workers.messages import DatasetRole, FailureCode, MetricName, RowReason, Rows, SpecField
 from cloister_workers.trainer.calibration import calibration_error
 from cloister_workers.trainer.correlation import pearson, rmse, spearman
 from cloister_workers.trainer.model import load_classifier, load_tokenizer
@@ -219,6 +219,24 @@ def test_wrong_rows_are_refused_by_number(bert_dir, tmp_path, recorder, settings
     good = {"text": "alpha", "label": 1, "labels": ["alpha"]}
     spec = job_spec("classification", settings)
     assert ((2, reason),) == refused(spec, bert_dir, tmp_path, recorder, lines([good, bad, good]))
+
+
+def test_a_version_keeps_the_kind_of_its_classes(bert_dir, tmp_path, new_recorder):
+    """A version of several labels a row is not trained on as one of one label; as what it is, it goes on."""
+    made = run_job(job_spec("classification", MULTI), bert_dir, tmp_path, new_recorder(), multi_rows(40)).bundles[-1]
+    rows = lines({"text": text, "label": NAMES[0]} for text in texts(40))
+    with pytest.raises(SpecError) as caught:
+        run_job(job_spec("classification"), bert_dir, tmp_path, new_recorder(), rows, layer=made)
+    assert SpecField.METHOD == caught.value.field
+    run_job(job_spec("classification", MULTI), bert_dir, tmp_path, new_recorder(), multi_rows(40), layer=made)
+
+
+def test_a_version_goes_on_with_rows_of_one_of_its_classes(bert_dir, tmp_path, new_recorder):
+    """The classes are the version's, so new rows need not have two of them."""
+    spec = job_spec("classification")
+    made = run_job(spec, bert_dir, tmp_path, new_recorder(), classification_rows(40)).bundles[-1]
+    rows = lines({"text": text, "label": "alpha"} for text in texts(20))
+    assert run_job(spec, bert_dir, tmp_path, new_recorder(), rows, layer=made).losses()
 
 
 def test_label_that_training_lacks_is_refused(bert_dir, tmp_path, recorder):

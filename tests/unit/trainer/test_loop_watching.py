@@ -6,9 +6,11 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 
 from cloister_workers.errors import Paused, SpecError, TrainerError
 from cloister_workers.messages import (
@@ -23,10 +25,13 @@ from cloister_workers.messages import (
     Rows,
 )
 from cloister_workers.trainer import job
+from cloister_workers.trainer.adapt import attach_new
 from cloister_workers.trainer.bundle import read_bundle
+from cloister_workers.trainer.model import load_classifier
 from cloister_workers.trainer.objectives.classification import Classification
+from cloister_workers.trainer.objectives.multi_label import MultiLabel
 from cloister_workers.trainer.place import Workplace
-from cloister_workers.trainer.spec import parse_spec
+from cloister_workers.trainer.spec import Head, parse_spec
 from tiny_models import WORDS, classification_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -101,16 +106,16 @@ def test_what_is_best_survives_a_resume(bert_dir, tmp_path, new_recorder, pause_
 
 
 # ---------------------------------------------------------------- memory
-def short_of_memory(monkeypatch, limit):
+def short_of_memory(monkeypatch, limit, objective=Classification):
     """A device on which more than `limit` examples at once do not fit."""
-    real = Classification.outcome
+    real = objective.outcome
 
     def outcome(self, model, examples):
         if len(examples) > limit:
             raise torch.OutOfMemoryError("no room")
         return real(self, model, examples)
 
-    monkeypatch.setattr(Classification, "outcome", outcome)
+    monkeypatch.setattr(objective, "outcome", outcome)
 
 
 def test_the_micro_batch_is_what_memory_takes(bert_dir, tmp_path, new_recorder, monkeypatch):
@@ -121,6 +126,15 @@ def test_the_micro_batch_is_what_memory_takes(bert_dir, tmp_path, new_recorder, 
     assert 2.0 == result(found).metrics[MetricName.MICRO_BATCH_SIZE]
     given = run(spec_of(micro_batch_size=2), bert_dir, tmp_path, new_recorder(), rows)
     assert given.losses() == found.losses()
+
+
+def test_several_labels_find_theirs_too(bert_dir, tmp_path, recorder, monkeypatch):
+    """Objectives other than the common one are cut smaller as well."""
+    short_of_memory(monkeypatch, 3, MultiLabel)
+    rows = b"".join(b'{"text": "%s", "labels": ["a"]}\n' % word.encode() for word in WORDS[:40])
+    spec = spec_of(micro_batch_size=0)
+    spec = replace(spec, settings={**spec.settings, "problem_type": "multi_label"})
+    assert 2.0 == result(run(spec, bert_dir, tmp_path, recorder, rows)).metrics[MetricName.MICRO_BATCH_SIZE]
 
 
 def test_a_resumed_job_keeps_the_micro_batch_of_its_first_host(bert_dir, tmp_path, new_recorder, monkeypatch):
@@ -223,8 +237,6 @@ def test_kinds_of_low_rank_adapters_learn(bert_dir, tmp_path, recorder, kind):
 
 def test_a_merged_adapter_is_whole_weights(bert_dir, tmp_path, recorder):
     """With merge the export is a whole model that plain transformers loads and that says what the adapted one said."""
-    import transformers
-
     adapter = {"lora": {"target_modules": ["query", "value"], "merge": True}}
     run(spec_of(adapter), bert_dir, tmp_path, recorder, classification_rows(60))
     files = read_bundle(io.BytesIO(recorder.bundles[-1]))
@@ -252,6 +264,27 @@ def test_the_head_alone_is_trained(bert_dir, tmp_path, new_recorder):
         spec_of({"head": {}}), bert_dir, tmp_path, new_recorder(), classification_rows(90), layer=first.bundles[-1]
     )
     assert evaluated(second, EvaluationPhase.BEFORE)[0][MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
+
+
+def test_a_pooler_that_the_base_lacks_is_trained_with_the_head(bert_dir, tmp_path):
+    """What would stay at random numbers is trained whole, inside the backbone too."""
+    folder = tmp_path / "headless"
+    transformers.AutoModelForMaskedLM.from_pretrained(bert_dir).save_pretrained(folder)
+    base = load_classifier(str(folder), ["a", "b"], 0, CPU)
+    assert ("classifier", "pooler") == base.fresh
+    model = attach_new(base, Head())
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {"classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias"} == trained
+
+
+@pytest.mark.parametrize("settings", [{"keep_best": True}, {"early_stop_patience": 2}])
+def test_what_goes_by_validation_rows_needs_them(bert_dir, tmp_path, recorder, settings):
+    """Without validation rows, keeping the best and stopping early are refused before training, by name."""
+    spec = spec_of(data={"validation_fraction": 0}, n_evals=2, **settings)
+    with pytest.raises(SpecError) as caught:
+        run(spec, bert_dir, tmp_path, recorder, classification_rows(60))
+    assert next(iter(settings)) == caught.value.field
+    assert [] == recorder.losses()
 
 
 def test_four_bits_need_their_library(bert_dir, tmp_path, recorder):

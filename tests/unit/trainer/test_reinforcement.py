@@ -327,6 +327,9 @@ def test_settings_that_do_not_fit_are_refused(talker, tmp_path, recorder):
     """Batches that generations do not divide, no room for a prompt, a divergence without an adapter, too few rows."""
     for spec in (
         spec_of(batch_size=12),
+        spec_of(micro_batch_size=0),
+        spec_of(keep_best=True),
+        spec_of(early_stop_patience=2),
         spec_of({"max_new_tokens": 16}),
         spec_of({"beta": 0.1}, adapter={"full": {}}),
         spec_of({"algorithm": "ppo"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from cloister_workers.trainer.spikes import LEAST, MAX_ROWS, RowLoss, Spikes, odd_rows
+from cloister_workers.trainer.spikes import LEAST, MAX_ROWS, WINDOW, RowLoss, Spikes, odd_rows
 
 
 def test_nothing_stands_out_before_there_is_a_curve():
@@ -21,6 +21,15 @@ def test_a_spike_stands_out_and_is_forgotten():
     assert spikes.stands_out(4.0)
     assert spikes.stands_out(4.0)
     assert not spikes.stands_out(1.5)
+
+
+def test_a_new_level_soon_is_the_usual_one():
+    """A loss that stays higher stands out for half a window at most, and then no longer."""
+    spikes = Spikes()
+    assert not any(spikes.stands_out(1.0 + 0.02 * (step % 2)) for step in range(WINDOW))
+    odd = [spikes.stands_out(1.6 + 0.02 * (step % 2)) for step in range(4 * WINDOW)]
+    assert odd[0]
+    assert not any(odd[WINDOW:])
 
 
 def test_a_flat_curve_tolerates_a_ripple():

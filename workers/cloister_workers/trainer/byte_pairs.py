@@ -17,12 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloister_workers.trainer.model import load_tokenizer
-
-ROBERTA = ("roberta", "camembert", "longformer", "mpnet", "data2vec")
-"""Parts of model types whose position tables start behind the padding token's number."""
-OFFSET = 2
-"""How many of their positions are never used."""
+from cloister_workers.trainer.model import like_roberta, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,7 @@ ROBERTA_SPECIALS = Specials(
 )
 
 
-def like_roberta(config: Any) -> bool:  # noqa: ANN401 - transformers' own type is dynamic
-    """Whether the model counts positions as RoBERTa does."""
-    return any(part in str(config.model_type) for part in ROBERTA)
-
-
-def specials_of(config: Any, *, masked: bool) -> Specials:  # noqa: ANN401
+def specials_of(config: Any, *, masked: bool) -> Specials:  # noqa: ANN401 - transformers' own type is dynamic
     """The special tokens that this model needs."""
     if not masked:
         return CAUSAL

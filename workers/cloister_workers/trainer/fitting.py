@@ -33,7 +33,7 @@ def fit_micro_batch(
     """The largest of batch_size, batch_size / 2, ... with which forward and backward of the `batch_size` longest
     examples fit into memory. Weights, gradients and random state are as before.
 
-    Raises the error of memory where not even one example fits.
+    Raises the error of memory where not even one example fits, or the objective knows only one way to cut a step.
     """
     longest = sorted(examples, key=lambda example: example.size, reverse=True)[:batch_size]
     size = batch_size
@@ -41,7 +41,7 @@ def fit_micro_batch(
         try:
             _try(model, resized(objective, size), longest, poll)
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_memory_error(error):
+            if size == 1 or not isinstance(objective, Resizable) or not is_memory_error(error):
                 raise
             size = (size + 1) // 2
         else:

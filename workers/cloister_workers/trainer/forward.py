@@ -12,7 +12,6 @@ import torch
 from cloister_workers.trainer.attention import NAME
 
 _LOGITS = 2**27  # numbers in the logits of one forward pass, half a gigabyte as float32
-_WIDTH = 2**30  # where neither tokenizer nor configuration states how long a text may be
 
 
 @contextmanager
@@ -81,12 +80,6 @@ def _plain_attention(inner: Any) -> None:  # noqa: ANN401 - a transformers model
         inner.set_attn_implementation("sdpa")
     except ValueError:  # an architecture that transformers has not ported to it
         inner.set_attn_implementation("eager")
-
-
-def longest(model: torch.nn.Module, tokenizer: Any, wanted: int) -> int:  # noqa: ANN401 - transformers' own type is dynamic
-    """Tokens of a text at most: what is wanted, and what tokenizer and position table can take."""
-    positions = getattr(unwrapped(model).config, "max_position_embeddings", None) or _WIDTH
-    return int(min(wanted, tokenizer.model_max_length, positions))
 
 
 def batches(lengths: Sequence[int], rows: int, vocabulary: int) -> Iterator[list[int]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from cloister_workers.errors import RowsRefused, TrainerError
+from cloister_workers.errors import RowsRefused, SpecError, TrainerError
 from cloister_workers.protocol import (
     Checkpoint,
     DatasetRole,
@@ -30,6 +30,7 @@ from cloister_workers.protocol import (
     Progress,
     Result,
     Rows,
+    SpecField,
     Stage,
 )
 from cloister_workers.trainer.bundle import write_bundle
@@ -183,6 +184,7 @@ def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Laye
         seed=spec.seed,
         too_long=spec.data.too_long,
         labels=layer.labels if layer else (),
+        problem_type=layer.problem_type if layer else "",
         adapter=spec.adapter,
         continued=layer is not None,
         model_dir=layer.model_dir(place.model_dir) if layer else place.model_dir,
@@ -230,6 +232,14 @@ def prepare(
             FailureCode.TOO_FEW_ROWS,
             "no row is left to train on after the split; give more rows or smaller fractions",
             {FailureNumber.ROWS: training.total},
+        )
+    wanted = spec.hyperparameters
+    if not parts.validation and (wanted.keep_best or wanted.early_stop_patience):
+        raise SpecError(
+            FailureCode.SPEC_INVALID,
+            SpecField.KEEP_BEST if wanted.keep_best else SpecField.EARLY_STOP_PATIENCE,
+            "keep_best and early_stop_patience go by validation rows, and there are none; name a validation_dataset or "
+            "give validation_fraction",
         )
     parts, repeated = with_replay(parts, replay.examples, spec.seed, spec.data)
     classes = len(getattr(objective, "labels", ()))

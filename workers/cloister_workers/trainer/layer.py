@@ -67,6 +67,8 @@ class Layer:
     """Its adapter_config.json; None where the folder is a whole model."""
     labels: tuple[str, ...]
     """The classes of a classifier, in the order of its logits; empty for other models."""
+    problem_type: str
+    """What transformers calls the kind of a classifier's classes; empty where its files do not say."""
     base_name: str
     """The base model's given name as the version's files carry it; empty where they do not."""
 
@@ -113,7 +115,8 @@ def weights_of(files: Mapping[str, bytes], scratch: str) -> Layer:
         config = _table(folder / _MODEL)
         adapter = _table(folder / _ADAPTER) if (folder / _ADAPTER).is_file() else None
         name = config.get("_name_or_path", "") if adapter is None else adapter.get("base_model_name_or_path", "")
-        return Layer(folder, adapter, _labels(config, adapter), name if isinstance(name, str) else "")
+        kind = str(config.get("problem_type") or "")
+        return Layer(folder, adapter, _labels(config, adapter), kind, name if isinstance(name, str) else "")
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise _invalid("its files are not those of a version that a job made") from error
 

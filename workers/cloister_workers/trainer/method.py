@@ -15,10 +15,9 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import torch
 
 from cloister_workers.messages import DatasetRole
-from cloister_workers.trainer.byte_pairs import OFFSET, like_roberta
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
-from cloister_workers.trainer.model import Base, load_causal, load_tokenizer, positions
+from cloister_workers.trainer.model import Base, load_causal, load_tokenizer, longest_sequence, positions
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.probe import settle_packing
 from cloister_workers.trainer.spec import Adapter, Hyperparameters, Lora, Method, TrainingSpec
@@ -47,6 +46,8 @@ class Setup:
     """The classes of a version that is trained on, in the order of its logits."""
     adapter: Adapter = field(default_factory=Lora)
     """What of the model is trained."""
+    problem_type: str = ""
+    """What transformers calls the kind of those classes; empty where the version does not say."""
     continued: bool = False
     """Whether the job starts from a version, not from a base model."""
 
@@ -55,16 +56,14 @@ class Setup:
 
     def __post_init__(self) -> None:
         """No sequence is longer than the model has positions for, whatever the specification says."""
-        table = positions(self.config)
-        if table is not None:
-            wanted = self.hyperparameters.max_seq_length
-            most = min(wanted, table - OFFSET if like_roberta(self.config) else table)
-            object.__setattr__(self, "hyperparameters", replace(self.hyperparameters, max_seq_length=most))
+        table, wanted = positions(self.config), self.hyperparameters
+        if table is not None and table < wanted.max_seq_length:
+            object.__setattr__(self, "hyperparameters", replace(wanted, max_seq_length=table))
 
     @property
     def longest(self) -> int:
         """Tokens of a sequence at most, where the tokenizer's word counts too."""
-        return int(min(self.hyperparameters.max_seq_length, self.tokenizer.model_max_length))
+        return longest_sequence(self.config, self.tokenizer, self.hyperparameters.max_seq_length)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ class AuxiliaryModel:
     """Folder of an adapter on them; empty: none."""
 
 
-def _unchanged(objective: T, _: object) -> T:
+def unchanged(objective: T, _: object) -> T:
+    """The objective has nothing to look at."""
     return objective
 
 
@@ -124,9 +124,9 @@ class TrainingMethod(Generic[T]):
     """Raises SpecError for settings that do not fit."""
     load: Callable[[str, T, torch.device], Base] = load_packed
     """From a folder of whole weights, once the objective is fitted. Raises TrainerError."""
-    fitted: Callable[[T, Sequence[Example]], T] = _unchanged
+    fitted: Callable[[T, Sequence[Example]], T] = unchanged
     """The objective once the training rows are read: what they alone tell, such as the classes. Raises TrainerError."""
-    settled: Callable[[T, Settling], T] = _unchanged
+    settled: Callable[[T, Settling], T] = unchanged
     """The objective once the model is there, such as with the log-probabilities of the model as it starts."""
     vocabulary: Callable[[TrainingSpec, str, Streams], tuple[Any, Streams] | None] = _given
     """From the specification, the model's folder and the inputs: a tokenizer made of the rows, and the inputs with what

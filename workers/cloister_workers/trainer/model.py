@@ -22,6 +22,11 @@ from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.objectives.chat import FALLBACK_TEMPLATE
 
+_ROBERTA = ("roberta", "camembert", "longformer", "mpnet", "data2vec")
+"""Parts of model types whose position tables start behind the padding token's number, so that the first `_UNUSED` of
+their positions are never used.
+"""
+_UNUSED = 2
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -54,13 +59,23 @@ def load_config(model_dir: str) -> Any:  # noqa: ANN401 - transformers' own type
         raise _invalid("its config.json does not load") from error
 
 
-def positions(config: Any, *, decoder: bool = False) -> int | None:  # noqa: ANN401 - transformers' own type is dynamic
+def like_roberta(config: Any) -> bool:  # noqa: ANN401 - transformers' own type is dynamic
+    """Whether the model counts positions as RoBERTa does."""
+    return any(part in str(config.model_type) for part in _ROBERTA)
+
+
+def positions(config: Any, *, decoder: bool = False) -> int | None:  # noqa: ANN401
     """Tokens that the position table of the encoder, or of the decoder, takes; None where the configuration states
     none.
     """
     own = f"max_{'decoder' if decoder else 'encoder'}_position_embeddings"
     found = getattr(config, own, None) or getattr(config, "max_position_embeddings", None)
-    return None if found is None else int(found)
+    return None if found is None else int(found) - (_UNUSED if like_roberta(config) else 0)
+
+
+def longest_sequence(config: Any, tokenizer: Any, wanted: int) -> int:  # noqa: ANN401
+    """Tokens of a sequence at most: what is wanted, and what tokenizer and position table take."""
+    return int(min(wanted, tokenizer.model_max_length, positions(config) or wanted))
 
 
 def load_tokenizer(model_dir: str, *, padded: bool = False, chat: bool = False) -> Any:  # noqa: ANN401 - dynamic

@@ -39,10 +39,13 @@ class Spikes:
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def stands_out(self, loss: float) -> bool:
-        """Whether this step's loss does, against those before it; it is remembered unless it does."""
-        odd = not math.isfinite(loss) or (len(self._recent) >= LEAST and loss > self._limit())
-        if not odd:
-            self._recent.append(loss)
+        """Whether this step's loss does, against those before it; it is remembered if it is a number, so that a loss
+        that stays on a new level soon is the usual one. A few odd steps move no median.
+        """
+        if not math.isfinite(loss):
+            return True
+        odd = len(self._recent) >= LEAST and loss > self._limit()
+        self._recent.append(loss)
         return odd
 
     def _limit(self) -> float:

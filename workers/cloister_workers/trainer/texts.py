@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,29 +61,36 @@ class TextReader:
         for size in {len(entry) for entry in texts}:
             places = [place for place, entry in enumerate(texts) if len(entry) == size]
             columns = zip(*(texts[place] for place in places), strict=True)
-            whole = self.tokenizer(*map(list, columns))["input_ids"]
-            for place, tokens in zip(places, whole, strict=True):
-                found[place] = self._encoded(texts[place], tokens)
+            whole = self.tokenizer(*map(list, columns))
+            for number, place in enumerate(places):
+                found[place] = self._encoded(texts[place], whole, number)
         return [found[place] for place in range(len(texts))]
 
-    def _encoded(self, texts: Texts, tokens: list[int]) -> Encoded:
-        truncated = len(tokens) > self.max_seq_length
-        segments = b""
-        if truncated or len(texts) > 1:
-            cut = self.tokenizer(*texts, truncation=True, max_length=self.max_seq_length)
-            tokens = cut["input_ids"]
-            segments = bytes(cut.get("token_type_ids", b"")) if len(texts) > 1 else b""
-        return Encoded(array("i", tokens), segments, truncated)
+    def _encoded(self, texts: Texts, whole: Mapping[str, list[list[int]]], number: int) -> Encoded:
+        one: dict[str, list[int]] = {name: rows[number] for name, rows in whole.items()}
+        truncated = len(one["input_ids"]) > self.max_seq_length
+        if truncated:
+            one = dict(self.tokenizer(*texts, truncation=True, max_length=self.max_seq_length))
+        segments = bytes(one.get("token_type_ids", b"")) if len(texts) > 1 else b""
+        return Encoded(array("i", one["input_ids"]), segments, truncated)
+
+
+def texts_of(row: Mapping[str, object]) -> Texts | RowReason:
+    """`text`, and `text_pair` where the row has it."""
+    found = []
+    for key in ("text", "text_pair") if "text_pair" in row else ("text",):
+        text = text_of(dict(row), key)
+        if isinstance(text, RowReason):
+            return text
+        found.append(text)
+    return tuple(found)
 
 
 def _parsed(
     row: dict[str, object], target: Callable[[dict[str, object]], T | RowReason]
 ) -> tuple[Texts, T] | RowReason:
-    texts = []
-    for key in ("text", "text_pair") if "text_pair" in row else ("text",):
-        text = text_of(row, key)
-        if isinstance(text, RowReason):
-            return text
-        texts.append(text)
+    texts = texts_of(row)
+    if isinstance(texts, RowReason):
+        return texts
     wanted = target(row)
-    return wanted if isinstance(wanted, RowReason) else (tuple(texts), wanted)
+    return wanted if isinstance(wanted, RowReason) else (texts, wanted)

@@ -10,6 +10,7 @@ import pytest
 from cloister.reports import check_page
 from cloister_workers.errors import RowsRefused, SpecError
 from cloister_workers.messages import FailureCode, MetricName, Reported, RowReason, SpecField
+from cloister_workers.trainer.stack.layers import Stack
 from copying_model import ANSWERS, ENTITIES, question
 from stack_jobs import jsonl
 from tiny_models import classification_rows
@@ -60,6 +61,30 @@ def test_one_table_compares_base_each_layer_and_the_stack(bench, layers, tmp_pat
         assert cell["low"] < cell["value"] < cell["high"]
     page = done.files["report.html"].decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in names)
+
+
+def test_all_rows_are_measured_where_positions_are_few(bench):
+    """Demonstrations that the model has no positions for are left out, so no row is lost to its length."""
+    shown = {**SHOWN["in_context"], "shots": 20, "max_seq_length": 4096}
+    rows = jsonl([{"question": question(entity), "answer": "a5"} for entity in ENTITIES])
+    layer = bench.run({"in_context": shown}, {"evaluation_fraction": 0.2}, training=rows).bundle
+    asked = {**EVALUATION["evaluation"], "max_seq_length": 4096}
+    phases = bench.run({"evaluation": asked}, evaluation=QUESTIONS, layer=layer).phases()
+    assert [(24.0, True)] * 3 == [(m[MetricName.EVAL_ROWS], MetricName.EVAL_LOSS in m) for m in phases.values()]
+
+
+def test_each_model_is_loaded_once(bench, layers, monkeypatch):
+    """Base and version are loaded once each, however many parts of the version are compared."""
+    loads = []
+    real = Stack.model
+
+    def loading(stack, *rest):
+        loads.append(stack.kinds)
+        return real(stack, *rest)
+
+    monkeypatch.setattr(Stack, "model", loading)
+    bench.run(EVALUATION, evaluation=QUESTIONS, **layers)
+    assert 2 == len(loads)
 
 
 def test_prompts_play_no_part_in_other_tasks(bert_dir, bench, tmp_path, new_recorder):

@@ -150,6 +150,24 @@ def test_classes_and_their_probabilities(bert_dir, bench, tmp_path, new_recorder
     assert SpecField.TASK == caught.value.field
 
 
+def test_a_row_has_the_same_answer_beside_any_other(bert_dir, bench, tmp_path, new_recorder):
+    """A pair keeps its second text beside a row without one, and a text beyond the model's positions is cut."""
+    tuned = type(bench)(bert_dir, tmp_path, new_recorder)
+    settings = {"n_epochs": 2, "batch_size": 8, "max_seq_length": 32, "learning_rate": 0.02}
+    rows = jsonl([json.loads(line) | {"text_pair": "delta echo"} for line in classification_rows(60).splitlines()])
+    version = tuned.run({"classification": {"hyperparameters": settings}}, training=rows).bundle
+
+    def answers(*asked):
+        found = tuned.run(inference(task="classify", max_seq_length=1024), evaluation=jsonl(asked), layer=version)
+        return [line["probabilities"] for line in lines(found)]
+
+    pair = {"text": "alpha golf", "text_pair": "delta bravo"}
+    (alone,) = answers(pair)
+    beside, _ = answers(pair, {"text": "alpha " * 200})
+    assert alone == pytest.approx(beside, abs=1e-6)
+    assert alone != pytest.approx(answers({"text": "alpha golf"})[0], abs=1e-4)
+
+
 def test_vectors_are_those_of_the_encoder(bench, word_encoder_dir, tmp_path, new_recorder):
     """An encoder gives each text the mean of its tokens' states, at length 1."""
     asked = type(bench)(word_encoder_dir, tmp_path, new_recorder)

@@ -19,14 +19,16 @@ def attach_head(base: Base) -> torch.nn.Module:
     Raises SpecError ADAPTER_INVALID for a model without a head of its own.
     """
     model = base.model.requires_grad_(False)
-    children = dict(model.named_children())
-    names = [name for name in base.fresh if name in children] or [name for name in _HEADS if name in children]
-    if not names:
+    parts = list(model.named_modules())
+    # By its last name, as peft finds what to save whole: a fresh pooler stands inside the backbone.
+    heads = [part for name, part in parts if name.rpartition(".")[2] in base.fresh]
+    heads = heads or [part for name, part in parts if name in _HEADS]
+    if not heads:
         raise SpecError(
             FailureCode.ADAPTER_INVALID,
             SpecField.ADAPTER,
             "adapter.head trains a task's own head, which this model does not have; give lora or full",
         )
-    for name in names:
-        children[name].requires_grad_(True)
+    for head in heads:
+        head.requires_grad_(True)
     return model

@@ -133,15 +133,22 @@ def balanced_weights(labels: Sequence[str]) -> dict[str, float]:
     return {label: len(labels) / (len(counts) * count) for label, count in sorted(counts.items())}
 
 
+PROBLEM_TYPES = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+"""What transformers calls a kind of classes, and what the specification does."""
 Kind = Classification | MultiLabel | Regression
 
 
 def _objective(setup: Setup) -> Kind:
     settings, wanted = read_settings(Settings, setup.settings), setup.hyperparameters
     refuse = setup.too_long == REFUSE
-    scores = setup.labels == (OUTPUT,)
-    fits = not setup.labels or scores == (settings.problem_type == "regression")
-    check(fits, SpecField.METHOD, "the problem_type that the version was trained with", settings.problem_type)
+    before = PROBLEM_TYPES.get(setup.problem_type, "regression" if setup.labels == (OUTPUT,) else "")
+    if setup.labels and before:
+        wanted_type = f"problem_type as {before}, as the version was trained"
+        check(settings.problem_type == before, SpecField.METHOD, wanted_type, settings.problem_type)
     if settings.problem_type == "single_label":
         return Classification(
             setup.tokenizer,
@@ -164,7 +171,7 @@ def _fitted(objective: Kind, examples: Sequence[Example]) -> Kind:
         return objective
     if isinstance(objective, MultiLabel):
         return with_labels(objective, examples)
-    labels = tuple(sorted({example.label for example in examples}))
+    labels = objective.labels or tuple(sorted({example.label for example in examples}))
     if len(labels) < 2:
         raise TrainerError(
             FailureCode.TOO_FEW_LABELS,
@@ -172,7 +179,7 @@ def _fitted(objective: Kind, examples: Sequence[Example]) -> Kind:
             {FailureNumber.LABELS: len(labels)},
         )
     weights = balanced_weights([example.label for example in examples]) if objective.balanced else {}
-    return replace(objective, labels=objective.labels or labels, weights=weights)
+    return replace(objective, labels=labels, weights=weights)
 
 
 def _load(model_dir: str, objective: Kind, device: torch.device) -> Base:

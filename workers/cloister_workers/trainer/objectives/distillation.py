@@ -25,7 +25,7 @@ from cloister_workers.trainer.divergence import Mixture, Predictor
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import AuxiliaryModel, Settling, Setup, TrainingMethod, load_packed
 from cloister_workers.trainer.metrics import token_metrics
-from cloister_workers.trainer.model import load_tokenizer
+from cloister_workers.trainer.model import load_tokenizer, positions
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.language_model import TextReader, fitting
 from cloister_workers.trainer.objectives.supervised import Supervised
@@ -67,6 +67,9 @@ class Distillation:
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return self.likelihood.micro_batches(batch)
+
+    def with_micro_batch(self, size: int) -> Distillation:
+        return replace(self, likelihood=self.likelihood.with_micro_batch(size))
 
     def weight(self, example: Example) -> int:
         return self.likelihood.weight(example)
@@ -138,7 +141,7 @@ def _check_tokenizer(ours: Any, named: AuxiliaryModel) -> None:  # noqa: ANN401 
 
 
 def _check_positions(teacher: Any, examples: Sequence[Example]) -> None:  # noqa: ANN401
-    table = getattr(teacher.config, "max_position_embeddings", None)
+    table = positions(teacher.config)
     longest = max((len(example.tokens) for example in examples), default=0)
     if table is not None and longest > table:
         raise _invalid(f"it has {table} positions, the rows have up to {longest} tokens; give max_seq_length {table}")

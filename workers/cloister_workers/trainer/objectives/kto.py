@@ -68,6 +68,9 @@ class UnpairedPreference:
         rows = best_fit_decreasing([len(example.tokens) for example in batch], self.likelihood.row_tokens)
         return [[batch[index] for index in row] for row in rows]
 
+    def with_micro_batch(self, size: int) -> UnpairedPreference:
+        return replace(self, likelihood=self.likelihood.with_micro_batch(size))
+
     def weight(self, example: Example) -> int:
         return 1
 

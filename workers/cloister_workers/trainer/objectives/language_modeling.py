@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import torch
@@ -84,6 +84,9 @@ class LanguageModeling:
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return self.likelihood.micro_batches(batch)
+
+    def with_micro_batch(self, size: int) -> LanguageModeling:
+        return replace(self, likelihood=self.likelihood.with_micro_batch(size))
 
     def weight(self, example: Example) -> int:
         return self.likelihood.weight(example)

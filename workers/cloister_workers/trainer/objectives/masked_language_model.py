@@ -15,7 +15,7 @@ import hashlib
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,6 +78,9 @@ class MaskedLanguageModel:
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         size = self.micro_batch_size
         return [list(batch[start : start + size]) for start in range(0, len(batch), size)]
+
+    def with_micro_batch(self, size: int) -> MaskedLanguageModel:
+        return replace(self, micro_batch_size=size)
 
     def weight(self, example: Example) -> int:
         return sum(map(bool, example.learned))

@@ -63,6 +63,9 @@ class MultiLabel:
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return slices(batch, self.micro_batch_size)
 
+    def with_micro_batch(self, size: int) -> MultiLabel:
+        return replace(self, micro_batch_size=size)
+
     def weight(self, example: Example) -> int:
         return 1
 
@@ -95,14 +98,14 @@ class MultiLabel:
 
 def with_labels(objective: MultiLabel, examples: Sequence[Example]) -> MultiLabel:
     """With the classes of the training rows where the model brings none. Raises TrainerError TOO_FEW_LABELS."""
-    labels = tuple(sorted({label for example in examples for label in _classes_of(example)}))
+    labels = objective.labels or tuple(sorted({label for example in examples for label in _classes_of(example)}))
     if not labels:
         raise TrainerError(
             FailureCode.TOO_FEW_LABELS,
             "no training row has a label; several labels a row need one class or more",
             {FailureNumber.LABELS: 0},
         )
-    return replace(objective, labels=objective.labels or labels)
+    return replace(objective, labels=labels)
 
 
 def _example(texts: Texts, encoded: Encoded, classes: tuple[str, ...]) -> Labelled:

@@ -68,6 +68,9 @@ class Preference:
         rows = best_fit_decreasing(sizes, max(2 * self.likelihood.row_tokens, *sizes, 0))
         return [[batch[index] for index in row] for row in rows]
 
+    def with_micro_batch(self, size: int) -> Preference:
+        return replace(self, likelihood=self.likelihood.with_micro_batch(size))
+
     def weight(self, example: Example) -> int:
         return 1
 

@@ -10,7 +10,7 @@ against all answers of a row, on the longest span or the greedy continuation of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,9 @@ class Generative:
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return self.likelihood.micro_batches(batch)
+
+    def with_micro_batch(self, size: int) -> Generative:
+        return replace(self, likelihood=self.likelihood.with_micro_batch(size))
 
     def weight(self, example: Example) -> int:
         return self.likelihood.weight(example)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,9 @@ class Regression:
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return slices(batch, self.micro_batch_size)
+
+    def with_micro_batch(self, size: int) -> Regression:
+        return replace(self, micro_batch_size=size)
 
     def weight(self, example: Example) -> int:
         return 1

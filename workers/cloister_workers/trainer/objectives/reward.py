@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -47,6 +47,9 @@ class RewardModel:
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         size = self.micro_batch_size
         return [list(batch[start : start + size]) for start in range(0, len(batch), size)]
+
+    def with_micro_batch(self, size: int) -> RewardModel:
+        return replace(self, micro_batch_size=size)
 
     def weight(self, example: Example) -> int:
         return 1

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -122,6 +122,9 @@ class Extractive:
         sizes = [len(_windowed(example).windows) for example in batch]
         rows = best_fit_decreasing(sizes, max(self.micro_batch_size, *sizes, 0))
         return [[batch[index] for index in row] for row in rows]
+
+    def with_micro_batch(self, size: int) -> Extractive:
+        return replace(self, micro_batch_size=size)
 
     def weight(self, example: Example) -> int:
         return len(_windowed(example).windows)

@@ -92,6 +92,9 @@ class TokenClassification:
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return slices(batch, self.micro_batch_size)
 
+    def with_micro_batch(self, size: int) -> TokenClassification:
+        return replace(self, micro_batch_size=size)
+
     def weight(self, example: Example) -> int:
         return len(_tagged(example).firsts)
 
@@ -189,14 +192,14 @@ def word_space(tokenizer: Any) -> str:  # noqa: ANN401 - transformers' own type 
 
 
 def _fitted(objective: TokenClassification, examples: Sequence[Example]) -> TokenClassification:
-    labels = tuple(sorted({tag for example in examples for tag in _tagged(example).tags}))
+    labels = objective.labels or tuple(sorted({tag for example in examples for tag in _tagged(example).tags}))
     if len(labels) < 2:
         raise TrainerError(
             FailureCode.TOO_FEW_LABELS,
             f"the training rows have {len(labels)} tags; token classification needs 2 or more",
             {FailureNumber.LABELS: len(labels)},
         )
-    return replace(objective, labels=objective.labels or labels)
+    return replace(objective, labels=labels)
 
 
 def _load(model_dir: str, objective: TokenClassification, device: torch.device) -> Base:

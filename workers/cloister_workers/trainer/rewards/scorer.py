@@ -14,7 +14,7 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.adapt import attach_saved
 from cloister_workers.trainer.method import AuxiliaryModel
-from cloister_workers.trainer.model import load_classifier, load_tokenizer
+from cloister_workers.trainer.model import load_classifier, load_tokenizer, longest_sequence
 from cloister_workers.trainer.objectives.reward import LABELS, scores
 from cloister_workers.trainer.rewards import Prompt, Task
 
@@ -69,7 +69,5 @@ def load_scorer(found: AuxiliaryModel, device: torch.device, poll: Callable[[], 
         )
     else:
         model = base.model
-    # Some models count positions from 2 on, which their tokenizer knows.
-    positions = getattr(base.model.config, "max_position_embeddings", None) or 2**30
-    longest = min(int(positions), int(tokenizer.model_max_length))
+    longest = longest_sequence(base.model.config, tokenizer, int(tokenizer.model_max_length))
     return Scorer(model.eval().requires_grad_(False), tokenizer, longest, device, poll)

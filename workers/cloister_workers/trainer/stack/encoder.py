@@ -19,9 +19,9 @@ from cloister_workers.trainer.adapt import attach_saved
 from cloister_workers.trainer.debias.subjects.encoder import EncoderSubject
 from cloister_workers.trainer.debias.subjects.load import weights_digest
 from cloister_workers.trainer.debias.subjects.pipeline import SentenceEncoder, read_pipeline
-from cloister_workers.trainer.forward import longest
+from cloister_workers.trainer.forward import unwrapped
 from cloister_workers.trainer.method import AuxiliaryModel
-from cloister_workers.trainer.model import Base
+from cloister_workers.trainer.model import Base, longest_sequence
 
 _UNBOUNDED = 2**30
 
@@ -63,7 +63,9 @@ def load_encoder(found: AuxiliaryModel, device: torch.device, poll: Callable[[],
     if found.adapter:
         model.transformer = attach_saved(Base(model.transformer, ()), Path(found.adapter), 0.0).requires_grad_(False)
     model = model.to(device).eval()
-    bound = longest(model.transformer, tokenizer, int(model.settings.get("max_seq_length") or _UNBOUNDED))
+    bound = longest_sequence(
+        unwrapped(model.transformer).config, tokenizer, int(model.settings.get("max_seq_length") or _UNBOUNDED)
+    )
     subject = EncoderSubject(model, tokenizer, device, poll, max_seq_length=bound)
     prompt = model.prompt + _prompt(model, "document", "passage")
     return Encoder(subject, weights_digest(subject), bound - len(tokenizer(prompt)["input_ids"]))

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from cloister_workers.messages import MetricName, Metrics, RowReason
+from cloister_workers.errors import TrainerError
+from cloister_workers.messages import FailureCode, FailureNumber, MetricName, Metrics, RowReason
 from cloister_workers.trainer.answers import answer_metrics
 from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.evaluate import examined, metrics_of, scored
@@ -24,10 +25,11 @@ from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.job import make_setup
 from cloister_workers.trainer.layer import labels_of
-from cloister_workers.trainer.method import Settling, TrainingMethod
+from cloister_workers.trainer.method import Settling, TrainingMethod, unchanged
 from cloister_workers.trainer.metrics import ratio_interval
-from cloister_workers.trainer.model import load_config, load_tokenizer
+from cloister_workers.trainer.model import load_config, load_tokenizer, positions
 from cloister_workers.trainer.objectives import Objective
+from cloister_workers.trainer.objectives.classification import PROBLEM_TYPES
 from cloister_workers.trainer.place import auxiliary_model
 from cloister_workers.trainer.spec import Hyperparameters, Method
 from cloister_workers.trainer.stack.encoder import Encoder
@@ -38,8 +40,6 @@ from cloister_workers.trainer.stack.shots import Shot, asked_as, read_shot
 
 ANSWER = "answer"
 """The setting `metrics` under which exact match and F1 of generated answers are measured."""
-_KINDS = {"multi_label_classification": "multi_label", "regression": "regression"}
-"""What transformers calls a kind of classes, and what method.classification does."""
 _WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6
@@ -72,6 +72,16 @@ class Exam:
     encoder: Encoder | None
     job: Job
     _settled: dict[str, Objective] = field(default_factory=dict)
+    _tokenizers: dict[str, Any] = field(default_factory=dict)
+    """By folder: making one takes longer than asking a question."""
+    _loaded: dict[bool, torch.nn.Module] = field(default_factory=dict)
+    """The last model, by whether the version's weights are in force in it."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt and its answer at most: what the task wants, and what the model has positions for."""
+        wanted = self.task.hyperparameters.max_seq_length
+        return min(wanted, positions(load_config(self._model_dir())) or wanted)
 
     @property
     def chat(self) -> bool:
@@ -104,20 +114,23 @@ class Exam:
 
     def model(self, stack: Stack, objective: Objective) -> torch.nn.Module:
         """The model with the stack's weights in force. Raises TrainerError where they do not go onto it."""
-        return stack.model(self.task.method, objective, self.job.place, self.job.spec.seed)
+        weighted = stack.weights is not None
+        if weighted not in self._loaded:
+            self._loaded.clear()  # two at once may not fit
+            self._loaded[weighted] = stack.model(self.task.method, objective, self.job.place, self.job.spec.seed)
+        return self._loaded[weighted]
 
     def measure(
         self,
         stack: Stack,
         rows: Sequence[dict[str, object]],
         shots: Sequence[Shot],
-        model: torch.nn.Module | None = None,
         *,
         losses_only: bool = False,
     ) -> Metrics:
         """Metrics with these layers in force; `shots` are the rows as questions and answers, where they are that.
 
-        `model`: where it is loaded already, with the stack's weights. Raises Cancelled, and as `model`.
+        Raises Cancelled, as `model`, and TrainerError ROWS_INVALID where a row is too long behind the layers' part.
         """
         objective = self.objective(stack)
         if self.task.context:
@@ -126,7 +139,7 @@ class Exam:
             shots = self.composed(stack, shots)
             rows = [shot.row() for shot in shots]
         examples = flattened(objective.read(rows))
-        model = self.model(stack, objective) if model is None else model
+        model = self.model(stack, objective)
         objective = self._settle(stack, model, objective, examples)
         size = self.task.hyperparameters.batch_size
         found = scored(model, objective, examples, size, self.job.poll)
@@ -152,7 +165,7 @@ class Exam:
     def composed(self, stack: Stack, shots: Sequence[Shot]) -> list[Shot]:
         """Questions with the stack's demonstrations and passages before them, and room left for the answer."""
         composer = stack.composer(self._tokenizer(stack), self.encoder)
-        limit = self.task.hyperparameters.max_seq_length
+        limit = self.longest
         questions = [
             Question(shot.prompt, limit - self._answer_room(composer, shot), frozenset({shot.group}), shot.asked)
             for shot in shots
@@ -168,7 +181,7 @@ class Exam:
         """Rows of `question` and `context`, what the stack puts before the question written before the context."""
         examples = flattened(objective.read(rows))
         composer = stack.composer(self._tokenizer(stack), self.encoder)
-        limit = self.task.hyperparameters.max_seq_length - self.task.max_new_tokens
+        limit = self.longest - self.task.max_new_tokens
         questions = [
             Question("", limit - len(example.tokens), asked_as(str(row["question"])), str(row["question"]))
             for row, example in zip(rows, examples, strict=True)
@@ -193,7 +206,7 @@ class Exam:
     ) -> Objective:
         """The objective once it has seen the base model, for each tokenizer; answers in words need no reference."""
         folder = self._tokenizer_dir(stack)
-        if self.task.answers:
+        if self.task.answers or self.task.method.settled is unchanged:
             return objective
         if folder not in self._settled:
             base = model if stack.weights is None else Stack().model(self.task.method, objective, self.job.place, 0)
@@ -207,14 +220,17 @@ class Exam:
         """What kind of classes a classifier has, where that is not one for each text."""
         weights = self.whole.weights
         config = load_config(str(weights.folder) if weights else self._model_dir())
-        kind = _KINDS.get(str(getattr(config, "problem_type", None)))
+        kind = PROBLEM_TYPES.get(str(getattr(config, "problem_type", None)))
         return {"problem_type": kind} if kind and self.task.method.name is Method.CLASSIFICATION else {}
 
     def _model_dir(self) -> str:
         return self.whole.model_dir(self.job.place.model_dir)
 
     def _tokenizer(self, stack: Stack) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
-        return self.task.method.tokenizer(self._tokenizer_dir(stack))
+        folder = self._tokenizer_dir(stack)
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = self.task.method.tokenizer(folder)
+        return self._tokenizers[folder]
 
     def _tokenizer_dir(self, stack: Stack) -> str:
         own = self.whole.weights is None or self.whole.weights.adapter is not None or stack.weights is not None
@@ -222,7 +238,18 @@ class Exam:
 
 
 def flattened(read: Sequence[object]) -> list[Example]:
-    """The examples among what an objective read, those of a row that it cut into several one after the other."""
+    """The examples that an objective read, those of a row that it cut into several one after the other.
+
+    Raises TrainerError ROWS_INVALID where it refused one: figures of fewer rows than asked could not be compared.
+    """
+    refused = [entry for entry in read if isinstance(entry, RowReason)]
+    if refused:
+        raise TrainerError(
+            FailureCode.ROWS_INVALID,
+            f"{len(refused)} of {len(read)} rows do not fit ({refused[0]}) with the version's demonstrations and "
+            "passages before them; give a larger max_seq_length, or fewer demonstrations or passages",
+            {FailureNumber.TOTAL_ERRORS: len(refused)},
+        )
     found = [entry if isinstance(entry, tuple) else (entry,) for entry in read]
     return [example for entry in found for example in entry if isinstance(example, Example)]
 

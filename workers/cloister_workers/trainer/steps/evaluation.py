@@ -65,7 +65,9 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
         exam = Exam(task, whole, encoder, job)
         rows, shots = _read(exam, job)
     with stage(session, Stage.EVALUATE):
-        measured = {kinds: exam.measure(whole.only(*kinds), rows, shots) for kinds in parts_of(_effective(exam, whole))}
+        # In order of whose weights are in force: each model is loaded once.
+        parts = sorted(parts_of(_effective(exam, whole)), key=lambda kinds: any(kind.is_weights for kind in kinds))
+        measured = {kinds: exam.measure(whole.only(*kinds), rows, shots) for kinds in parts}
         session.evaluated(EvaluationPhase.BEFORE, 0, measured[()])
         for count in range(1, len(whole.kinds) + 1):
             told = measured[_effective(exam, whole.first(count))]

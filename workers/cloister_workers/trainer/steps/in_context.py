@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import (
     EvaluationPhase,
@@ -113,18 +111,17 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
         pool, held = gathering.shots(parts.training), gathering.shots(parts.evaluation)
         validation = gathering.shots(parts.validation)
         _check(settings, pool, validation)
-    model = exam.model(start, gathering.supervised)
     with stage(session, Stage.EVALUATE):
-        before = exam.measure(start, [shot.row() for shot in held], held, model)
+        before = exam.measure(start, [shot.row() for shot in held], held)
         session.evaluated(EvaluationPhase.BEFORE, 0, before)
     with stage(session, Stage.SELECT):
         if rule is Selection.NEAREST and encoder is not None:
             chosen = _nearest(settings, pool, encoder)
         else:
-            chosen = _drawn(settings, pool, spec.seed, lambda draw: _loss(exam, start, model, draw, validation))
+            chosen = _drawn(settings, pool, spec.seed, lambda draw: _loss(exam, start, draw, validation))
     with stage(session, Stage.EVALUATE):
         made = replace(start, demonstrations=chosen)
-        after = exam.measure(made, [shot.row() for shot in held], held, model)
+        after = exam.measure(made, [shot.row() for shot in held], held)
         session.evaluated(EvaluationPhase.AFTER, 0, after)
     with stage(session, Stage.EXPORT):
         descriptor = write_bundle(chosen.files())
@@ -163,9 +160,9 @@ def _drawn(
     return min(draws, key=loss) if count > 1 else draws[0]
 
 
-def _loss(exam: Exam, start: Stack, model: torch.nn.Module, draw: Demonstrations, shots: Sequence[Shot]) -> float:
+def _loss(exam: Exam, start: Stack, draw: Demonstrations, shots: Sequence[Shot]) -> float:
     rows = [shot.row() for shot in shots]
-    metrics = exam.measure(replace(start, demonstrations=draw), rows, shots, model, losses_only=True)
+    metrics = exam.measure(replace(start, demonstrations=draw), rows, shots, losses_only=True)
     return metrics.get(MetricName.EVAL_LOSS, math.inf)
 
 

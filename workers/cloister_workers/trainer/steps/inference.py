@@ -29,6 +29,7 @@ from cloister_workers.trainer.layer import applied, labels_of
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.model import load_classifier, load_config, load_tokenizer, positions
 from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
+from cloister_workers.trainer.padding import padded
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.session import Session
@@ -42,6 +43,7 @@ from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
+from cloister_workers.trainer.texts import TextReader, Texts, texts_of
 
 FILE = "predictions.jsonl"
 _TASKS = ("generate", "classify", "embed")
@@ -89,8 +91,7 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
         exam = Exam(answering(settings.max_seq_length, settings.max_new_tokens), whole, encoder_of(whole, job), job)
         tokenizer = load_tokenizer(whole.tokenizer_dir(job.place.model_dir), chat=True)
         config = load_config(whole.model_dir(job.place.model_dir))
-        room = settings.max_seq_length - settings.max_new_tokens
-        reader = PromptReader(tokenizer, min(room, positions(config) or room), chat=exam.chat)
+        reader = PromptReader(tokenizer, exam.longest - settings.max_new_tokens, chat=exam.chat)
         rows = read_input(DatasetRole.EVALUATION, job, reader.read)
     composer = whole.composer(tokenizer, exam.encoder)
     model = exam.model(whole, exam.objective(whole))
@@ -172,27 +173,19 @@ def _classify(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
             )
         tokenizer = load_tokenizer(whole.tokenizer_dir(job.place.model_dir), padded=True)
         rows = read_input(DatasetRole.EVALUATION, job, _texts)
-        base = load_classifier(folder, labels, int(tokenizer.pad_token_id), job.place.device)
+        longest = min(settings.max_seq_length, positions(load_config(folder)) or settings.max_seq_length)
+        reader, pad = TextReader(tokenizer, longest), int(tokenizer.pad_token_id)
+        base = load_classifier(folder, labels, pad, job.place.device)
         if base.fresh and (whole.weights is None or whole.weights.adapter is None):
             raise TrainerError(FailureCode.MODEL_INVALID, "the model has no trained head; name a version that has one")
         model = applied(base, whole.weights)
-        config = load_config(str(whole.weights.folder) if whole.weights else folder)
-        kind, several = str(config.problem_type), getattr(config, "type_vocab_size", 0) > 1
-        names = ("input_ids", "attention_mask", *(("token_type_ids",) if several else ()))
+        kind = str(load_config(str(whole.weights.folder) if whole.weights else folder).problem_type)
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             job.poll()
-            batch = tokenizer(
-                [row.value[0] for row in some],
-                [row.value[1] for row in some] if all(row.value[1] for row in some) else None,
-                padding=True,
-                truncation=True,
-                max_length=settings.max_seq_length,
-                return_tensors="pt",
-            )
-            given = {name: batch[name].to(job.place.device) for name in names if name in batch}
+            batch = padded(reader.encode([row.value for row in some]), pad, job.place.device)
             with torch.no_grad():
-                logits = model(**given).logits.float().cpu()
+                logits = model(**batch).logits.float().cpu()
             for row, scores in zip(some, logits, strict=True):
                 yield row.number, _classes(scores, labels, kind)
 
@@ -223,15 +216,8 @@ def _embed(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Li
                 yield row.number, {"vector": [round(value, 6) for value in vector]}
 
 
-def _texts(rows: Sequence[Mapping[str, object]]) -> list[tuple[str, str] | RowReason]:
-    """`text` and `text_pair`, which may be absent."""
-    found: list[tuple[str, str] | RowReason] = []
-    for row in rows:
-        text = text_of(dict(row), "text")
-        pair = text_of(dict(row), "text_pair") if "text_pair" in row else ""
-        reason = next((entry for entry in (text, pair) if isinstance(entry, RowReason)), None)
-        found.append(reason or (str(text), str(pair)))
-    return found
+def _texts(rows: Sequence[Mapping[str, object]]) -> list[Texts | RowReason]:
+    return [texts_of(row) for row in rows]
 
 
 STEP = JobStep(name=Method.INFERENCE, run=run)

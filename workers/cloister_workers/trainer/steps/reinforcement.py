@@ -37,7 +37,7 @@ from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.job import JobHooks, make_setup, prepare
-from cloister_workers.trainer.layer import Layer, attach, finished, unpack_layer
+from cloister_workers.trainer.layer import Layer, attach, finished, weights_layer
 from cloister_workers.trainer.loop import Parts, Plan
 from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
 from cloister_workers.trainer.objectives.pairs import refuse_truncation
@@ -82,7 +82,7 @@ class ReinforcementSettings:
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
     settings = _checked_settings(spec)
-    layer = unpack_layer(inputs[DatasetRole.LAYER], place.scratch) if DatasetRole.LAYER in inputs else None
+    layer = weights_layer(inputs, place.scratch)
     tokenizer = _METHOD.tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir)
     with stage(session, Stage.VALIDATE):
         made, parts = prepare(spec, _METHOD, make_setup(spec, tokenizer, place, layer), inputs, session)
@@ -208,6 +208,12 @@ def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
     settings, wanted = read_settings(ReinforcementSettings, spec.settings), spec.hyperparameters
     batch, generations = wanted.batch_size, settings.generations
     check(batch % generations == 0, SpecField.BATCH_SIZE, f"a multiple of generations, {generations}", batch)
+    check(
+        wanted.micro_batch_size >= 1, SpecField.MICRO_BATCH_SIZE, "1 or more; TRL finds none", wanted.micro_batch_size
+    )
+    check(not wanted.keep_best, SpecField.KEEP_BEST, "false: the weights are those of the last step", wanted.keep_best)
+    patience = wanted.early_stop_patience
+    check(not patience, SpecField.EARLY_STOP_PATIENCE, "0: all steps are taken", patience)
     length, new = wanted.max_seq_length, settings.max_new_tokens
     check(length > new, SpecField.MAX_SEQ_LENGTH, f"more than max_new_tokens, {new}", length)
     if settings.beta and not isinstance(spec.adapter, Lora):

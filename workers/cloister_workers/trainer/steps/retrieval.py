@@ -157,12 +157,9 @@ def _evaluate(
     shots = [question.shot for question in asked if question.shot is not None]
     config = load_config(start.model_dir(job.place.model_dir))
     if shots and writes(config):
-        longest = min(getattr(config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
-        task = answering(longest, settings.max_new_tokens)
-        exam = Exam(task, start, encoder, job)
-        model, rows = exam.model(start, exam.objective(start)), [shot.row() for shot in shots]
-        before = exam.measure(start, rows, shots, model)
-        after = exam.measure(replace(start, index=index), rows, shots, model)
+        exam, rows = Exam(answering(_LONGEST, settings.max_new_tokens), start, encoder, job), [s.row() for s in shots]
+        before = exam.measure(start, rows, shots)
+        after = exam.measure(replace(start, index=index), rows, shots)
     job.session.evaluated(EvaluationPhase.BEFORE, 0, before)
     if asked:
         after = {**after, **recall(index, encoder.questions([question.text for question in asked]), asked)}

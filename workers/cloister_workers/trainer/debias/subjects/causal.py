@@ -19,12 +19,13 @@ from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.forward import (
     batches,
     log_probs_of,
-    longest,
     narrowed,
     padded,
     undisturbed,
+    unwrapped,
 )
 from cloister_workers.trainer.generation import Sampler
+from cloister_workers.trainer.model import longest_sequence
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class CausalSubject:
         return self._lead() or [token for token in known if token is not None][:1]
 
     def _longest(self) -> int:
-        return longest(self.model, self.tokenizer, self.max_seq_length)
+        return longest_sequence(unwrapped(self.model).config, self.tokenizer, self.max_seq_length)
 
     # ------------------------------------------------------------ forward passes
     def _log_probs(self, sequences: Sequence[list[int]], firsts: Sequence[int]) -> list[FloatArray]:

@@ -12,7 +12,8 @@ import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.subjects.pipeline import SentenceEncoder
-from cloister_workers.trainer.forward import evaluating, longest
+from cloister_workers.trainer.forward import evaluating, unwrapped
+from cloister_workers.trainer.model import longest_sequence
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class EncoderSubject:
 
     def _bound(self) -> int:
         wanted = min(self.max_seq_length, int(self.model.settings.get("max_seq_length") or self.max_seq_length))
-        return longest(self.model.transformer, self.tokenizer, wanted)
+        return longest_sequence(unwrapped(self.model.transformer).config, self.tokenizer, wanted)
 
     def _run(self, texts: Sequence[str], forward: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> FloatArray:
         """Texts go by length, so that a batch pads little; the answer is in their order."""

@@ -17,14 +17,12 @@ from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.forward import (
     batches,
     log_probs_of,
-    longest,
     narrowed,
     padded,
     undisturbed,
+    unwrapped,
 )
-
-_OFFSET = 2
-"""Roberta's position table starts behind its padding index, so two of its positions are never used."""
+from cloister_workers.trainer.model import longest_sequence
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class MaskedSubject:
 
     def encode(self, text: str) -> list[int]:
         """Token ids with special tokens."""
-        room = longest(self.model, self.tokenizer, self.max_seq_length + _OFFSET) - _OFFSET
+        room = longest_sequence(unwrapped(self.model).config, self.tokenizer, self.max_seq_length)
         ids: list[int] = self.tokenizer(text, truncation=True, max_length=room)["input_ids"]
         return ids
 
