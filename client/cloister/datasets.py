@@ -23,7 +23,7 @@ from cloister.push import (
     spool_key,
     trailer_for,
 )
-from cloister.revisions import at_revision, chain, check_no_revision, split_revision
+from cloister.revisions import at_revision, chain, check_newest, check_no_revision, split_revision
 from cloister.sealed.payload import SealedDigest
 from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
 from cloister.upload import Progress, no_progress
@@ -81,10 +81,12 @@ class Datasets:
     ) -> datasets_pb2.Dataset:
         """Push new rows as the next revision of a dataset: an object of its own that holds them alone and names it.
 
-        Name and pool are those of the dataset; so are the purposes, where none are given.  Raises as `push` does.
+        Name and pool are those of the dataset; so are the purposes, where none are given.  Raises as `push` does,
+        and UsageError where another revision follows that dataset already.
         """
         earlier = self.verified(name_or_id)
         said = earlier.manifest
+        check_newest(said, (Manifest.parse(d.sealed.manifest) for d in self.list() if d.state == READY))
         terms = Terms(
             said.name,
             tuple(purposes) or said.purposes,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cloister.api.v1 import datasets_pb2
 from cloister.errors import NotFoundError, UsageError
@@ -29,6 +29,15 @@ def check_no_revision(name: str) -> str:
     if split_revision(name):
         raise UsageError(f"dataset name {name[:60]!r}: @ and a number at its end say a revision; choose another")
     return name
+
+
+def check_newest(earlier: Manifest, others: Iterable[Manifest]) -> None:
+    """Raise UsageError where another dataset appends to `earlier`: a name has one chain, without forks."""
+    later = next((one for one in others if revision_of(one).earlier_id == earlier.id), None)
+    if later is not None:
+        raise UsageError(
+            f"{shown_name(later)} follows {shown_name(earlier)} already; append to {later.name}, the newest"
+        )
 
 
 def chain(session: Session, newest: VerifiedObject, get: Get) -> Iterator[VerifiedObject]:

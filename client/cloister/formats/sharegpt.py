@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ShareGPT: JSON or JSONL with `conversations` of {from, value}, and perhaps `system` and `tools`, as messages.
 
-A turn from `function_call` holds calls as JSON, {name, arguments} or several; one from `observation` what came of them.
+A turn from `function_call` holds calls as JSON, {name, arguments} or several; one from `observation`, `tool` or
+`function` what came of them.
 `tools` is a list of functions, or JSON of one.
 """
 
@@ -22,6 +23,7 @@ ROLES: Mapping[str, str] = {
     "assistant": "assistant",
     "function_call": "assistant",
     "observation": "tool",
+    "function": "tool",
     "tool": "tool",
 }
 """Who speaks, by what the file calls it."""

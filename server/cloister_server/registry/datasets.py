@@ -9,7 +9,9 @@ from sqlalchemy import Connection, select
 
 from cloister.api.v1 import datasets_pb2
 from cloister.evidence.entry import Subject
+from cloister.evidence.errors import FormatError
 from cloister.evidence.manifest import ROWS_MEDIA_TYPE, Manifest
+from cloister.evidence.revisions import revision_of
 from cloister.evidence.roster import Roster
 from cloister_server.calls import AUDITOR, Call
 from cloister_server.database import tables
@@ -38,6 +40,7 @@ def create(
         raise InvalidFieldError("sealed.manifest", "a dataset allows at least one purpose")
     stored = objects.find(tx.connection, manifest.id)
     if stored is None:
+        _check_revision(tx.connection, manifest)
         objects.check_recipients(offered, owned_key_ids(roster, manifest.pool, manifest.team, now))
     if objects.register(tx, offered):
         detail = {"size": offered.trailer.ciphertext_size, "recipients": len(offered.wraps)}
@@ -52,6 +55,34 @@ def check_owned(call: Call, manifest: Manifest, kind: str) -> None:
         raise InvalidFieldError("sealed.manifest", f"expected kind {kind}, got {manifest.kind}")
     if manifest.owner != call.principal.id:
         raise EvidenceRejectedError("BINDING", f"{kind} {manifest.id} is signed by {manifest.owner}, not by the caller")
+
+
+def _check_revision(connection: Connection, manifest: Manifest) -> None:
+    """A revision goes on from a dataset of its team that nothing else goes on from: the chain of a name has no forks.
+
+    The row of the earlier one is locked, so of two that append at once one is refused.  Raises InvalidFieldError,
+    NotFoundError, WrongStateError.
+    """
+    try:
+        said = revision_of(manifest)
+    except FormatError as error:
+        raise InvalidFieldError("sealed.manifest", str(error)) from error
+    if not said.earlier_id:
+        return
+    earlier = objects.find_locked(connection, said.earlier_id)
+    if earlier is None or earlier.kind != KIND or earlier.team != manifest.team:
+        raise NotFoundError(KIND)
+    if (earlier.trailer_sha256, Manifest.parse(earlier.manifest).name) != (said.earlier_sha256, manifest.name):
+        raise InvalidFieldError("sealed.manifest", "the dataset that it appends to has another trailer or name")
+    table = tables.sealed_object
+    rival = select(table).where(table.c.kind == KIND, table.c.team == manifest.team, table.c.state != objects.DELETED)
+    for row in several(connection, rival, ObjectRow):
+        if revision_of(Manifest.parse(row.manifest)).earlier_id == earlier.id:
+            raise WrongStateError(
+                f"dataset {row.id} is appended to {earlier.id} already; append to the newest revision, or delete that "
+                "one first",
+                state="appended",
+            )
 
 
 def get(tx: Transaction, call: Call, dataset_id: str) -> datasets_pb2.Dataset:

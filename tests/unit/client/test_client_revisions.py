@@ -64,6 +64,13 @@ def test_a_job_learns_what_is_new_and_replays_what_was_before(site, chain, spec)
     assert (chain[2].id, chain[0].id) == (found.spec.training_dataset, found.spec.replay_dataset)
 
 
+def test_a_name_has_one_chain(site, chain, later):
+    """Rows are appended to the newest revision alone: another one would make two of the same number."""
+    with pytest.raises(UsageError, match="notes@2 follows notes already"):
+        site.client().datasets.append(later, "notes@1")
+    assert 3 == len(site.datasets)
+
+
 def test_purposes_may_be_said_anew(site, rows, later):
     """The new rows are the owner's to give, and other purposes are theirs to say."""
     client = site.client()

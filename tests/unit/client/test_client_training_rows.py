@@ -217,6 +217,7 @@ def test_sharegpt_becomes_messages_with_tools(tmp_path):
             {"from": "human", "value": "1 + 2?"},
             {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
             {"from": "observation", "value": "3"},
+            {"from": "function", "value": "4"},
             {"from": "gpt", "value": "It is 3."},
         ],
     }
@@ -227,6 +228,7 @@ def test_sharegpt_becomes_messages_with_tools(tmp_path):
             {"role": "user", "content": "1 + 2?"},
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "content": "3"},
+            {"role": "tool", "content": "4"},
             {"role": "assistant", "content": "It is 3."},
         ],
         "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}],
