@@ -12,12 +12,9 @@ from typing import Any
 import torch
 
 from cloister_workers.messages import (
-    DatasetRole,
     EvaluationPhase,
 )
-from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
-from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import TrainingSpec, parse_spec
 from tiny_models import WORDS
 
@@ -56,14 +53,6 @@ def spec_of(
     return parse_spec(
         {"model": "tiny", "seed": "5", "data": data or {}, "method": method, "adapter": adapter or {"full": {}}}
     )
-
-
-def run(spec: TrainingSpec, model_dir: Path, scratch: Path, recorder: Any, training: bytes, **more: bytes) -> Any:  # noqa: ANN401
-    inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
-    inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
-    ticks = iter(range(1_000_000))
-    job.run_job(spec, inputs, Workplace(str(model_dir), str(scratch), CPU, lambda: float(next(ticks))), recorder)
-    return recorder
 
 
 def measured(recorder: Any, phase: EvaluationPhase = EvaluationPhase.AFTER) -> Any:  # noqa: ANN401

@@ -41,7 +41,7 @@ class Mean:
         return Missing("scores are made up")
 
     def score(self, subject: Any, items: Items) -> FloatArray:  # noqa: ANN401
-        raise NotImplementedError
+        raise AssertionError("scores are made up; no model is asked")
 
     def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
         unit = 100.0 if self.scale is Scale.POINTS else 1.0
@@ -111,7 +111,7 @@ class Right:
         return Missing("scores are made up")
 
     def score(self, subject: Any, items: Items) -> FloatArray:  # noqa: ANN401
-        raise NotImplementedError
+        raise AssertionError("scores are made up; no model is asked")
 
     def level(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:
         return share(scores[:, 0], weights)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cloister_workers.errors import Paused, RowsRefused
-from cloister_workers.messages import DatasetRole, EvaluationPhase, RowErrors, RowReason
+from cloister_workers.messages import DatasetRole, EvaluationPhase, MetricName, RowErrors, RowReason
 from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
@@ -46,13 +46,30 @@ def job_spec(method: str, settings: Mapping[str, object] | None = None, **more: 
     return parse_spec({**spec, "method": {method: {"hyperparameters": hyperparameters, **(settings or {})}}})
 
 
-def run_job(spec: TrainingSpec, model_dir: Path, scratch: Path, recorder: R, training: bytes, **more: bytes) -> R:
-    """Runs to the end, and gives back the recorder. `more` are inputs by their role."""
+def run_job(
+    spec: TrainingSpec,
+    model_dir: Path,
+    scratch: Path,
+    recorder: R,
+    training: bytes,
+    *,
+    auxiliary: str | Path = "",
+    clock: Callable[[], float] | None = None,
+    step: Callable[..., None] = job.run_job,
+    **more: Any,  # noqa: ANN401 - bytes, beside what is named above
+) -> R:
+    """Runs to the end, and gives back the recorder. `more` are inputs by their role, `step` is what runs."""
     inputs = {DatasetRole(name): io.BytesIO(content) for name, content in {"training": training, **more}.items()}
     ticks = iter(range(1_000_000))
-    place = Workplace(str(model_dir), str(scratch), torch.device("cpu"), lambda: float(next(ticks)))
-    job.run_job(spec, inputs, place, cast("Session", recorder))
+    told = clock or (lambda: float(next(ticks)))
+    place = Workplace(str(model_dir), str(scratch), torch.device("cpu"), told, auxiliary_dir=str(auxiliary))
+    step(spec, inputs, place, cast("Session", recorder))
     return recorder
+
+
+def evaluated(recorder: Recording, phase: EvaluationPhase) -> dict[MetricName, float]:
+    """The first metrics of this phase."""
+    return next(entry[2] for entry in recorder.messages if isinstance(entry, tuple) and entry[0] is phase)
 
 
 def measured(recorder: Recording) -> tuple[dict[str, float], dict[str, float]]:
@@ -62,7 +79,12 @@ def measured(recorder: Recording) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def refused(
-    spec: TrainingSpec, model_dir: Path, scratch: Path, recorder: Recording, training: bytes, **more: bytes
+    spec: TrainingSpec,
+    model_dir: Path,
+    scratch: Path,
+    recorder: Recording,
+    training: bytes,
+    **more: Any,  # noqa: ANN401
 ) -> tuple[tuple[int, RowReason], ...]:
     """The numbers and reasons of the rows for which the job ends before any training."""
     with pytest.raises(RowsRefused):

@@ -266,7 +266,9 @@ class Channel:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             sent = self._socket.sendmsg([frame], rights)
-            self._socket.sendall(frame[sent:])
+            # Never an empty rest: a peer may have taken the frame and left, which would read as if it had not.
+            if sent < len(frame):
+                self._socket.sendall(frame[sent:])
         except (BrokenPipeError, ConnectionResetError):
             raise PeerClosed("the other end of the control socket is closed") from None
 
@@ -289,9 +291,12 @@ class Channel:
 
     def _read_some(self) -> Received | None:
         # Never reads past the frame under way, so descriptors that arrive can only be that frame's own.
-        data, ancillary, flags, _ = self._socket.recvmsg(
-            self._missing(), socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-        )
+        space = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(self._missing(), space, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # it left without reading what it was told; all that it said has been read
+            self._drop_fds()
+            raise PeerClosed("the other end of the control socket is closed") from None
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")

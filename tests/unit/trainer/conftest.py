@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from tiny_models import write_bert, write_llama
 
@@ -72,3 +73,24 @@ def bert_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def llama_dir(tmp_path_factory) -> Path:
     return write_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def base(llama_dir):
+    """A causal model as it was loaded."""
+    from cloister_workers.trainer.model import load_causal
+
+    return load_causal(str(llama_dir), torch.device("cpu")).model.eval()
+
+
+@pytest.fixture
+def moved(llama_dir):
+    """The same model some way from where it began."""
+    from cloister_workers.trainer.model import load_causal
+
+    model = load_causal(str(llama_dir), torch.device("cpu")).model.eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    return model

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
@@ -12,15 +11,15 @@ import transformers
 from torch.nn import functional
 
 from cloister_workers.errors import Paused, SpecError, TrainerError
-from cloister_workers.messages import DatasetRole, EvaluationPhase, FailureCode, MetricName, SpecField
-from cloister_workers.trainer import divergence, job
+from cloister_workers.messages import EvaluationPhase, FailureCode, MetricName, SpecField
+from cloister_workers.trainer import divergence
 from cloister_workers.trainer.divergence import Mixture, Predictor
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.language_model import language_model
-from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import WORDS, write_llama, write_tokenizer
+from trainer_jobs import run_job
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -47,13 +46,8 @@ def spec_of(settings=None, adapter=None, **hyperparameters):
 
 
 def run(spec, folders, scratch, recorder, **more):
-    inputs = {DatasetRole.TRAINING: io.BytesIO(rows(60))}
-    inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
-    ticks = iter(range(1_000_000))
-    student, teacher = map(str, folders)
-    place = Workplace(student, str(scratch), CPU, lambda: float(next(ticks)), auxiliary_dir=teacher)
-    job.run_job(spec, inputs, place, recorder)
-    return recorder
+    student, teacher = folders
+    return run_job(spec, student, scratch, recorder, rows(60), auxiliary=teacher, **more)
 
 
 def measured(recorder):

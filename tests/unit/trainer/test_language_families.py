@@ -21,9 +21,10 @@ from cloister_workers.messages import (
 from cloister_workers.trainer import byte_pairs, job, layer
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.objectives.language_modeling import is_masked
-from language_jobs import KV, SMALL, TRAINED, WINDOWS, jsonl, measured, run, spec_of, texts
+from language_jobs import KV, SMALL, TRAINED, WINDOWS, jsonl, measured, spec_of, texts
 from planted import write_tiny_masked
 from tiny_models import write_llama
+from trainer_jobs import run_job
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_every_family_learns(family, tmp_path, recorder, monkeypatch):
 
     monkeypatch.setattr(job, "attach", attach)
     settings = {"max_seq_length": 512, "micro_batch_size": 4, "n_epochs": 4}
-    run(spec_of(TRAINED, **settings), tmp_path / "config", tmp_path, recorder, jsonl(texts(60, 40)))
+    run_job(spec_of(TRAINED, **settings), tmp_path / "config", tmp_path, recorder, jsonl(texts(60, 40)))
     before, after = (measured(recorder, phase) for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
     assert 5.7 == pytest.approx(before[MetricName.EVAL_LOSS], abs=0.3)
     assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS] - 0.8
@@ -119,14 +120,16 @@ def test_models_without_the_objective_are_refused(config, asked):
 def test_an_encoder_is_no_causal_model(masked_dir, tmp_path, recorder):
     """A BERT that sees tokens ahead is MODEL_INVALID as a causal model: it would only learn to copy them."""
     with pytest.raises(TrainerError) as caught:
-        run(spec_of({"objective": "causal"}), masked_dir, tmp_path, recorder, jsonl(f"The river {n}" for n in range(9)))
+        run_job(
+            spec_of({"objective": "causal"}), masked_dir, tmp_path, recorder, jsonl(f"The river {n}" for n in range(9))
+        )
     assert FailureCode.MODEL_INVALID == caught.value.code
 
 
 def test_a_tokenizer_without_a_mask_is_refused(bert_dir, tmp_path, recorder):
     """A masked objective needs a mask token: MODEL_INVALID."""
     with pytest.raises(TrainerError) as caught:
-        run(spec_of(), bert_dir, tmp_path, recorder, jsonl(texts(9)))
+        run_job(spec_of(), bert_dir, tmp_path, recorder, jsonl(texts(9)))
     assert FailureCode.MODEL_INVALID == caught.value.code
 
 
@@ -139,7 +142,7 @@ def test_a_tokenizer_with_no_special_token_works(tmp_path, recorder):
     bare = {key: value for key, value in config.items() if key not in ("pad_token", "eos_token", "bos_token")}
     (folder / "tokenizer_config.json").write_text(json.dumps(bare))
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
-    run(spec_of(), folder, tmp_path, recorder, jsonl(texts(40)))
+    run_job(spec_of(), folder, tmp_path, recorder, jsonl(texts(40)))
     before, after = (measured(recorder, phase) for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
     assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
 
@@ -156,11 +159,11 @@ def test_a_bare_encoder_gets_a_head_that_the_adapter_trains(tmp_path, new_record
         " ".join(random.Random(n).choices(["The", "river", "house", "garden", "kind"], k=8)) for n in range(60)
     )
     lora = {"lora": {"target_modules": ["query", "value"]}}
-    first = run(spec_of(adapter=lora, n_epochs=16), folder, tmp_path, new_recorder(), rows)
+    first = run_job(spec_of(adapter=lora, n_epochs=16), folder, tmp_path, new_recorder(), rows)
     before, after = (measured(first, phase) for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
     assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS] - 0.3
     config = json.loads(read_bundle(io.BytesIO(first.bundles[-1]))["adapter_config.json"])
     assert {"cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"} == set(config["modules_to_save"])
-    second = run(spec_of(adapter=lora), folder, tmp_path, new_recorder(), rows, layer=first.bundles[-1])
+    second = run_job(spec_of(adapter=lora), folder, tmp_path, new_recorder(), rows, layer=first.bundles[-1])
     again = measured(second, EvaluationPhase.BEFORE)
     assert after[MetricName.EVAL_LOSS] == pytest.approx(again[MetricName.EVAL_LOSS], abs=1e-5)

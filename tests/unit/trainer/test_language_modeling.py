@@ -27,9 +27,10 @@ from cloister_workers.trainer.model import load_tokenizer
 from cloister_workers.trainer.objectives.language_model import TextReader
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
 from cloister_workers.trainer.place import Workplace
-from language_jobs import CPU, KV, SMALL, TRAINED, jsonl, measured, run, spec_of, texts, unpacked
+from language_jobs import CPU, KV, SMALL, TRAINED, jsonl, measured, spec_of, texts, unpacked
 from planted import write_tiny_masked
 from tiny_models import WORDS
+from trainer_jobs import run_job
 
 
 def whole_of(reader, text):
@@ -72,7 +73,7 @@ def test_masked_pieces_hold_the_whole_text(masked_dir):
 
 def test_rows_count_as_rows_and_stay_on_one_side(llama_dir, tmp_path, recorder):
     """Pieces of a row are one row where rows are counted; validation, evaluation and training share no document."""
-    run(spec_of(max_steps=1), llama_dir, tmp_path, recorder, jsonl(f"{text} {text}" for text in texts(40)))
+    run_job(spec_of(max_steps=1), llama_dir, tmp_path, recorder, jsonl(f"{text} {text}" for text in texts(40)))
     told = [message for message in recorder.messages if isinstance(message, Rows)]
     assert 40 == sum(message.used for message in told)
     assert 0 < told[0].truncated <= told[0].used
@@ -83,7 +84,7 @@ def test_rows_count_as_rows_and_stay_on_one_side(llama_dir, tmp_path, recorder):
 def test_long_rows_are_cut_off_where_the_spec_says_so(llama_dir, tmp_path, recorder, too_long, tokens):
     """`truncate` keeps max_seq_length tokens of a long row; by default its pieces keep them all."""
     data = {"too_long": too_long, "validation_fraction": 0.0, "evaluation_fraction": 0.0}
-    run(spec_of(data=data, max_steps=1), llama_dir, tmp_path, recorder, jsonl([" ".join(WORDS[:7] * 4)]))
+    run_job(spec_of(data=data, max_steps=1), llama_dir, tmp_path, recorder, jsonl([" ".join(WORDS[:7] * 4)]))
     [told, *_] = [message for message in recorder.messages if isinstance(message, Rows)]
     # 28 words and two ends; pieces repeat the token that they go on from
     assert (1, 1) == (told.used, told.truncated)
@@ -93,7 +94,7 @@ def test_long_rows_are_cut_off_where_the_spec_says_so(llama_dir, tmp_path, recor
 def test_long_rows_are_refused_where_the_spec_says_so(llama_dir, tmp_path, recorder):
     """`refuse` makes a row of more than max_seq_length tokens a row error with its number."""
     with pytest.raises(RowsRefused):
-        run(spec_of(data={"too_long": "refuse"}), llama_dir, tmp_path, recorder, jsonl(["alpha", "alpha " * 20]))
+        run_job(spec_of(data={"too_long": "refuse"}), llama_dir, tmp_path, recorder, jsonl(["alpha", "alpha " * 20]))
     [told] = [message for message in recorder.messages if isinstance(message, RowErrors)]
     assert ((2, RowReason.TOO_LONG),) == told.errors
 
@@ -133,11 +134,11 @@ def test_forgetting_is_measured_and_replay_lessens_it(llama_dir, tmp_path, new_r
         for stride, sizes in ((1, range(8, 14)), (3, range(8, 14)))
     )
     long = {"max_seq_length": 32, "n_epochs": 15}
-    first = run(spec_of(**long), llama_dir, tmp_path, new_recorder(), jsonl(first_kind))
+    first = run_job(spec_of(**long), llama_dir, tmp_path, new_recorder(), jsonl(first_kind))
     base = unpacked(first, tmp_path / "base")
     forgotten = {}
     for ratio in (0.0, 0.5):
-        told = run(
+        told = run_job(
             spec_of(data={"replay_ratio": ratio}, **long),
             base,
             tmp_path,
@@ -169,7 +170,7 @@ def test_a_model_from_nothing_loads_elsewhere(tmp_path, recorder):
     empty = tmp_path / "config"
     transformers.LlamaConfig(**KV).save_pretrained(empty)
     rows = texts(60)
-    run(spec_of(TRAINED), empty, tmp_path, recorder, jsonl(rows[10:]), evaluation=jsonl(rows[:10]))
+    run_job(spec_of(TRAINED), empty, tmp_path, recorder, jsonl(rows[10:]), evaluation=jsonl(rows[:10]))
     folder = unpacked(recorder, tmp_path / "out")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -195,7 +196,7 @@ def test_a_given_tokenizer_goes_with_random_weights(kind, llama_dir, masked_dir,
         if path.suffix != ".safetensors":
             (folder / path.name).write_bytes(path.read_bytes())
     rows = texts(40) if kind == "causal" else [f"The river house {['he', 'she'][n % 2]} {n}" for n in range(40)]
-    run(spec_of({"initialisation": "random"}, n_epochs=4), folder, tmp_path, recorder, jsonl(rows))
+    run_job(spec_of({"initialisation": "random"}, n_epochs=4), folder, tmp_path, recorder, jsonl(rows))
     before, after = (measured(recorder, phase) for phase in (EvaluationPhase.BEFORE, EvaluationPhase.AFTER))
     assert after[MetricName.EVAL_LOSS] < before[MetricName.EVAL_LOSS]
 
@@ -204,7 +205,7 @@ def test_random_weights_are_those_of_the_seed(tmp_path, new_recorder):
     """Equal seeds give equal results byte for byte, without weights or tokenizer in the folder."""
     transformers.BertConfig(**SMALL).save_pretrained(tmp_path / "config")
     spec = spec_of(TRAINED)
-    first, second = (run(spec, tmp_path / "config", tmp_path, new_recorder(), jsonl(texts(40))) for _ in range(2))
+    first, second = (run_job(spec, tmp_path / "config", tmp_path, new_recorder(), jsonl(texts(40))) for _ in range(2))
     assert first.bundles[-1] == second.bundles[-1]
 
 
@@ -220,16 +221,18 @@ def test_random_weights_are_those_of_the_seed(tmp_path, new_recorder):
 def test_settings_that_do_not_fit_are_refused(llama_dir, tmp_path, recorder, settings, adapter, field):
     """Random weights under an adapter, a new tokenizer under old weights and unknown words are SPEC_INVALID."""
     with pytest.raises(SpecError) as caught:
-        run(spec_of(settings, adapter=adapter), llama_dir, tmp_path, recorder, jsonl(texts(9)))
+        run_job(spec_of(settings, adapter=adapter), llama_dir, tmp_path, recorder, jsonl(texts(9)))
     assert (FailureCode.SPEC_INVALID, field) == (caught.value.code, caught.value.field)
 
 
 def test_random_weights_over_a_version_are_refused(llama_dir, tmp_path, new_recorder):
     """A job that starts from a version cannot ask for random weights."""
     spec = spec_of(max_steps=1)
-    version = run(spec, llama_dir, tmp_path, new_recorder(), jsonl(texts(20))).bundles[-1]
+    version = run_job(spec, llama_dir, tmp_path, new_recorder(), jsonl(texts(20))).bundles[-1]
     with pytest.raises(SpecError):
-        run(spec_of({"initialisation": "random"}), llama_dir, tmp_path, new_recorder(), jsonl(texts(20)), layer=version)
+        run_job(
+            spec_of({"initialisation": "random"}), llama_dir, tmp_path, new_recorder(), jsonl(texts(20)), layer=version
+        )
 
 
 def test_an_input_that_fails_is_told(tmp_path, recorder):
@@ -256,11 +259,11 @@ def test_resume_is_exact_to_the_bit(kind, step, tmp_path, new_recorder):
     config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64)
     (config if kind == "causal" else transformers.BertConfig(**SMALL)).save_pretrained(tmp_path / "config")
     spec, rows = spec_of(TRAINED), jsonl(texts(50))
-    whole = run(spec, tmp_path / "config", tmp_path, new_recorder(), rows)
+    whole = run_job(spec, tmp_path / "config", tmp_path, new_recorder(), rows)
     first = new_recorder(pause_at=step)
     with pytest.raises(Paused) as paused:
-        run(spec, tmp_path / "config", tmp_path, first, rows)
+        run_job(spec, tmp_path / "config", tmp_path, first, rows)
     assert step == paused.value.step
-    second = run(spec, tmp_path / "config", tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
+    second = run_job(spec, tmp_path / "config", tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
     assert whole.losses() == first.losses() + second.losses()
     assert whole.bundles[-1] == second.bundles[-1]

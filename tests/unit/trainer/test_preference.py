@@ -38,22 +38,6 @@ def objective(llama_dir):
     return Preference(Supervised(reader, 64, CPU), beta=BETA)
 
 
-@pytest.fixture
-def base(llama_dir):
-    return load_causal(str(llama_dir), CPU).model.eval()
-
-
-@pytest.fixture
-def moved(llama_dir):
-    """The same model some way from where it began."""
-    model = load_causal(str(llama_dir), CPU).model.eval()
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.5)
-    return model
-
-
 def trl_trainer(policy, reference, tokenizer, directory, **settings):
     """TRL's own trainer over ROWS: its tokens, its masks, its loss."""
     datasets, trl = importlib.import_module("datasets"), importlib.import_module("trl")

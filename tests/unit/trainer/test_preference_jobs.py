@@ -13,13 +13,12 @@ import torch
 import transformers
 
 from cloister_workers.errors import Paused, RowsRefused, SpecError, TrainerError
-from cloister_workers.messages import DatasetRole, EvaluationPhase, FailureCode, MetricName, RowErrors, RowReason
-from cloister_workers.trainer import job
+from cloister_workers.messages import EvaluationPhase, FailureCode, MetricName, RowErrors, RowReason
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.debias.subjects.folders import write_folder
-from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import WORDS
+from trainer_jobs import evaluated, run_job
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -72,18 +71,6 @@ def spec_of(method="preference", own=None, adapter=None, data=None, **hyperparam
     )
 
 
-def run(spec, model_dir, scratch, recorder, training, **more):
-    inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
-    inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
-    ticks = iter(range(1_000_000))
-    job.run_job(spec, inputs, Workplace(str(model_dir), str(scratch), CPU, lambda: float(next(ticks))), recorder)
-    return recorder
-
-
-def evaluated(recorder, phase):
-    return next(entry[2] for entry in recorder.messages if isinstance(entry, tuple) and entry[0] is phase)
-
-
 def assert_prefers(recorder):
     before, after = evaluated(recorder, EvaluationPhase.BEFORE), evaluated(recorder, EvaluationPhase.AFTER)
     assert before[MetricName.EVAL_ACCURACY_CI_HIGH] < after[MetricName.EVAL_ACCURACY_CI_LOW]
@@ -95,7 +82,7 @@ def assert_prefers(recorder):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_job_learns_what_is_preferred(llama_dir, tmp_path, recorder, loss):
     """On held-out prompts the model comes to prefer the better answers, by each loss, with clear intervals."""
-    run(spec_of(own={"loss": loss, "beta": BETAS[loss]}), llama_dir, tmp_path, recorder, rows_for(loss))
+    run_job(spec_of(own={"loss": loss, "beta": BETAS[loss]}), llama_dir, tmp_path, recorder, rows_for(loss))
     before, _ = assert_prefers(recorder)
     if loss in ("dpo", "ipo", "kto"):
         assert 0.5 == before[MetricName.EVAL_ACCURACY]  # a model is no better than itself
@@ -104,7 +91,7 @@ def test_a_job_learns_what_is_preferred(llama_dir, tmp_path, recorder, loss):
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_chats_are_preferred_too(llama_dir, tmp_path, recorder, loss):
     """Lists of messages are compared as texts are."""
-    run(spec_of(own={"loss": loss}), llama_dir, tmp_path, recorder, rows_for(loss, chat=True))
+    run_job(spec_of(own={"loss": loss}), llama_dir, tmp_path, recorder, rows_for(loss, chat=True))
     assert_prefers(recorder)
 
 
@@ -117,11 +104,11 @@ def test_resume_is_exact_to_the_bit(llama_dir, tmp_path, new_recorder, loss, kil
     adapter = {"lora": {"rank": 4, "target_modules": ["q_proj", "v_proj"], "dropout": 0.1}}
     own = {"loss": loss, "beta": BETAS[loss], "sft": 0.1}
     spec, rows = spec_of(own=own, adapter=adapter, n_evals=1), rows_for(loss)
-    whole = run(spec, llama_dir, tmp_path, new_recorder(), rows)
+    whole = run_job(spec, llama_dir, tmp_path, new_recorder(), rows)
     first = new_recorder(pause_at=kill)
     with pytest.raises(Paused):
-        run(spec, llama_dir, tmp_path, first, rows)
-    second = run(spec, llama_dir, tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
+        run_job(spec, llama_dir, tmp_path, first, rows)
+    second = run_job(spec, llama_dir, tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
     assert kill == len(first.losses())
     assert whole.losses() == first.losses() + second.losses()
     assert whole.bundles[-1] == second.bundles[-1]
@@ -130,9 +117,9 @@ def test_resume_is_exact_to_the_bit(llama_dir, tmp_path, new_recorder, loss, kil
 
 def test_smoothed_labels_hold_back(llama_dir, tmp_path, new_recorder):
     """With label_smoothing the margin on held-out pairs grows less."""
-    plain = run(spec_of(own={"beta": 1.0}), llama_dir, tmp_path, new_recorder(), rows_for("dpo"))
+    plain = run_job(spec_of(own={"beta": 1.0}), llama_dir, tmp_path, new_recorder(), rows_for("dpo"))
     own = {"beta": 1.0, "label_smoothing": 0.4}
-    smooth = run(spec_of(own=own), llama_dir, tmp_path, new_recorder(), rows_for("dpo"))
+    smooth = run_job(spec_of(own=own), llama_dir, tmp_path, new_recorder(), rows_for("dpo"))
     margin = MetricName.EVAL_MARGIN
     assert 0 < evaluated(smooth, EvaluationPhase.AFTER)[margin] < 0.5 * evaluated(plain, EvaluationPhase.AFTER)[margin]
 
@@ -153,7 +140,9 @@ def test_unusable_rows_are_refused_by_number(llama_dir, tmp_path, recorder, loss
     """A row that compares nothing is refused with its number and reason before anything is trained."""
     good = rows_for(loss, 3).splitlines()
     with pytest.raises(RowsRefused):
-        run(spec_of(own={"loss": loss}), llama_dir, tmp_path, recorder, b"\n".join([*good, json.dumps(row).encode()]))
+        run_job(
+            spec_of(own={"loss": loss}), llama_dir, tmp_path, recorder, b"\n".join([*good, json.dumps(row).encode()])
+        )
     [told] = [message for message in recorder.messages if isinstance(message, RowErrors)]
     assert ((4, reason),) == told.errors
 
@@ -170,14 +159,14 @@ def test_unusable_rows_are_refused_by_number(llama_dir, tmp_path, recorder, loss
 def test_settings_that_do_not_fit_are_refused(llama_dir, tmp_path, recorder, own, data):
     """An unknown loss, a weight out of range, a setting of another loss, and cutting what is compared."""
     with pytest.raises(SpecError):
-        run(spec_of(own=own, data=data), llama_dir, tmp_path, recorder, rows_for("dpo"))
+        run_job(spec_of(own=own, data=data), llama_dir, tmp_path, recorder, rows_for("dpo"))
     assert [] == recorder.bundles
 
 
 def test_an_encoder_is_refused(bert_dir, tmp_path, recorder):
     """A model that continues no text is refused before anything is trained."""
     with pytest.raises(TrainerError) as caught:
-        run(spec_of(), bert_dir, tmp_path, recorder, rows_for("dpo"))
+        run_job(spec_of(), bert_dir, tmp_path, recorder, rows_for("dpo"))
     assert FailureCode.MODEL_INVALID == caught.value.code
 
 
@@ -193,7 +182,7 @@ def folders(llama_dir, bert_dir):
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
 def test_a_reward_model_tells_better_answers(folders, tmp_path, recorder, kind):
     """Held-out pairs are ordered rightly, and plain transformers and peft score as the job did."""
-    run(spec_of("reward", adapter=ADAPTERS[kind]), folders[kind], tmp_path, recorder, rows_for("dpo"))
+    run_job(spec_of("reward", adapter=ADAPTERS[kind]), folders[kind], tmp_path, recorder, rows_for("dpo"))
     before, after = evaluated(recorder, EvaluationPhase.BEFORE), evaluated(recorder, EvaluationPhase.AFTER)
     assert before[MetricName.EVAL_ACCURACY_CI_HIGH] < after[MetricName.EVAL_ACCURACY_CI_LOW]
     assert after[MetricName.EVAL_MARGIN] > before[MetricName.EVAL_MARGIN]
@@ -217,11 +206,11 @@ def test_a_reward_model_tells_better_answers(folders, tmp_path, recorder, kind):
 def test_resume_of_a_reward_model_is_exact(folders, tmp_path, new_recorder, kind, kill):
     """Killed and resumed, a reward model has the very losses and weights of one that never stopped."""
     spec, rows = spec_of("reward", adapter=ADAPTERS[kind]), rows_for("dpo")
-    whole = run(spec, folders[kind], tmp_path, new_recorder(), rows)
+    whole = run_job(spec, folders[kind], tmp_path, new_recorder(), rows)
     first = new_recorder(pause_at=kill)
     with pytest.raises(Paused):
-        run(spec, folders[kind], tmp_path, first, rows)
-    second = run(spec, folders[kind], tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
+        run_job(spec, folders[kind], tmp_path, first, rows)
+    second = run_job(spec, folders[kind], tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
     assert whole.losses() == first.losses() + second.losses()
     assert whole.bundles[-1] == second.bundles[-1]
 
@@ -230,8 +219,8 @@ def test_resume_of_a_reward_model_is_exact(folders, tmp_path, new_recorder, kind
 def test_a_reward_model_is_trained_on(bert_dir, tmp_path, new_recorder, adapter):
     """A job that starts from a reward model begins where that one ended, whatever part of it is trained."""
     spec, rows = spec_of("reward", adapter=adapter, learning_rate=0.002), rows_for("dpo")
-    first = run(spec, bert_dir, tmp_path, new_recorder(), rows)
-    second = run(spec, bert_dir, tmp_path, new_recorder(), rows, layer=first.bundles[-1])
+    first = run_job(spec, bert_dir, tmp_path, new_recorder(), rows)
+    second = run_job(spec, bert_dir, tmp_path, new_recorder(), rows, layer=first.bundles[-1])
     ended, begun = evaluated(first, EvaluationPhase.AFTER), evaluated(second, EvaluationPhase.BEFORE)
     assert ended[MetricName.EVAL_LOSS] == pytest.approx(begun[MetricName.EVAL_LOSS], abs=1e-6)
     assert evaluated(second, EvaluationPhase.AFTER)[MetricName.EVAL_LOSS] < begun[MetricName.EVAL_LOSS]
@@ -241,6 +230,8 @@ def test_a_classifier_is_no_reward_model(bert_dir, tmp_path, new_recorder):
     """A version with classes is refused as the start of a reward model."""
     texts = b"\n".join(json.dumps({"text": word, "label": word}).encode() for word in WORDS[:3] * 4)
     plain = {"validation_fraction": 0.0, "evaluation_fraction": 0.0}
-    made = run(spec_of("classification", data=plain, adapter={"full": {}}), bert_dir, tmp_path, new_recorder(), texts)
+    made = run_job(
+        spec_of("classification", data=plain, adapter={"full": {}}), bert_dir, tmp_path, new_recorder(), texts
+    )
     with pytest.raises(SpecError):
-        run(spec_of("reward"), bert_dir, tmp_path, new_recorder(), rows_for("dpo"), layer=made.bundles[-1])
+        run_job(spec_of("reward"), bert_dir, tmp_path, new_recorder(), rows_for("dpo"), layer=made.bundles[-1])

@@ -13,7 +13,7 @@ import torch
 
 from cloister_workers.trainer import attention
 from cloister_workers.trainer.loop import accumulate
-from cloister_workers.trainer.model import load_causal, load_classifier, load_tokenizer
+from cloister_workers.trainer.model import load_classifier, load_tokenizer
 from cloister_workers.trainer.objectives import preference_losses as losses
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.kto import UnpairedPreference
@@ -46,22 +46,6 @@ BETA = 0.4
 @pytest.fixture
 def likelihood(llama_dir):
     return Supervised(ChatReader(load_tokenizer(str(llama_dir), chat=True), 64), 64, CPU)
-
-
-@pytest.fixture
-def base(llama_dir):
-    return load_causal(str(llama_dir), CPU).model.eval()
-
-
-@pytest.fixture
-def moved(llama_dir):
-    """The same model some way from where it began."""
-    model = load_causal(str(llama_dir), CPU).model.eval()
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.5)
-    return model
 
 
 def read(objective, rows):

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import random
+from functools import partial
 
 import peft
 import pytest
@@ -36,6 +37,7 @@ from cloister_workers.trainer.rewards.scorer import load_scorer
 from cloister_workers.trainer.spec import parse_spec
 from cloister_workers.trainer.steps import reinforcement
 from tiny_models import WORDS
+from trainer_jobs import evaluated, run_job
 
 # TRL and peft still ask transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -71,17 +73,7 @@ def spec_of(settings=None, adapter=None, data=None, **hyperparameters):
     )
 
 
-def run(spec, model_dir, scratch, recorder, training, auxiliary="", **more):
-    inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
-    inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
-    ticks = iter(range(1_000_000))
-    place = Workplace(str(model_dir), str(scratch), CPU, lambda: float(next(ticks)), str(auxiliary))
-    reinforcement.run(spec, inputs, place, recorder)
-    return recorder
-
-
-def evaluated(recorder, phase):
-    return next(entry[2] for entry in recorder.messages if isinstance(entry, tuple) and entry[0] is phase)
+run = partial(run_job, step=reinforcement.run)
 
 
 @pytest.fixture(scope="session")

@@ -27,14 +27,13 @@ from cloister_workers.messages import (
     RowReason,
     Rows,
 )
-from cloister_workers.trainer import job
 from cloister_workers.trainer.bundle import read_bundle
 from cloister_workers.trainer.failures import failure_of
 from cloister_workers.trainer.order import batches, data_order
 from cloister_workers.trainer.padding import least_padding
-from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import chat_rows, classification_rows
+from trainer_jobs import run_job
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -55,20 +54,11 @@ def classification_spec(adapter=None, data=None, **settings):
     )
 
 
-def run(spec, model_dir, scratch, recorder, training, clock=None, **more):
-    inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
-    inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
-    ticks = iter(range(1_000_000))
-    place = Workplace(str(model_dir), str(scratch), CPU, clock or (lambda: float(next(ticks))))
-    job.run_job(spec, inputs, place, recorder)
-    return recorder
-
-
 def test_losses_equal_a_plain_script(bert_dir, tmp_path, recorder):
     """A plain peft and transformers script with the documented order and settings has the same per-step losses."""
     rows = classification_rows(60)
     spec = classification_spec(data={"validation_fraction": 0.0, "evaluation_fraction": 0.0}, weight_decay=0.01)
-    run(spec, bert_dir, tmp_path, recorder, rows)
+    run_job(spec, bert_dir, tmp_path, recorder, rows)
 
     table = [json.loads(line) for line in rows.splitlines()]
     labels = sorted({row["label"] for row in table})
@@ -109,12 +99,12 @@ def test_losses_equal_a_plain_script(bert_dir, tmp_path, recorder):
 def test_resume_is_exact_to_the_bit(bert_dir, tmp_path, new_recorder, adapter):
     """Interrupted and resumed training has the very losses and weights of training that never stopped, dropout on."""
     rows, spec = classification_rows(60), classification_spec(adapter)
-    whole = run(spec, bert_dir, tmp_path, new_recorder(), rows)
+    whole = run_job(spec, bert_dir, tmp_path, new_recorder(), rows)
     first = new_recorder(pause_at=4)
     with pytest.raises(Paused) as paused:
-        run(spec, bert_dir, tmp_path, first, rows)
+        run_job(spec, bert_dir, tmp_path, first, rows)
     assert 4 == paused.value.step
-    second = run(spec, bert_dir, tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
+    second = run_job(spec, bert_dir, tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
     assert whole.losses() == first.losses() + second.losses()
     assert whole.bundles[-1] == second.bundles[-1]
     assert whole.messages[-1] == second.messages[-1]
@@ -125,9 +115,9 @@ def test_resume_of_a_packed_job_is_exact(llama_dir, tmp_path, new_recorder):
     settings = {"batch_size": 6, "max_seq_length": 48, "n_epochs": 2, "n_checkpoints": 1, "n_evals": 1}
     spec = parse_spec({"model": "tiny", "method": {"supervised": {"hyperparameters": settings}}})
     rows = chat_rows(30)
-    whole = run(spec, llama_dir, tmp_path, new_recorder(), rows)
+    whole = run_job(spec, llama_dir, tmp_path, new_recorder(), rows)
     assert 2 == len(whole.bundles)
-    second = run(spec, llama_dir, tmp_path, new_recorder(), rows, checkpoint=whole.bundles[0])
+    second = run_job(spec, llama_dir, tmp_path, new_recorder(), rows, checkpoint=whole.bundles[0])
     assert whole.losses()[-len(second.losses()) :] == second.losses()
     assert 0 < len(second.losses()) < len(whole.losses())
     assert whole.bundles[1] == second.bundles[0]
@@ -138,14 +128,14 @@ def test_foreign_or_damaged_checkpoint_is_refused(bert_dir, tmp_path, new_record
     rows = classification_rows(40)
     first = new_recorder(pause_at=1)
     with pytest.raises(Paused):
-        run(classification_spec(), bert_dir, tmp_path, first, rows)
+        run_job(classification_spec(), bert_dir, tmp_path, first, rows)
     for spec, state in (
         (classification_spec(learning_rate=0.02), first.bundles[0]),
         (classification_spec(), first.bundles[0][:700]),
         (classification_spec(), b""),
     ):
         with pytest.raises(TrainerError) as caught:
-            run(spec, bert_dir, tmp_path, new_recorder(), rows, checkpoint=state)
+            run_job(spec, bert_dir, tmp_path, new_recorder(), rows, checkpoint=state)
         assert FailureCode.CHECKPOINT_INVALID == caught.value.code
 
 
@@ -161,7 +151,7 @@ def test_accumulated_micro_batches_equal_one_batch(bert_dir, tmp_path, new_recor
         (no_dropout / path.name).write_bytes(content)
     plain = {"lora": {"target_modules": ["query", "value"]}}
     curves = [
-        run(
+        run_job(
             classification_spec(plain, micro_batch_size=size),
             no_dropout,
             tmp_path,
@@ -177,7 +167,7 @@ def test_cancel_comes_before_the_next_micro_batch(bert_dir, tmp_path, new_record
     """A cancelled job takes no further step and hands nothing over."""
     stopped = new_recorder(cancel_at=3)
     with pytest.raises(Cancelled) as caught:
-        run(classification_spec(), bert_dir, tmp_path, stopped, classification_rows(60))
+        run_job(classification_spec(), bert_dir, tmp_path, stopped, classification_rows(60))
     assert 3 == caught.value.step == len(stopped.losses())
     assert [] == stopped.bundles
 
@@ -188,7 +178,7 @@ def test_non_finite_loss_stops_with_its_step(bert_dir, tmp_path, recorder, monke
         "cloister_workers.trainer.loop.learning_rate", lambda kind, peak, step, *_: math.inf if step == 1 else 0.0
     )
     with pytest.raises(TrainerError) as caught:
-        run(classification_spec(), bert_dir, tmp_path, recorder, classification_rows(60))
+        run_job(classification_spec(), bert_dir, tmp_path, recorder, classification_rows(60))
     assert FailureCode.NON_FINITE_LOSS == caught.value.code
     assert {FailureNumber.STEP, FailureNumber.ROW} == caught.value.numbers.keys()
     assert 3 == caught.value.numbers[FailureNumber.STEP]
@@ -197,7 +187,7 @@ def test_non_finite_loss_stops_with_its_step(bert_dir, tmp_path, recorder, monke
 def test_progress_is_thinned_but_no_loss_is_lost(bert_dir, tmp_path, new_recorder):
     """With a clock of 10 ms steps every tenth step is told, the last always, and all losses arrive."""
     ticks = iter(range(1_000_000))
-    told = run(
+    told = run_job(
         classification_spec(n_epochs=5, batch_size=4),
         bert_dir,
         tmp_path,
@@ -216,7 +206,7 @@ def test_rows_are_told_and_held_out_files_are_kept_out(bert_dir, tmp_path, recor
     """Rows of a held-out file are not trained on, and every input is counted."""
     rows = classification_rows(42)
     held_out = b"\n".join(rows.splitlines()[:6])
-    run(classification_spec(max_steps=1), bert_dir, tmp_path, recorder, rows, evaluation=held_out)
+    run_job(classification_spec(max_steps=1), bert_dir, tmp_path, recorder, rows, evaluation=held_out)
     told = {message.dataset: message for message in recorder.messages if isinstance(message, Rows)}
     training, evaluation = told[DatasetRole.TRAINING], told[DatasetRole.EVALUATION]
     assert (42, 6, 6, 3) == (training.total, evaluation.total, evaluation.used, training.labels)
@@ -231,7 +221,7 @@ def test_bad_rows_end_the_job_before_training(bert_dir, tmp_path, recorder):
     """All bad rows are counted, the first hundred listed with reasons, and nothing is trained."""
     bad = [b'{"text": "alpha"}', b"{", b'{"text": 1, "label": "alpha"}', b'{"text": "bravo", "label": null}']
     with pytest.raises(RowsRefused):
-        run(
+        run_job(
             classification_spec(),
             bert_dir,
             tmp_path,
@@ -261,7 +251,7 @@ def test_duplicates_and_unknown_labels_are_row_errors(bert_dir, tmp_path, record
     rows = classification_rows(9)
     repeated = rows + b"\n" + rows.splitlines()[0]
     with pytest.raises(RowsRefused):
-        run(classification_spec(data=data), bert_dir, tmp_path, recorder, repeated, **more)
+        run_job(classification_spec(data=data), bert_dir, tmp_path, recorder, repeated, **more)
     (told,) = [message for message in recorder.messages if isinstance(message, RowErrors)]
     assert reason == told.errors[0][1]
 
@@ -276,7 +266,7 @@ def test_duplicates_and_unknown_labels_are_row_errors(bert_dir, tmp_path, record
 def test_too_little_data_has_its_code(bert_dir, tmp_path, recorder, rows, code):
     """A set that cannot be learned from fails with a code that says so."""
     with pytest.raises(TrainerError) as caught:
-        run(classification_spec(), bert_dir, tmp_path, recorder, rows)
+        run_job(classification_spec(), bert_dir, tmp_path, recorder, rows)
     assert code == caught.value.code
 
 
@@ -298,7 +288,7 @@ def test_damaged_model_is_refused(bert_dir, tmp_path, recorder, damage):
     else:
         (broken / "config.json").unlink()
     with pytest.raises(TrainerError) as caught:
-        run(classification_spec(), broken, tmp_path, recorder, classification_rows(9))
+        run_job(classification_spec(), broken, tmp_path, recorder, classification_rows(9))
     assert FailureCode.MODEL_INVALID == caught.value.code
 
 
@@ -306,7 +296,7 @@ def test_unknown_target_is_refused(bert_dir, tmp_path, recorder):
     """A target module that the model lacks is ADAPTER_INVALID."""
     spec = classification_spec({"lora": {"target_modules": ["q_proj"]}})
     with pytest.raises(TrainerError) as caught:
-        run(spec, bert_dir, tmp_path, recorder, classification_rows(9))
+        run_job(spec, bert_dir, tmp_path, recorder, classification_rows(9))
     assert FailureCode.ADAPTER_INVALID == caught.value.code
 
 
@@ -314,7 +304,7 @@ def test_export_loads_with_plain_peft_and_leaks_no_path(bert_dir, tmp_path, reco
     """Plain peft loads the exported adapter to the evaluated accuracy, and no file holds a path of the worker."""
     rows = classification_rows(60)
     held_out = b"\n".join(rows.splitlines()[:20])
-    run(classification_spec(n_epochs=1), bert_dir, tmp_path, recorder, rows, evaluation=held_out)
+    run_job(classification_spec(n_epochs=1), bert_dir, tmp_path, recorder, rows, evaluation=held_out)
     files = read_bundle(io.BytesIO(recorder.bundles[-1]))
     out = tmp_path / "out"
     out.mkdir()
@@ -342,7 +332,7 @@ def test_full_export_loads_with_plain_transformers(llama_dir, tmp_path, recorder
     spec = parse_spec(
         {"model": "tiny", "method": {"supervised": {"hyperparameters": settings}}, "adapter": {"full": {}}}
     )
-    run(spec, llama_dir, tmp_path, recorder, chat_rows(12))
+    run_job(spec, llama_dir, tmp_path, recorder, chat_rows(12))
     out = tmp_path / "out"
     out.mkdir()
     for name, content in read_bundle(io.BytesIO(recorder.bundles[-1])).items():

@@ -14,12 +14,11 @@ import transformers
 from safetensors.torch import load, save
 
 from cloister_workers.errors import Paused, RowsRefused, SpecError, TrainerError
-from cloister_workers.messages import DatasetRole, EvaluationPhase, FailureCode, RowErrors, RowReason, SpecField
-from cloister_workers.trainer import job
+from cloister_workers.messages import EvaluationPhase, FailureCode, MetricName, RowErrors, RowReason, SpecField
 from cloister_workers.trainer.bundle import read_bundle, write_bundle
-from cloister_workers.trainer.place import Workplace
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import chat_rows, classification_rows
+from trainer_jobs import evaluated, run_job
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -44,15 +43,7 @@ def spec_of(adapter=None, method="classification", model="tiny", **settings):
 
 
 def run(spec, model_dir, scratch, recorder, training=ROWS, **more):
-    inputs = {DatasetRole.TRAINING: io.BytesIO(training)}
-    inputs |= {DatasetRole(name): io.BytesIO(content) for name, content in more.items()}
-    ticks = iter(range(1_000_000))
-    job.run_job(spec, inputs, Workplace(str(model_dir), str(scratch), CPU, lambda: float(next(ticks))), recorder)
-    return recorder
-
-
-def evaluated(recorder, phase):
-    return next(entry[2] for entry in recorder.messages if isinstance(entry, tuple) and entry[0] is phase)
+    return run_job(spec, model_dir, scratch, recorder, training, **more)
 
 
 def files_of(recorder):
@@ -133,7 +124,7 @@ def test_the_result_stands_alone_on_the_base(bert_dir, tmp_path, recorder, reque
     folder = unpacked(recorder, tmp_path / "version")
     rows = [json.loads(line) for line in HELD.splitlines()]
     found = accuracy(plain(bert_dir, folder), folder, rows)
-    assert evaluated(recorder, EvaluationPhase.AFTER)["eval_accuracy"] == pytest.approx(found)
+    assert evaluated(recorder, EvaluationPhase.AFTER)[MetricName.EVAL_ACCURACY] == pytest.approx(found)
 
 
 def test_the_export_names_the_base_and_not_the_version(bert_dir, tmp_path, recorder, adapter_bundle):
@@ -193,7 +184,7 @@ def test_a_language_models_adapter_is_trained_on(llama_dir, tmp_path, new_record
     second = run(spec, llama_dir, tmp_path, new_recorder(), CHATS, layer=first.bundles[-1])
     ended = evaluated(first, EvaluationPhase.AFTER)
     assert evaluated(second, EvaluationPhase.BEFORE) == pytest.approx(ended, abs=1e-5)
-    assert evaluated(second, EvaluationPhase.AFTER)["eval_loss"] < ended["eval_loss"]
+    assert evaluated(second, EvaluationPhase.AFTER)[MetricName.EVAL_LOSS] < ended[MetricName.EVAL_LOSS]
 
 
 def test_resume_on_a_version_is_exact_to_the_bit(bert_dir, tmp_path, new_recorder, adapter_bundle):

@@ -171,6 +171,32 @@ def test_end_of_stream_is_told_apart(ends):
         trainer.send(Ready())
 
 
+class _LeavesAtOnce(socket.socket):
+    """A socket whose peer closes as soon as it has been sent to."""
+
+    peer: socket.socket
+
+    def sendmsg(self, *arguments):
+        sent = super().sendmsg(*arguments)
+        self.peer.close()
+        return sent
+
+
+def test_a_peer_that_takes_a_frame_and_leaves_was_told():
+    """Sending succeeds when the whole frame went out, and what the peer said before it left is still read."""
+    left, right = socket.socketpair()
+    sender = _LeavesAtOnce(fileno=left.detach())
+    sender.peer = right
+    agent, trainer = Channel(sender, Side.AGENT), Channel(right, Side.TRAINER)
+    last = Failed(code=FailureCode.SCRATCH_FULL)
+    trainer.send(last)
+    agent.send(Cancel())
+    assert last == agent.receive().message
+    with pytest.raises(PeerClosed):  # and not ConnectionResetError, though it left words unread
+        agent.receive()
+    agent.close()
+
+
 def test_session_takes_what_the_agent_asks(ends):
     """A pause is remembered, a cancel stops at the given step, and an agent that is gone stops too."""
     from cloister_workers.trainer.session import Session

@@ -123,7 +123,7 @@ class Trainer:
     ) -> None:
         """Hand over the job and let its inputs flow; `gate` is that of the verified policy.
 
-        Raises PeerClosed, ProtocolError.
+        Raises ProtocolError; that the trainer has ended is noticed by `next`, after its last words.
         """
         with ExitStack() as stack:
             ends: list[int] = []
@@ -143,12 +143,12 @@ class Trainer:
                 gate=dict(gate),
                 auxiliary_dir=self._process.auxiliary_path or "",
             )
-            self._channel.send(message, ends)
+            self.send(message, ends)
 
-    def send(self, message: FromAgent) -> None:
-        """Tell it something; that it has ended is noticed by `next`."""
+    def send(self, message: FromAgent, fds: Sequence[int] = ()) -> None:
+        """Tell it something; that it has ended is noticed by `next`, after its last words."""
         try:
-            self._channel.send(message)
+            self._channel.send(message, fds)
         except PeerClosed:
             return
 

@@ -71,7 +71,9 @@ def send(connection: socket.socket, body: Mapping[str, object], fds: Sequence[in
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     data = _HEADER.pack(len(text)) + text
     sent = connection.sendmsg([data], rights)
-    connection.sendall(memoryview(data)[sent:])
+    # Never an empty rest: a peer may have taken the frame and left, which would read as if it had not.
+    if sent < len(data):
+        connection.sendall(memoryview(data)[sent:])
 
 
 def receive(connection: socket.socket) -> Frame | None:
