@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloister import Client
+from cloister_dev.site import publish_policy
 from live_site import LiveSite, live_site
 from main_job import prepare, submit, write_spec
 from waiting import eventually
@@ -16,13 +17,16 @@ from waiting import eventually
 
 @pytest.fixture
 def site(tmp_path: Path, tiny_model: Path) -> Iterator[LiveSite]:
-    with live_site(tmp_path / "site") as running:
+    with live_site(tmp_path / "site", start=False) as running:
+        running.set_lease(8)
+        running.start_all()
+        publish_policy(running.layout)
         prepare(running, tiny_model, tmp_path)
         yield running
 
 
-EPOCHS = 150
-"""So many that a tiny model still trains when the pause reaches it."""
+EPOCHS = 400
+"""So many that a tiny model trains for several times the two seconds in which the pause reaches it."""
 
 
 def losses(site: LiveSite, job_id: str) -> dict[int, float]:

@@ -22,10 +22,7 @@ from waiting import eventually
 def hasty_site(tmp_path: Path, tiny_model: Path) -> Iterator[LiveSite]:
     """A site with two hosts on its roster and leases of five seconds; only the first host runs."""
     with live_site(tmp_path / "site", start=False) as site:
-        config = site.layout.server_config
-        text = config.read_text()
-        assert "lease_seconds = 60" in text
-        config.write_text(text.replace("lease_seconds = 60", "lease_seconds = 5\nsweep_seconds = 1"))
+        site.set_lease(5, sweep_seconds=1)
         site.start("server")
         publish_policy(site.layout)
         admit_second_host(site, "worker-2")

@@ -44,6 +44,13 @@ class LiveSite:
         self._running: dict[str, RunningProgram] = {}
         self._programs = {program.name: program for program in programs(self.layout)}
 
+    def set_lease(self, seconds: int, sweep_seconds: int = 5) -> None:
+        """Before the server starts: how long a lease lasts; a worker hears of directives four times in it."""
+        text = self.layout.server_config.read_text()
+        assert "lease_seconds = 60" in text
+        changed = text.replace("lease_seconds = 60", f"lease_seconds = {seconds}\nsweep_seconds = {sweep_seconds}")
+        self.layout.server_config.write_text(changed)
+
     def add(self, program: Program) -> None:
         """Let `start` know one more program."""
         self._programs[program.name] = program
@@ -118,6 +125,8 @@ def live_site(directory: Path, *, start: bool = True) -> Iterator[LiveSite]:
         site = LiveSite(directory, stack)
         found_site(site.layout)
         site.layout.log.mkdir(mode=0o700, exist_ok=True)
+        # The tests' processes share the cores: a trainer that took all of them would wait for every other one.
+        (site.layout.worker / "agent" / "agent.toml").write_text("threads = 1\n")
         if start:
             site.start_all()
             publish_policy(site.layout)

@@ -54,6 +54,8 @@ class Limits:
     """Limit for each process of a trainer; 0 for none."""
     file_bytes: int = 64 * GIB
     """Largest checkpoint or result."""
+    threads: int = 0
+    """Threads with which a trainer computes; 0 for one for each core that the agent may use."""
     reserve_bytes: int = GIB // 4
     """Free space that the spool's file system keeps."""
     poll_seconds: int = 20
@@ -66,6 +68,8 @@ class Limits:
                 raise ConfigError(f"agent.toml: {name} must be above 0")
         if self.memory_bytes < 0 or self.reserve_bytes < 0:
             raise ConfigError("agent.toml: a size is negative")
+        if self.threads < 0:
+            raise ConfigError(f"agent.toml: threads is {self.threads}; give 0 for all cores, or a number above it")
 
 
 @dataclass(frozen=True)

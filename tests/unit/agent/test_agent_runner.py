@@ -222,6 +222,17 @@ def test_only_faults_of_the_host_are_tried_again(
     assert (ended.state, ended.error.code) == (state, code.value)
 
 
+@pytest.mark.parametrize(("threads", "environment"), [(0, {}), (3, {"OMP_NUM_THREADS": "3"})])
+def test_a_trainer_computes_with_the_threads_of_the_host(
+    host: FakeHost, threads: int, environment: dict[str, str]
+) -> None:
+    """A host's setting reaches the trainer's environment; without one the trainer counts its cores."""
+    host.scripts.append(good_trainer)
+    host.host = dataclasses.replace(host.host, place=dataclasses.replace(host.host.place, threads=threads))
+    run(host)
+    assert host.processes[0].side.sandbox.env == environment
+
+
 def test_a_trainer_that_fails_before_it_gets_the_job_is_heard(host: FakeHost) -> None:
     """Last words that were said, and the socket closed, before the job was handed over are the outcome."""
     gone = threading.Event()

@@ -94,6 +94,7 @@ def test_an_expired_certificate_is_said_plainly(tmp_path: Path) -> None:
         ("scratch_bytes = 'x'", "whole number"),
         ("scratch_bytes = 0", "above 0"),
         ("memory_bytes = -1", "negative"),
+        ("threads = -1", "threads is -1"),
         ("= 1", "not TOML"),
     ],
 )

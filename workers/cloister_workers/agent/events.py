@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cloister.api.v1 import jobs_pb2, workers_pb2
 from cloister_workers.messages import (
@@ -20,8 +20,8 @@ from cloister_workers.messages import (
     StageStatus,
 )
 
-MAX_LOSSES = 1000
-"""Losses of single steps in one event; beyond it the newest are kept."""
+MAX_LOSSES = 200
+"""Losses of single steps in one event, of which the control plane takes 256 figures; more go into further events."""
 LOSS = "train_loss."
 _NAMES = {"loss": "train_loss", "learning_rate": "train_lr", "grad_norm": "train_grad_norm"}
 _STEPS = {
@@ -81,21 +81,27 @@ def row_errors(message: RowErrors) -> list[workers_pb2.WorkerEvent]:
     return [*found, workers_pb2.WorkerEvent(type="rows", level="error", message=text, data=total)]
 
 
-def progress(message: Progress) -> workers_pb2.WorkerEvent:
-    """How far training is, with the loss of every step since the last report."""
-    metrics = figures(message.metrics)
+def progress(message: Progress) -> list[workers_pb2.WorkerEvent]:
+    """How far training is, with the loss of every step since the last report, at most `MAX_LOSSES` an event."""
+    first = message.step - len(message.losses) + 1
+    steps = list(enumerate(message.losses, first)) or [(message.step, None)]
+    return [_progress(message, steps[at : at + MAX_LOSSES]) for at in range(0, len(steps), MAX_LOSSES)]
+
+
+def _progress(message: Progress, steps: Sequence[tuple[int, float | None]]) -> workers_pb2.WorkerEvent:
+    """As far as the last of these steps."""
+    current, metrics = steps[-1][0], figures(message.metrics)
     done = jobs_pb2.Progress(
         label="train",
-        current=message.step,
+        current=current,
         total=message.max_steps,
-        percent=100.0 * message.step / message.max_steps if message.max_steps else 0.0,
+        percent=100.0 * current / message.max_steps if message.max_steps else 0.0,
         eta_seconds=message.eta_seconds,
         epoch=message.epoch,
         metrics={**metrics, "trained_tokens": float(message.trained_tokens)},
     )
-    first = message.step - len(message.losses) + 1
-    losses = {f"{LOSS}{first + number}": loss for number, loss in enumerate(message.losses)}
-    data = {"step": float(message.step), "max_steps": float(message.max_steps), **metrics, **losses}
+    losses = {f"{LOSS}{step}": loss for step, loss in steps if loss is not None}
+    data = {"step": float(current), "max_steps": float(message.max_steps), **metrics, **losses}
     return workers_pb2.WorkerEvent(type="progress", level="info", message="training", data=data, progress=done)
 
 
@@ -106,15 +112,14 @@ def odd_rows(message: OddRows) -> workers_pb2.WorkerEvent:
     return note("warn", text, {"step": float(message.step)})
 
 
-def merged(older: workers_pb2.WorkerEvent, newer: workers_pb2.WorkerEvent) -> workers_pb2.WorkerEvent:
-    """Two progress events as one: the newer, with the losses of both."""
-    both = {name: value for name, value in older.data.items() if name.startswith(LOSS)}
-    both |= {name: value for name, value in newer.data.items() if name.startswith(LOSS)}
-    keep = sorted(both, key=lambda name: int(name.removeprefix(LOSS)))[-MAX_LOSSES:]
+def merged(older: workers_pb2.WorkerEvent, newer: workers_pb2.WorkerEvent) -> workers_pb2.WorkerEvent | None:
+    """Two progress events as one: the newer, with the losses of both; None where these are too many for one."""
+    losses = {name: value for event in (older, newer) for name, value in event.data.items() if name.startswith(LOSS)}
+    if len(losses) > MAX_LOSSES:
+        return None
     result = workers_pb2.WorkerEvent()
     result.CopyFrom(newer)
-    for name in keep:
-        result.data[name] = both[name]
+    result.data.update(losses)
     return result
 
 

@@ -141,7 +141,7 @@ class Follower:
             case RowErrors():
                 self.reporter.add(*events.row_errors(message))
             case Progress():
-                self.reporter.add(events.progress(message))
+                self.reporter.add(*events.progress(message))
             case OddRows():
                 self.reporter.add(events.odd_rows(message))
             case Evaluation():

@@ -68,6 +68,7 @@ def make_host(config: AgentConfig, connection: grpc.Channel) -> Host:
         memory_bytes=limits.memory_bytes or None,
         file_bytes=limits.file_bytes,
         allow_gpu=gpus() > 0,
+        threads=limits.threads,
     )
     return Host(
         control=connect(connection),

@@ -43,10 +43,13 @@ class Reporter:
         """Have these sent soon.  A progress event that still waits is merged with the one that follows it."""
         with self._lock:
             for event in new:
+                both = None
                 if self._waiting and event.type == "progress" == self._waiting[-1].type:
-                    self._waiting[-1] = events.merged(self._waiting[-1], event)
-                else:
+                    both = events.merged(self._waiting[-1], event)
+                if both is None:
                     self._waiting.append(event)
+                else:
+                    self._waiting[-1] = both
 
     def flush(self) -> None:
         """Send everything that waits; returns when it is recorded.  Raises LeaseLostError, AttemptError."""

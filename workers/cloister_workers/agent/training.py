@@ -62,6 +62,8 @@ class Place:
     memory_bytes: int | None
     file_bytes: int
     allow_gpu: bool
+    threads: int = 0
+    """0 for one for each core that the agent may use."""
 
 
 class Trainer:
@@ -84,6 +86,7 @@ class Trainer:
                 file_bytes=place.file_bytes,
                 pass_fds={CONTROL_FD: theirs.fileno()},
                 allow_gpu=place.allow_gpu,
+                env={"OMP_NUM_THREADS": str(place.threads)} if place.threads else {},
             )
             self._process = place.launch([sys.executable, "-I", "-m", "cloister_workers.trainer"], spec)
         except SandboxError:

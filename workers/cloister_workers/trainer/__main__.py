@@ -69,7 +69,7 @@ def _serve(channel: Channel) -> int:
     from cloister_workers.trainer.failures import failure_of
     from cloister_workers.trainer.session import Session
 
-    model.use_all_cores()
+    model.use_cores()
     channel.send(Ready())
     try:
         received = channel.receive()

@@ -46,9 +46,9 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def use_all_cores() -> None:
-    """As many torch threads as this process may use cores."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+def use_cores() -> None:
+    """As many torch threads as the host's settings say (OMP_NUM_THREADS), or as this process may use cores."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
 
 
 def load_config(model_dir: str) -> Any:  # noqa: ANN401 - transformers' own type is dynamic
