@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One attempt of a job through the agent; the key agent is real, the control plane and the trainer are doubles."""
 
-import dataclasses
 import json
 import os
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,18 +11,15 @@ from builders import Sealed
 from cloister.api.v1 import jobs_pb2, models_pb2, workers_pb2
 from cloister.evidence.manifest import Manifest
 from cloister.evidence.result import Result
-from cloister_workers.agent.training import Process
 from cloister_workers.protocol import (
     DatasetRole,
     Failed,
     FailureCode,
     FailureNumber,
-    Ready,
     RowErrors,
     RowReason,
 )
 from cloister_workers.protocol import Result as ResultMessage
-from cloister_workers.sandbox.spec import SandboxSpec
 from fake_run import ACCURACY, ROWS, bundle, good_trainer, run, run_lease
 from fake_site import FakeHost, fake_host, job_lease, unavailable
 from fake_trainer import TrainerSide
@@ -220,42 +214,6 @@ def test_only_faults_of_the_host_are_tried_again(
     ended = run(host)
     assert ended is not None
     assert (ended.state, ended.error.code) == (state, code.value)
-
-
-@pytest.mark.parametrize(("threads", "environment"), [(0, {}), (3, {"OMP_NUM_THREADS": "3"})])
-def test_a_trainer_computes_with_the_threads_of_the_host(
-    host: FakeHost, threads: int, environment: dict[str, str]
-) -> None:
-    """A host's setting reaches the trainer's environment; without one the trainer counts its cores."""
-    host.scripts.append(good_trainer)
-    host.host = dataclasses.replace(host.host, place=dataclasses.replace(host.host.place, threads=threads))
-    run(host)
-    assert host.processes[0].side.sandbox.env == environment
-
-
-def test_a_trainer_that_fails_before_it_gets_the_job_is_heard(host: FakeHost) -> None:
-    """Last words that were said, and the socket closed, before the job was handed over are the outcome."""
-    gone = threading.Event()
-
-    def trainer(side: TrainerSide) -> None:
-        side.channel.send(Ready())
-        side.channel.send(Failed(code=FailureCode.SCRATCH_FULL))
-        side.channel.close()
-        gone.set()
-
-    host.scripts.append(trainer)
-    launch = host.host.place.launch
-
-    def slow_launch(argv: Sequence[str], spec: SandboxSpec) -> Process:
-        process = launch(argv, spec)
-        assert gone.wait(10)
-        return process
-
-    place = dataclasses.replace(host.host.place, launch=slow_launch)
-    host.host = dataclasses.replace(host.host, place=place)
-    ended = run(host)
-    assert ended is not None
-    assert ended.error.code == "SCRATCH_FULL"
 
 
 @pytest.mark.parametrize("code", [-9, -11, 1])

@@ -84,7 +84,7 @@ def row_errors(message: RowErrors) -> list[workers_pb2.WorkerEvent]:
 def progress(message: Progress) -> list[workers_pb2.WorkerEvent]:
     """How far training is, with the loss of every step since the last report, at most `MAX_LOSSES` an event."""
     first = message.step - len(message.losses) + 1
-    steps = list(enumerate(message.losses, first)) or [(message.step, None)]
+    steps: list[tuple[int, float | None]] = list(enumerate(message.losses, first)) or [(message.step, None)]
     return [_progress(message, steps[at : at + MAX_LOSSES]) for at in range(0, len(steps), MAX_LOSSES)]
 
 
