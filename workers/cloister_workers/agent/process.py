@@ -9,6 +9,7 @@ import re
 import signal
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -22,7 +23,8 @@ from cloister_workers.agent.spool import Spool
 from cloister_workers.agent.training import Place
 from cloister_workers.config import AgentConfig, load_agent
 from cloister_workers.sandbox.launch import launch
-from cloister_workers.sandbox.probe import probe
+from cloister_workers.sandbox.probe import SandboxLaunch, probe
+from cloister_workers.sandbox.unit import launch_in_unit
 from cloister_workers.sandbox.unsandboxed import launch_unsandboxed
 
 _CHANNEL_OPTIONS = (
@@ -36,15 +38,15 @@ _CHANNEL_OPTIONS = (
 _GPU = re.compile(r"nvidia[0-9]+")
 
 
-def run(root: Path, endpoint: str | None, *, once: bool) -> int:
-    """Work until told to stop.  Raises ConfigError, OSError."""
+def run(root: Path, endpoint: str | None, trainer_socket: Path | None = None, *, once: bool) -> int:
+    """Work until told to stop; at `trainer_socket`, systemd makes the sandboxes.  Raises ConfigError, OSError."""
     config = load_agent(root, endpoint)
     check_certificate(config.certificate_pem, datetime.now(UTC))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with channel(config) as connection:
-        host = make_host(config, connection)
+        host = make_host(config, connection, trainer_socket)
         log_line({"event": "ready", "host": config.host_id, "sandboxed": host.sandboxed, "gpus": gpus()})
         loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random)
         loop.run(once=once)
@@ -52,18 +54,27 @@ def run(root: Path, endpoint: str | None, *, once: bool) -> int:
     return 0
 
 
-def make_host(config: AgentConfig, connection: grpc.Channel) -> Host:
-    """Everything that jobs need of this host; removes what a crash left."""
+def launcher_of(trainer_socket: Path | None) -> SandboxLaunch:
+    """What starts a program in a sandbox on this host."""
+    return launch if trainer_socket is None else partial(launch_in_unit, trainer_socket)
+
+
+def make_host(config: AgentConfig, connection: grpc.Channel, trainer_socket: Path | None = None) -> Host:
+    """Everything that jobs need of this host; removes what a crash left.  Raises ConfigError."""
     limits, paths = config.limits, config.paths
     spool, cache = Spool(paths.spool, limits.reserve_bytes), ModelCache(paths.cache)
     if leftovers := spool.clear():
         log_line({"event": "leftovers_removed", "attempts": leftovers})
     cache.clear_partial()
-    found = probe()
+    launcher = launcher_of(trainer_socket)
+    found = probe(launcher)
+    if not found.available and trainer_socket is not None:
+        # Whoever gives a unit wants it: going on without walls would be no choice of theirs.
+        raise ConfigError(f"the trainer's unit at {trainer_socket} is no sandbox: {found.reason}")
     if not found.available:
         log_line({"event": "no_sandbox", "reason": found.reason})
     place = Place(
-        launch=launch if found.available else launch_unsandboxed,
+        launch=launcher if found.available else launch_unsandboxed,
         scratch_bytes=limits.scratch_bytes,
         memory_bytes=limits.memory_bytes or None,
         file_bytes=limits.file_bytes,
