@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`cloister-server serve --config FILE` and `cloister-server migrate --config FILE`."""
+"""The command `cloister-server`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cloister.errors import CloisterError
+from cloister.evidence.errors import EvidenceError
 from cloister_server.config import Config, load_config
 from cloister_server.database.engine import open_database
 from cloister_server.errors import ConfigError, ServerError, StartError
@@ -17,6 +20,9 @@ from cloister_server.journal import Journal
 from cloister_server.migrations.schema import upgrade
 from cloister_server.server import build_site, running
 
+DIRECTORY = Path("/var/lib/cloister-server")
+CONFIG_FILE = Path("/etc/cloister/server.toml")
+DATABASE = "postgresql+psycopg:///cloister?host=/run/postgresql"
 EXIT_CONFIG = 2
 EXIT_START = 3
 
@@ -24,7 +30,10 @@ EXIT_START = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 stopped in order, 2 bad configuration, 3 the site cannot be served."""
     parsed = _parser().parse_args(arguments)
+    os.umask(0o077)
     try:
+        if parsed.command in ("init", "install"):
+            return _make(parsed)
         config = load_config(parsed.config)
         # SQLite is the embedded database of one machine, which nobody else looks after; on PostgreSQL the
         # serving role may not change the schema, so `migrate` runs by itself, as another role.
@@ -36,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), EXIT_CONFIG)
     except (StartError, ServerError) as error:
         return _failed(str(error), EXIT_START)
+    except (CloisterError, EvidenceError) as error:
+        return _failed(str(error), EXIT_CONFIG)
+    except OSError as error:
+        return _failed(f"{error.filename or 'system'}: {error.strerror}", EXIT_START)
     return 0
 
 
@@ -44,8 +57,34 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("serve", "serve the site until SIGTERM"), ("migrate", "bring the database to this version")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--config", type=Path, required=True, help="configuration file (TOML)")
+        command.add_argument("--config", type=Path, default=CONFIG_FILE, help=f"configuration [{CONFIG_FILE}]")
+    init = commands.add_parser("init", help="make the TLS key and the request for the root custodian")
+    install = commands.add_parser("install", help="install what the root custodian answered")
+    for command in (init, install):
+        command.add_argument("--dir", type=Path, default=DIRECTORY, help=f"directory of keys and data [{DIRECTORY}]")
+    install.add_argument("welcome", type=Path, metavar="WELCOME.json", help="made by 'cloister-admin server certify'")
+    install.add_argument("--log-key", type=Path, required=True, help="made by 'cloister-admin log keygen'")
+    install.add_argument("--roster", type=Path, required=True, help="made by 'cloister-admin roster sign'")
+    install.add_argument(
+        "--config", type=Path, default=CONFIG_FILE, help=f"written where there is none [{CONFIG_FILE}]"
+    )
+    install.add_argument("--database", default=DATABASE, help=f"URL for a new configuration [{DATABASE}]")
     return parser
+
+
+def _make(parsed: argparse.Namespace) -> int:
+    from cloister.enrolment import Welcome
+    from cloister_server.init import REQUEST, init_server, install_welcome
+
+    if parsed.command == "init":
+        init_server(parsed.dir)
+        sys.stdout.write(f"{parsed.dir / REQUEST}\n")
+        return 0
+    welcome = Welcome.from_json(parsed.welcome.read_bytes())
+    keys = {"log_key": parsed.log_key.read_bytes(), "roster": parsed.roster.read_bytes()}
+    written = install_welcome(parsed.dir, parsed.config, welcome, database=parsed.database, **keys)
+    sys.stdout.write(f"{parsed.config} {'is written' if written else 'was there and stays as it is'}\n")
+    return 0
 
 
 def _migrate(config: Config) -> None:

@@ -39,8 +39,7 @@ def base_image(folder: Path) -> Path:
     if (image / ".complete").exists():
         return image
     shutil.rmtree(image, ignore_errors=True)
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(image), MIRROR]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _host("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(image), MIRROR)
     (image / ".complete").touch()
     return image
 
@@ -160,10 +159,10 @@ class Network:
         """Give the machine's namespace an interface on the bridge."""
         self._ip("link", "add", f"v-{machine}", "type", "veth", "peer", "name", "host0", "netns", str(leader))
         self._ip("link", "set", f"v-{machine}", "master", "br0", "up")
-        inside = ["nsenter", f"--target={leader}", "--net", "ip"]
-        for command in (["link", "set", "lo", "up"], ["addr", "add", f"{address}/24", "dev", "host0"]):
-            subprocess.run([*inside, *command], check=True)
-        subprocess.run([*inside, "link", "set", "host0", "up"], check=True)
+        inside = ("nsenter", f"--target={leader}", "--net", "ip")
+        _host(*inside, "link", "set", "lo", "up")
+        _host(*inside, "addr", "add", f"{address}/24", "dev", "host0")
+        _host(*inside, "link", "set", "host0", "up")
 
     def cut(self, machine: str) -> None:
         """Pull the machine's cable."""
@@ -173,15 +172,20 @@ class Network:
         self._ip("link", "set", f"v-{machine}", "up")
 
     def open(self) -> None:
-        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        _host("ip", "netns", "add", self.name)
         self._ip("link", "add", "br0", "type", "bridge")
         self._ip("link", "set", "br0", "up")
 
     def close(self) -> None:
-        subprocess.run(["ip", "netns", "delete", self.name], check=True)
+        _host("ip", "netns", "delete", self.name)
 
     def _ip(self, *command: str) -> None:
-        subprocess.run(["ip", "-n", self.name, *command], check=True)
+        _host("ip", "-n", self.name, *command)
+
+
+def _host(*command: str) -> None:
+    """A command on the host of the machines."""
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -194,7 +198,7 @@ def machines(folder: Path, image: Path, addresses: Sequence[tuple[str, str]]) ->
         hosts = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses)
         made = {}
         for name, address in addresses:
-            subprocess.run(["cp", "-a", "--reflink=auto", str(image), str(folder / name)], check=True)
+            _host("cp", "-a", "--reflink=auto", str(image), str(folder / name))
             (folder / name / "etc/hostname").write_text(f"{name}\n")
             (folder / name / "etc/hosts").write_text(hosts)
             made[name] = Machine(name, folder / name, network, address)
