@@ -45,7 +45,7 @@ def base_image(folder: Path) -> Path:
 
 
 class Machine:
-    """One machine.  `boot` and `power_off` as often as wanted; its folder stays."""
+    """One machine.  `boot` and `power_off` as often as wanted; its folder stays.  Without an address it is offline."""
 
     def __init__(self, name: str, folder: Path, network: Network, address: str) -> None:
         self.name, self.folder, self.address = name, folder, address
@@ -67,7 +67,8 @@ class Machine:
                 stderr=console,
             )
         self._leader = self._first_process()
-        self._network.join(self.name, self._leader, self.address)
+        if self.address:
+            self._network.join(self.name, self._leader, self.address)
         end = time.monotonic() + BOOT_SECONDS
         while (state := self.run("systemctl", "is-system-running").out.strip()) not in ("running", "degraded"):
             assert time.monotonic() < end, f"{self.name} is {state!r} after {BOOT_SECONDS} s: {self.console()}"
@@ -195,7 +196,7 @@ def machines(folder: Path, image: Path, addresses: Sequence[tuple[str, str]]) ->
     with ExitStack() as stack:
         network.open()
         stack.callback(network.close)
-        hosts = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses)
+        hosts = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses if address)
         made = {}
         for name, address in addresses:
             _host("cp", "-a", "--reflink=auto", str(image), str(folder / name))

@@ -140,7 +140,8 @@ def listen(path: Path, access: Access) -> socket.socket:
     finally:
         os.umask(previous)
     if access.group is not None:
-        os.chown(path, -1, access.group)
+        if path.stat().st_gid != access.group:  # where it is this process's own, its unit need not let it change any
+            os.chown(path, -1, access.group)
         path.chmod(0o660)
     listener.listen(MAX_CONNECTIONS)
     return listener
