@@ -117,6 +117,13 @@ class Machine:
         """Run lines as the guide has them; the first that fails ends it."""
         return self.ok("bash", "-euo", "pipefail", "-c", script, user=user)
 
+    def unplug(self) -> None:
+        """Pull its cable."""
+        self._network.cut(self.name)
+
+    def plug(self) -> None:
+        self._network.mend(self.name)
+
     def put(self, source: Path, target: str) -> None:
         """Copy a file or folder onto the machine, as an administrator's medium would bring it."""
         place = self.folder / target.lstrip("/")

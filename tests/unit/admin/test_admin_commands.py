@@ -8,8 +8,8 @@ import pytest
 from cloister.admin.main import cli
 from cloister.cli.exits import run
 from cloister.cli.main import cli as client_cli
-from cloister.evidence.roster import verify_roster
 from cloister.evidence.note import NoteSigner
+from cloister.evidence.roster import verify_roster
 from cloister.evidence.signatures import Statement, unb64
 
 
