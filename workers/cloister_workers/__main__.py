@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     selftest = commands.add_parser("selftest", help="say whether this host can work")
     selftest.add_argument("--dir", type=Path, required=True)
     selftest.set_defaults(run=_selftest)
+    check = commands.add_parser("check-config", help="say everything that is wrong with the host's files")
+    check.add_argument("--dir", type=Path, required=True)
+    check.set_defaults(run=_check_config)
     return parser
 
 
@@ -92,6 +95,14 @@ def _selftest(options: argparse.Namespace) -> int:
     from cloister_workers.selftest import run
 
     return run(options.dir)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from cloister_workers.checking import run
+
+    return run(options.dir, datetime.now(UTC))
 
 
 if __name__ == "__main__":

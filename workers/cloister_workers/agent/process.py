@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 
+from cloister.tls import pair_fault
 from cloister_workers.agent.control import connect
 from cloister_workers.agent.errors import ConfigError
 from cloister_workers.agent.host import Host, log_line, steady_clock
@@ -39,7 +40,7 @@ _GPU = re.compile(r"nvidia[0-9]+")
 def run(root: Path, endpoint: str | None, *, once: bool) -> int:
     """Work until told to stop.  Raises ConfigError, OSError."""
     config = load_agent(root, endpoint)
-    check_certificate(config.certificate_pem, datetime.now(UTC))
+    check_certificate(config.certificate_pem, config.key_pem, datetime.now(UTC))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -88,21 +89,10 @@ def channel(config: AgentConfig) -> grpc.Channel:
     return grpc.secure_channel(config.endpoint, credentials, options=_CHANNEL_OPTIONS)
 
 
-def check_certificate(pem: bytes, now: datetime) -> None:
+def check_certificate(pem: bytes, key_pem: bytes, now: datetime) -> None:
     """Say what TLS would only refuse.  Raises ConfigError."""
-    from cryptography import x509
-
-    try:
-        certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError:
-        raise ConfigError("tls.crt is damaged; run 'cloister-worker install' again") from None
-    if now >= certificate.not_valid_after_utc:
-        raise ConfigError(
-            f"this host's certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}; send request.json to the "
-            "root custodian again and install the new welcome file"
-        )
-    if now < certificate.not_valid_before_utc:
-        raise ConfigError("this host's certificate is not valid yet; check the clock of this machine")
+    if fault := pair_fault(pem, key_pem, now):
+        raise ConfigError(f"tls.crt: {fault}; or run 'cloister-worker install' again with the new welcome file")
 
 
 def gpus() -> int:
