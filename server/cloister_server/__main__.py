@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cloister.sd_notify import ServiceManager
 from cloister_server.checking import check_site
 from cloister_server.config import Config, load_config, read_config
 from cloister_server.database.engine import Database, open_database
@@ -86,7 +88,7 @@ async def _serve(config: Config) -> None:
     database = _open(config)
     try:
         site = build_site(config, database, Journal())
-        async with running(site):
+        async with running(site, ServiceManager(os.environ)):
             await stop.wait()
     finally:
         database.dispose()

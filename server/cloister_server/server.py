@@ -26,6 +26,7 @@ from cloister.evidence.entry import Event, Subject
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.note import NoteSigner
 from cloister.evidence.signatures import Statement
+from cloister.sd_notify import ServiceManager
 from cloister_audit.ledger import Ledger
 from cloister_server.blocking import Blocking
 from cloister_server.calls import SYSTEM
@@ -54,7 +55,9 @@ from cloister_server.site import Site
 from cloister_server.store import Store
 from cloister_server.tls import server_credentials
 from cloister_server.uploads import Uploads
+from cloister_server.watchdog import keep_alive
 
+UNMANAGED = ServiceManager({})
 MESSAGE_LIMIT = 4 << 20
 MAX_CONCURRENT_CALLS = 256
 STOP_GRACE_SECONDS = 10.0
@@ -127,8 +130,8 @@ def _first_roster(config: Config) -> Statement:
 
 
 @contextlib.asynccontextmanager
-async def running(site: Site) -> AsyncIterator[int]:
-    """Serve the site inside this context; the value is the port."""
+async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncIterator[int]:
+    """Serve the site inside this context; the value is the port.  `manager` hears how it goes."""
     site.notifier.start()
     await site.blocking.run(_begin, site)
     services = tuple(sorted({method.split("/")[1] for method in ROLES}))
@@ -139,10 +142,12 @@ async def running(site: Site) -> AsyncIterator[int]:
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
-    tasks = [asyncio.create_task(_maintain(site, health))]
+    manager.ready(f"serving on port {port}")
+    tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
     try:
         yield port
     finally:
+        manager.stopping("finishing the open calls")
         await _stop(site, server, health, tasks)
 
 
@@ -176,9 +181,9 @@ async def _maintain(site: Site, health: Health) -> None:
             if ended:
                 site.notifier.notify()
             await site.blocking.run(site.rosters.refresh)
-        except ServerError as error:
+            await health.update()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come: leases depend on it
             site.journal.failure("maintenance_failed", error)
-        await health.update()
 
 
 async def _stop(site: Site, server: grpc.aio.Server, health: Health, tasks: list[asyncio.Task[None]]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloister.evidence.entry import Event
@@ -87,7 +87,7 @@ class UnitOfWork:
         try:
             with self._database.reader.connect() as connection:
                 return work(connection)
-        except (OperationalError, PoolTimeoutError) as error:
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise DatabaseUnavailableError("the database does not answer; try again") from error
 
     def _once(self, name: str, work: Callable[[Transaction], T]) -> T:
@@ -122,6 +122,6 @@ def _sqlstate(error: DBAPIError) -> str:
 def _unavailable(error: DBAPIError) -> Exception:
     if _sqlstate(error) in _FULL:
         return StorageExhaustedError("the disk of the database is full; an administrator must free space")
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError | InterfaceError):
         return DatabaseUnavailableError("the database does not answer; try again")
     return error

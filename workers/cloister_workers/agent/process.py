@@ -8,17 +8,20 @@ import random
 import re
 import signal
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 
+from cloister.sd_notify import ServiceManager
 from cloister.tls import pair_fault
-from cloister_workers.agent.control import connect
+from cloister_workers.agent.control import ControlPlane, Stubs
 from cloister_workers.agent.errors import ConfigError
 from cloister_workers.agent.host import Host, log_line, steady_clock
 from cloister_workers.agent.loop import Loop
 from cloister_workers.agent.modelcache import ModelCache
+from cloister_workers.agent.renewal import Pair, RenewedChannel
 from cloister_workers.agent.spool import Spool
 from cloister_workers.agent.training import Place
 from cloister_workers.config import AgentConfig, load_agent
@@ -42,18 +45,28 @@ def run(root: Path, endpoint: str | None, *, once: bool) -> int:
     config = load_agent(root, endpoint)
     check_certificate(config.certificate_pem, config.key_pem, datetime.now(UTC))
     stop = threading.Event()
+    manager = ServiceManager(os.environ)
+
+    def told(*_: object) -> None:
+        stop.set()
+        manager.stopping("handing the work back")
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with channel(config) as connection:
-        host = make_host(config, connection)
+        signal.signal(number, told)
+    way = renewed_channel(config)
+    try:
+        host = make_host(config, ControlPlane(way.stubs, time.sleep, manager.alive))
         log_line({"event": "ready", "host": config.host_id, "sandboxed": host.sandboxed, "gpus": gpus()})
+        manager.ready(f"host {config.host_id}, {gpus()} GPUs")
         loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random)
         loop.run(once=once)
+    finally:
+        way.close()
     log_line({"event": "stopped"})
     return 0
 
 
-def make_host(config: AgentConfig, connection: grpc.Channel) -> Host:
+def make_host(config: AgentConfig, control: ControlPlane) -> Host:
     """Everything that jobs need of this host; removes what a crash left."""
     limits, paths = config.limits, config.paths
     spool, cache = Spool(paths.spool, limits.reserve_bytes), ModelCache(paths.cache)
@@ -72,7 +85,7 @@ def make_host(config: AgentConfig, connection: grpc.Channel) -> Host:
         threads=limits.threads,
     )
     return Host(
-        control=connect(connection),
+        control=control,
         keyagent=paths.socket,
         spool=spool,
         cache=cache,
@@ -83,10 +96,16 @@ def make_host(config: AgentConfig, connection: grpc.Channel) -> Host:
     )
 
 
-def channel(config: AgentConfig) -> grpc.Channel:
-    """A mutual-TLS channel with this host's key."""
-    credentials = grpc.ssl_channel_credentials(config.ca_pem, config.key_pem, config.certificate_pem)
-    return grpc.secure_channel(config.endpoint, credentials, options=_CHANNEL_OPTIONS)
+def renewed_channel(config: AgentConfig) -> RenewedChannel:
+    """A mutual-TLS channel with this host's key, which follows its certificate."""
+
+    def make(pair: Pair) -> tuple[grpc.Channel, Stubs]:
+        credentials = grpc.ssl_channel_credentials(config.ca_pem, pair.key_pem, pair.certificate_pem)
+        made = grpc.secure_channel(config.endpoint, credentials, options=_CHANNEL_OPTIONS)
+        return made, Stubs.on(made)
+
+    first = Pair(config.certificate_pem, config.key_pem)
+    return RenewedChannel(config.paths.agent, first, make, lambda: datetime.now(UTC), log_line)
 
 
 def check_certificate(pem: bytes, key_pem: bytes, now: datetime) -> None:
