@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate in front of every handler.
 
-For each call, in this order: (1) a correlation id; (2) who calls, by certificate and roster; (3) whether the
-table lets these roles call this method; (4) whether a unary call has a deadline; (5) the handler; (6) an error
-becomes a status with its reason, and a refusal an entry in the log.  A refusal that cannot be logged is
-answered with AUDIT_UNAVAILABLE.
+For each call, in this order: (1) a correlation id; a control plane that is being stopped goes no further; (2) who
+calls, by certificate and roster; (3) whether the table lets these roles call this method; (4) whether a unary call
+has a deadline; (5) the handler; (6) an error becomes a status with its reason, and a refusal an entry in the log.  A
+refusal that cannot be logged is answered with AUDIT_UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cloister_server.errors import (
     DeadlineRequiredError,
     RoleRequiredError,
     ServerError,
+    StoppingError,
     UnknownIdentityError,
 )
 from cloister_server.identity import presented, resolve, transport
@@ -41,6 +42,7 @@ from cloister_server.rosters import Clock, Rosters
 # gRPC hands over handlers, requests and contexts of every method through one untyped door.
 Context = Any
 Handler = Any
+_HEALTH = "/grpc.health.v1.Health/"
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -48,13 +50,21 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
     """Wraps every handler of the server."""
 
     def __init__(
-        self, unit_of_work: UnitOfWork, rosters: Rosters, clock: Clock, blocking: Blocking, journal: Journal
+        self,
+        unit_of_work: UnitOfWork,
+        rosters: Rosters,
+        clock: Clock,
+        blocking: Blocking,
+        journal: Journal,
+        stopping: Callable[[], bool],
     ) -> None:
+        """`stopping`: whether only calls that are open already may go on."""
         self._unit_of_work = unit_of_work
         self._rosters = rosters
         self._clock = clock
         self._blocking = blocking
         self._journal = journal
+        self._stopping = stopping
 
     async def intercept_service(
         self,
@@ -110,6 +120,8 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         return handle
 
     def _enter(self, method: str, corr_id: str, context: Context) -> Call:
+        if self._stopping() and not method.startswith(_HEALTH):
+            raise StoppingError
         principal = self._principal(method, context)
 
         async def recheck() -> None:
@@ -144,7 +156,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         self, error: ServerError, method: str, corr_id: str, call: Call | None, context: Context
     ) -> ServerError:
         """Write the entry of a refusal; the error to answer with."""
-        if isinstance(error, AuditUnavailableError | DatabaseUnavailableError):
+        if isinstance(error, AuditUnavailableError | DatabaseUnavailableError | StoppingError):
             return error
         try:
             if call is None:

@@ -60,7 +60,6 @@ from cloister_server.watchdog import keep_alive
 UNMANAGED = ServiceManager({})
 MESSAGE_LIMIT = 4 << 20
 MAX_CONCURRENT_CALLS = 256
-STOP_GRACE_SECONDS = 10.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -159,7 +158,10 @@ def _begin(site: Site) -> None:
 
 
 def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
-    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal)
+    def stopping() -> bool:
+        return site.notifier.stopping
+
+    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal, stopping)
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(site), server)
     blobs_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(site), server)
@@ -187,13 +189,17 @@ async def _maintain(site: Site, health: Health) -> None:
 
 
 async def _stop(site: Site, server: grpc.aio.Server, health: Health, tasks: list[asyncio.Task[None]]) -> None:
-    """New calls are refused, streams end, running calls get their grace; then the log says that it was in order."""
+    """Drain, then say in the log that it was in order.
+
+    (1) New calls are refused, and streams that wait end, both with SERVER_STOPPING, after which callers come back;
+    (2) health says NOT_SERVING, so that who balances looks elsewhere; (3) open calls get their grace.
+    """
     site.notifier.stop()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await health.stop()
-    await server.stop(STOP_GRACE_SECONDS)
+    await server.stop(site.config.stop_grace_seconds)
     subject = Subject("log", site.config.log_origin)
     try:
         await site.record("site.stop", lambda tx: tx.record(Event("site.stop", SYSTEM, subject)))

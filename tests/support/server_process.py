@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -56,10 +56,17 @@ class ServerProcess:
     config: Path
     log: Path
     port: int
-    channels: list[grpc.Channel]
+    channels: list[grpc.Channel] = field(default_factory=list)
+    _callers: dict[str, Caller] = field(default_factory=dict)
 
     def caller(self, name: str) -> Caller:
-        """A person or host of the roster, on a connection of its own."""
+        """A person or host of the roster."""
+        if name not in self._callers:
+            self._callers[name] = self.fresh(name)
+        return self._callers[name]
+
+    def fresh(self, name: str) -> Caller:
+        """The same on a new connection."""
         keys = {**self.founded.people, **self.founded.hosts}[name]
         credentials = grpc.ssl_channel_credentials(
             self.founded.ca_pem.encode(), tls_key_pem(keys.tls), self.founded.certificates[name].encode()
@@ -105,7 +112,7 @@ def server_process(
 
     server: ServerProcess | None = None
     try:
-        server = ServerProcess(founded, process, config, log, eventually(bound, "the server's port"), [])
+        server = ServerProcess(founded, process, config, log, eventually(bound, "the server's port"))
         yield server
     finally:
         for channel in [] if server is None else server.channels:
