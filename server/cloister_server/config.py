@@ -6,6 +6,7 @@ Each field states its key, its range and its meaning; docs/reference/configurati
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cloister.configuration.kinds import Address, File, Identifier, PublicKey, Seconds, Text, Whole
-from cloister.configuration.settings import Setting, Source, read_settings
+from cloister.configuration.settings import Problem, Setting, Source, read_settings
 from cloister.errors import ConfigurationError
 from cloister_server.database.engine import Limits
 from cloister_server.errors import ConfigError
@@ -99,6 +100,15 @@ class Config:
         ),
     ] = 5.0
 
+    metrics_address: Annotated[
+        str | None,
+        Setting("metrics.address", Address(), "where Prometheus reads `/metrics`; loopback, or with `client_ca` any"),
+    ] = None
+    metrics_client_ca: Annotated[
+        Path | None,
+        Setting("metrics.client_ca", File(), "serve metrics by TLS, to clients of this authority alone (PEM)"),
+    ] = None
+
     @property
     def database_limits(self) -> Limits:
         """What one process may ask of the database."""
@@ -128,6 +138,24 @@ def read_config(path: Path, environment: Mapping[str, str] = os.environ) -> tupl
             "put it in a file and name that in [database] password_file"
         )
     try:
-        return read_settings(Config, path, environment)
+        config, source = read_settings(Config, path, environment)
     except ConfigurationError as error:
         raise ConfigError(str(error)) from error
+    if not _is_closed(config):
+        problem = Problem(
+            "metrics.address",
+            f"{config.metrics_address!r} is not loopback and [metrics] client_ca is not set: everybody could read; "
+            "listen on 127.0.0.1, or name the authority of who may read",
+        )
+        raise ConfigError(source.show(problem))
+    return config, source
+
+
+def _is_closed(config: Config) -> bool:
+    if config.metrics_address is None or config.metrics_client_ca is not None:
+        return True
+    host = config.metrics_address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

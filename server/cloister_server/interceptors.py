@@ -36,6 +36,7 @@ from cloister_server.errors import (
 )
 from cloister_server.identity import presented, resolve, transport
 from cloister_server.journal import Journal
+from cloister_server.metrics.recorder import Outcome, Recorder
 from cloister_server.policy_table import ROLES, WITH_EXPIRED_ROSTER
 from cloister_server.rosters import Clock, Rosters
 
@@ -56,6 +57,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         clock: Clock,
         blocking: Blocking,
         journal: Journal,
+        metrics: Recorder,
         stopping: Callable[[], bool],
     ) -> None:
         """`stopping`: whether only calls that are open already may go on."""
@@ -64,6 +66,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         self._clock = clock
         self._blocking = blocking
         self._journal = journal
+        self._metrics = metrics
         self._stopping = stopping
 
     async def intercept_service(
@@ -89,14 +92,15 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         async def handle(request: object, context: Context) -> object:
             corr_id = uuid.uuid4().hex
             call: Call | None = None
-            try:
-                call = self._enter(method, corr_id, context)
-                _check_roles(method, call.principal)
-                _check_deadline(context, unary=unary)
-                return await behaviour(request, context)
-            except Exception as error:  # this is the place where every error becomes a status
-                await self._refuse(error, method, corr_id, call, context)
-                raise
+            with self._metrics.call(method) as outcome:
+                try:
+                    call = self._enter(method, corr_id, context)
+                    _check_roles(method, call.principal)
+                    _check_deadline(context, unary=unary)
+                    return await behaviour(request, context)
+                except Exception as error:  # this is the place where every error becomes a status
+                    await self._refuse(error, method, corr_id, call, context, outcome)
+                    raise
 
         return handle
 
@@ -104,18 +108,19 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         async def handle(request: object, context: Context) -> AsyncIterator[object]:
             corr_id = uuid.uuid4().hex
             call: Call | None = None
-            try:
-                call = self._enter(method, corr_id, context)
-                _check_roles(method, call.principal)
-                answer = behaviour(request, context)
-                if hasattr(answer, "__aiter__"):
-                    async for message in answer:
-                        yield message
-                else:
-                    await answer  # a handler that writes to the context by itself: the health service's Watch
-            except Exception as error:
-                await self._refuse(error, method, corr_id, call, context)
-                raise
+            with self._metrics.call(method) as outcome:
+                try:
+                    call = self._enter(method, corr_id, context)
+                    _check_roles(method, call.principal)
+                    answer = behaviour(request, context)
+                    if hasattr(answer, "__aiter__"):
+                        async for message in answer:
+                            yield message
+                    else:
+                        await answer  # a handler that writes to the context by itself: the health service's Watch
+                except Exception as error:
+                    await self._refuse(error, method, corr_id, call, context, outcome)
+                    raise
 
         return handle
 
@@ -139,9 +144,12 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         roster = self._rosters.current().roster if method in WITH_EXPIRED_ROSTER else self._rosters.valid()
         return resolve(presented(auth), roster, transport(auth), now=self._clock())
 
-    async def _refuse(self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context) -> None:
+    async def _refuse(
+        self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context, outcome: Outcome
+    ) -> None:
         """Log the refusal and end the call with its status; returns only for an abort by the handler itself."""
         if isinstance(error, grpc.aio.AbortError):
+            outcome.code = _code_name(context)
             return
         if isinstance(error, ServerError):
             shown = await self._recorded(error, method, corr_id, call, context)
@@ -150,6 +158,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
             shown = ServerError(INTERNAL_TEXT)
         if isinstance(shown, AuditUnavailableError | DatabaseUnavailableError):
             self._journal.failure("unavailable", shown, method=method, corr_id=corr_id)
+        outcome.code = shown.code.name
         await context.abort_with_status(rpc_status.to_status(_status(shown, corr_id)))
 
     async def _recorded(
@@ -179,6 +188,11 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
 
     async def _log(self, event: Event) -> None:
         await self._blocking.run(self._unit_of_work.run, "refusal", lambda tx: tx.record(event))
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN.name
 
 
 def _check_roles(method: str, principal: Principal) -> None:

@@ -38,6 +38,8 @@ from cloister_server.heads import Heads
 from cloister_server.health import Health
 from cloister_server.interceptors import Gate
 from cloister_server.journal import Journal
+from cloister_server.metrics.exposition import exposed
+from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import require_newest
 from cloister_server.notifier import Notifier
 from cloister_server.policy_table import ROLES
@@ -90,7 +92,8 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
     """Make the parts and load the roster.  Raises StartError, ServerError."""
     signer = _signer(config)
     ledger = Ledger(wall_micros)
-    unit_of_work = UnitOfWork(database, ledger)
+    metrics = Recorder()
+    unit_of_work = UnitOfWork(database, ledger, metrics)
     store = Store(config.store_directory, config.reserve_bytes)
     expected = Expected(config.site, config.root_public, config.log_origin, signer.vkey)
     rosters = Rosters(unit_of_work, expected, clock)
@@ -107,6 +110,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         notifier=Notifier(),
         blocking=Blocking(),
         journal=journal,
+        metrics=metrics,
         clock=clock,
     )
 
@@ -141,10 +145,13 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
-    manager.ready(f"serving on port {port}")
     tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
     try:
-        yield port
+        async with exposed(site) as metrics_port:
+            if metrics_port is not None:
+                site.journal.write("info", "metrics", address=site.config.metrics_address, port=metrics_port)
+            manager.ready(f"serving on port {port}")
+            yield port
     finally:
         manager.stopping("finishing the open calls")
         await _stop(site, server, health, tasks)
@@ -161,7 +168,7 @@ def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
     def stopping() -> bool:
         return site.notifier.stopping
 
-    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal, stopping)
+    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal, site.metrics, stopping)
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(site), server)
     blobs_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(site), server)
