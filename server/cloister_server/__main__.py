@@ -9,12 +9,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cloister.errors import CloisterError
 from cloister.evidence.errors import EvidenceError
-from cloister_server.config import Config, load_config
-from cloister_server.database.engine import open_database
+from cloister.sd_notify import ServiceManager
+from cloister_server.checking import check_site
+from cloister_server.config import Config, load_config, read_config
+from cloister_server.database.engine import Database, open_database
 from cloister_server.errors import ConfigError, ServerError, StartError
 from cloister_server.journal import Journal
 from cloister_server.migrations.schema import upgrade
@@ -28,12 +31,14 @@ EXIT_START = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 stopped in order, 2 bad configuration, 3 the site cannot be served."""
+    """Return the exit status: 0 in order, 2 the file is wrong, 3 what it names is, or cannot be served."""
     parsed = _parser().parse_args(arguments)
     os.umask(0o077)
     try:
         if parsed.command in ("init", "install"):
             return _make(parsed)
+        if parsed.command == "check-config":
+            return _check(parsed.config)
         config = load_config(parsed.config)
         # SQLite is the embedded database of one machine, which nobody else looks after; on PostgreSQL the
         # serving role may not change the schema, so `migrate` runs by itself, as another role.
@@ -55,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cloister-server", description="Cloister's control plane.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("serve", "serve the site until SIGTERM"), ("migrate", "bring the database to this version")):
+    for name, text in (
+        ("serve", "serve the site until SIGTERM"),
+        ("migrate", "bring the database to this version"),
+        ("check-config", "say everything that is wrong with the configuration and what it names"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, default=CONFIG_FILE, help=f"configuration [{CONFIG_FILE}]")
     init = commands.add_parser("init", help="make the TLS key and the request for the root custodian")
@@ -87,8 +96,23 @@ def _make(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _check(path: Path) -> int:
+    config, source = read_config(path)
+    problems = check_site(config, datetime.now(UTC))
+    for problem in problems:
+        sys.stderr.write(f"{source.show(problem)}\n")
+    if problems:
+        return EXIT_START
+    sys.stdout.write(f"{path}: the configuration is good\n")
+    return 0
+
+
+def _open(config: Config) -> Database:
+    return open_database(config.database_url, config.database_limits, config.database_password())
+
+
 def _migrate(config: Config) -> None:
-    database = open_database(config.database_url)
+    database = _open(config)
     try:
         upgrade(database)
     finally:
@@ -99,17 +123,17 @@ async def _serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    database = open_database(config.database_url)
+    database = _open(config)
     try:
         site = build_site(config, database, Journal())
-        async with running(site):
+        async with running(site, ServiceManager(os.environ)):
             await stop.wait()
     finally:
         database.dispose()
 
 
 def _failed(message: str, status: int) -> int:
-    sys.stderr.write(f"cloister-server: {message}\n")
+    sys.stderr.write("".join(f"cloister-server: {line}\n" for line in message.splitlines()))
     return status
 
 

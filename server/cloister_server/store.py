@@ -62,7 +62,11 @@ class Store:
 
     def has_room(self, size: int = 0) -> bool:
         """Whether `size` more bytes leave the reserve alone."""
-        return self._free(self._directory) - size >= self._reserve
+        return self.free_bytes() - size >= self._reserve
+
+    def free_bytes(self) -> int:
+        """What the file system can still take, the reserve included."""
+        return self._free(self._directory)
 
     def check_room(self, size: int) -> None:
         """Raises StorageExhaustedError."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUITE = "bookworm"
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 PACKAGES = ("systemd-sysv", "dbus", "iproute2", "procps", "python3", "openssl", "postgresql")
 BOOT_SECONDS = 120
 COMMAND_SECONDS = 600
@@ -39,9 +38,17 @@ def base_image(folder: Path) -> Path:
     if (image / ".complete").exists():
         return image
     shutil.rmtree(image, ignore_errors=True)
-    _host("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(image), MIRROR)
+    _host("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(image), _mirror())
     (image / ".complete").touch()
     return image
+
+
+def _mirror() -> str:
+    """Where this machine gets its own Debian packages from."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert found, f"apt on this machine knows no {SUITE}: put its main archive into /etc/apt/sources.list.d"
+    return found[0]
 
 
 class Machine:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
@@ -202,6 +203,14 @@ class Founded:
             sweep_seconds=3600.0,
         )
         return replace(config, **changes)  # type: ignore[arg-type]  # fields of Config, by name
+
+
+class Served(Protocol):
+    """A site that answers, in this process or in another."""
+
+    founded: Founded
+
+    def caller(self, name: str) -> Caller: ...
 
 
 class ServedSite:

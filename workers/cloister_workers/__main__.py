@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     selftest.set_defaults(run=_selftest)
     trainer = commands.add_parser("trainer", help="run one trainer for the connection that systemd hands over")
     trainer.set_defaults(run=_trainer)
+    check = commands.add_parser("check-config", help="say everything that is wrong with the host's files")
+    check.add_argument("--dir", type=Path, required=True)
+    check.set_defaults(run=_check_config)
     return parser
 
 
@@ -118,6 +121,14 @@ def _group(text: str) -> int:
         return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
     except KeyError:
         raise argparse.ArgumentTypeError(f"there is no group {text}; systemd-sysusers makes it") from None
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from cloister_workers.checking import run
+
+    return run(options.dir, datetime.now(UTC))
 
 
 if __name__ == "__main__":

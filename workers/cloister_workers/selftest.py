@@ -40,7 +40,7 @@ def _checks(config: AgentConfig, trainer_socket: Path | None) -> Iterator[tuple[
 
 
 def _certificate(config: AgentConfig) -> str:
-    check_certificate(config.certificate_pem, datetime.now(UTC))
+    check_certificate(config.certificate_pem, config.key_pem, datetime.now(UTC))
     return f"host {config.host_id} of site {config.site}, control plane {config.endpoint}"
 
 
