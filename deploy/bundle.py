@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENT = {"server": "cloister[server]", "worker": "cloister[worker]", "client": "cloister-client"}
 FOLDERS = {
     "server": ("systemd/server", "examples/server", "postgres", "monitoring"),
-    "worker": ("systemd/worker", "examples/worker"),
+    "worker": ("systemd/worker", "systemd/worker-gpu", "examples/worker"),
     "client": (),
 }
 FILES = {

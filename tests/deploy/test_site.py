@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployed import Site
+from guide import follow
 from waiting import eventually
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
@@ -112,6 +113,14 @@ def test_a_cable_that_is_pulled_in_the_middle_of_a_job(site: Site) -> None:
     eventually(lambda: "lease_lost" in gpu1.journal(200), "the end of the lease", 180, 1.0)
     gpu1.plug()
     assert site.finish(job) == "SUCCEEDED"
+
+
+def test_keys_may_lie_encrypted_on_disk(site: Site) -> None:
+    """As the guide says: no key is left in the clear, the services come up with them, and a job runs."""
+    follow(ROOT / "docs" / "how-to" / "install.md", site.machines, "encrypted on")
+    for machine, folder in (("site", "/var/lib/cloister-server"), ("gpu1", "/var/lib/cloister-worker/keyagent")):
+        assert ".key" not in site.machines[machine].ok("ls", folder)
+    assert site.finish(site.submit("encrypted", 1)) == "SUCCEEDED"
 
 
 def test_the_same_bundle_again_changes_nothing(site: Site) -> None:

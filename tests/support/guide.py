@@ -10,7 +10,7 @@ from pathlib import Path
 
 from machines import Machine
 
-_STEP = re.compile(r"<!-- (on|carry): (.+?) -->|^```\n(.+?)^```$", re.MULTILINE | re.DOTALL)
+_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^```\n(.+?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Carry:
     target: tuple[str, str]
 
 
-def steps(text: str) -> Iterator[Commands | Carry]:
-    """What a guide says to do, in order.  A block without a machine before it is not a step."""
+def steps(text: str, part: str = "on") -> Iterator[Commands | Carry]:
+    """What a guide says to do, in order; `part` names the blocks meant.  A block of no machine is not a step."""
     machines: tuple[str, ...] = ()
     for match in _STEP.finditer(text):
         kind, value, block = match.groups()
-        if kind == "on":
+        if kind == part:
             machines = tuple(value.split())
-        elif kind == "carry":
+        elif kind == "carry" and part == "on":
             source, target = (tuple(end.split(":", 1)) for end in value.split())
             yield Carry((source[0], source[1]), (target[0], target[1]))
         elif machines:
@@ -44,10 +44,10 @@ def steps(text: str) -> Iterator[Commands | Carry]:
             machines = ()
 
 
-def follow(guide: Path, made: Mapping[str, Machine]) -> dict[str, list[tuple[str, str]]]:
+def follow(guide: Path, made: Mapping[str, Machine], part: str = "on") -> dict[str, list[tuple[str, str]]]:
     """Do it all.  Returns, by machine, each line with what it printed; a line that fails ends it."""
     said: dict[str, list[tuple[str, str]]] = {name: [] for name in made}
-    for step in steps(guide.read_text()):
+    for step in steps(guide.read_text(), part):
         if isinstance(step, Carry):
             made[step.target[0]].put(made[step.source[0]].folder / step.source[1].lstrip("/"), step.target[1])
             continue

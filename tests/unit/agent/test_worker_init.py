@@ -18,6 +18,7 @@ from cloister_workers.agent.errors import ConfigError
 from cloister_workers.agent.process import check_certificate
 from cloister_workers.config import HostPaths, Limits, load_agent
 from cloister_workers.init import init_host, install_welcome
+from cloister_workers.keyagent.errors import KeyStoreError
 from cloister_workers.keyagent.memory import Memory
 from cloister_workers.keyagent.vault import load_vault
 
@@ -43,6 +44,19 @@ def test_a_host_is_made_and_installed(tmp_path: Path) -> None:
     assert modes == {0o600}
     assert load_agent(paths.root, "other:2").endpoint == "other:2"
     assert "PRIVATE" not in repr(config)
+
+
+def test_a_key_may_be_a_credential_of_the_unit(tmp_path: Path) -> None:
+    """A secret key that systemd decrypted takes the place of the file, which need not be there any more."""
+    request = init_host(tmp_path / "host")
+    install_welcome(tmp_path / "host", welcome_for(tmp_path, request))
+    folder, credentials = HostPaths(tmp_path / "host").keyagent, tmp_path / "credentials"
+    credentials.mkdir()
+    for name in ("signing.key", "sealing.key"):
+        (folder / name).rename(credentials / f"cloister-host-{name}")
+    assert str(load_vault(folder, credentials).sealing.recipient) == request.recipient
+    with pytest.raises(KeyStoreError, match=r"signing\.key"):
+        load_vault(folder)
 
 
 def test_keys_are_never_made_twice(tmp_path: Path) -> None:

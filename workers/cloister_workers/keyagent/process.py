@@ -37,7 +37,8 @@ def run(folder: Path, access: Access) -> None:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     manager = ServiceManager(os.environ)
-    vault, memory = load_vault(folder), Memory(folder)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    vault, memory = load_vault(folder, Path(credentials) if credentials else None), Memory(folder)
     agent = KeyAgent(vault, memory, clock=lambda: int(time.time()), log=log_line)
     path = folder / SOCKET
     with listen(path, access) as listener:
