@@ -148,6 +148,33 @@ def test_a_bundle_that_was_touched_is_not_installed(site: Site, harm: str) -> No
     assert {"digest": "damaged", "signature": "signature", "stowaway": "does not name: extra"}[harm] in tried.err
 
 
+def test_an_upgrade_and_the_way_back(site: Site, next_bundles: Path) -> None:
+    """The next version takes over with everything that was there; the one before stays, and a link leads back to it."""
+    models = site.alice("cloister model list").splitlines()
+    units = {"site": "cloister-server", "gpu1": "cloister-keyagent cloister-worker"}
+    roles = {"site": "server", "gpu1": "worker"}
+    before = {
+        name: site.machines[name].ok("readlink", f"/usr/lib/cloister/{roles[name]}-venv").strip() for name in roles
+    }
+    for name, role in roles.items():
+        (tar,) = next_bundles.glob(f"*-{role}.tar")
+        site.machines[name].put(tar, f"/root/next/{tar.name}")
+        said = site.machines[name].shell(
+            f"cd /root/next && tar xf *.tar && cd cloister-*-{role} && ./install {role} --release-key ../../release.pub"
+        )
+        assert f"restart       systemctl restart {units[name].split()[0]}" in said
+    site.machines["site"].ok("runuser", "-u", "cloister-server", "--", "cloister-server", "migrate")
+    for name in roles:
+        site.machines[name].shell(f"systemctl restart {units[name]}")
+    assert site.finish(site.submit("upgraded", 1)) == "SUCCEEDED"
+    assert set(models) <= set(site.alice("cloister model list").splitlines())
+    for name, role in roles.items():
+        site.machines[name].shell(
+            f"ln -sfn {before[name]} /usr/lib/cloister/{role}-venv && systemctl restart {units[name]}"
+        )
+    assert site.finish(site.submit("gone-back", 1)) == "SUCCEEDED"
+
+
 def test_uninstalling_keeps_what_is_the_organisations(site: Site) -> None:
     """Programs and units go; configuration, keys and data stay, and the same bundle brings all back."""
     machine = site.machines["gpu1"]
