@@ -6,9 +6,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from machines import Machine
 from waiting import eventually
+
+UNAVAILABLE = 3
+"""Exit code of the client when the control plane does not answer."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,22 @@ class Site:
         return str(json.loads(self.alice(line))["id"])
 
     def state(self, job_id: str) -> str:
-        shown = json.loads(self.alice(f"cloister job show {job_id} --json"))
-        return str(shown["state"]).removeprefix("JOB_STATE_")
+        """Of a job; empty while the control plane does not answer."""
+        shown = self.show(job_id)
+        return str(shown["state"]).removeprefix("JOB_STATE_") if shown else ""
+
+    def show(self, job_id: str) -> dict[str, Any]:
+        """A job as alice sees it; empty while the control plane does not answer."""
+        said = self.machines["laptop"].run("cloister", "job", "show", job_id, "--json", "--home", "/root/alice")
+        assert said.status in (0, UNAVAILABLE), said.err
+        return dict(json.loads(said.out)) if said.status == 0 else {}
 
     def await_training(self, job_id: str) -> None:
         """Until it has trained some steps."""
         eventually(lambda: self.trained_steps(job_id) or None, f"a step of {job_id}", 300, 1.0)
 
     def trained_steps(self, job_id: str) -> int:
-        shown = json.loads(self.alice(f"cloister job show {job_id} --json"))
-        return int(shown.get("progress", {}).get("current", 0))
+        return int(self.show(job_id).get("progress", {}).get("current", 0))
 
     def finish(self, job_id: str) -> str:
         """The final state of a job."""
