@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cloister.sd_notify import ServiceManager
 from cloister_server.checking import check_site
 from cloister_server.config import Config, load_config, read_config
@@ -77,6 +79,12 @@ def _migrate(config: Config) -> None:
     database = _open(config)
     try:
         upgrade(database)
+    except SQLAlchemyError as error:
+        # The driver's text is left out: it may repeat the URL with its password.
+        raise StartError(
+            f"the database cannot be migrated ({type(error).__name__}); check that it answers, and that the URL "
+            "names the role that owns its tables"
+        ) from error
     finally:
         database.dispose()
 
