@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cloister.errors import CloisterError
 from cloister.evidence.errors import EvidenceError
 from cloister.sd_notify import ServiceManager
@@ -115,6 +117,12 @@ def _migrate(config: Config) -> None:
     database = _open(config)
     try:
         upgrade(database)
+    except SQLAlchemyError as error:
+        # The driver's text is left out: it may repeat the URL with its password.
+        raise StartError(
+            f"the database cannot be migrated ({type(error).__name__}); check that it answers, and that the URL "
+            "names the role that owns its tables"
+        ) from error
     finally:
         database.dispose()
 

@@ -94,7 +94,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
             call: Call | None = None
             with self._metrics.call(method) as outcome:
                 try:
-                    call = self._enter(method, corr_id, context)
+                    call = await self._enter(method, corr_id, context)
                     _check_roles(method, call.principal)
                     _check_deadline(context, unary=unary)
                     return await behaviour(request, context)
@@ -110,7 +110,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
             call: Call | None = None
             with self._metrics.call(method) as outcome:
                 try:
-                    call = self._enter(method, corr_id, context)
+                    call = await self._enter(method, corr_id, context)
                     _check_roles(method, call.principal)
                     answer = behaviour(request, context)
                     if hasattr(answer, "__aiter__"):
@@ -124,10 +124,15 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
 
         return handle
 
-    def _enter(self, method: str, corr_id: str, context: Context) -> Call:
+    async def _enter(self, method: str, corr_id: str, context: Context) -> Call:
         if self._stopping() and not method.startswith(_HEALTH):
             raise StoppingError
-        principal = self._principal(method, context)
+        try:
+            principal = self._principal(method, context)
+        except UnknownIdentityError:
+            # Somebody whom a roster brought that another control plane published since this one looked last.
+            await self._blocking.run(self._rosters.refresh)
+            principal = self._principal(method, context)
 
         async def recheck() -> None:
             again = self._principal(method, context)

@@ -131,15 +131,14 @@ def test_off_loopback_an_authority_is_needed(tmp_path: Path) -> None:
 
 def test_with_an_authority_only_its_clients_may_read(tmp_path: Path) -> None:
     """A client with a certificate of the authority gets the page, one without gets no answer."""
-    founded, said = Founded(tmp_path), io.StringIO()
-    changes = {"metrics_address": "127.0.0.1:0", "metrics_client_ca": tmp_path / "ca.crt"}
+    founded, said, ca = Founded(tmp_path), io.StringIO(), tmp_path / "ca.crt"
     key, certificate = tmp_path / "reader.key", tmp_path / "reader.crt"
     key.write_bytes(tls_key_pem(founded.people["dana"].tls))
     certificate.write_text(founded.certificates["dana"])
-    with served(founded, sqlite_url(tmp_path), Journal(said), **changes):
+    with served(founded, sqlite_url(tmp_path), Journal(said), metrics_address="127.0.0.1:0", metrics_client_ca=ca):
         found = PORT.search(said.getvalue())
         assert found is not None
-        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        context = ssl.create_default_context(cafile=str(ca))
         with pytest.raises(OSError):
             page(int(found[1]), context)
         context.load_cert_chain(certificate, key)

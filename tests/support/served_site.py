@@ -251,10 +251,13 @@ class ServedSite:
 
 
 @contextmanager
-def served(founded: Founded, database_url: str, journal: Journal, **changes: object) -> Iterator[ServedSite]:
-    """Serve a founded site on a loop of its own until the context ends."""
+def served(
+    founded: Founded, database_url: str, journal: Journal, *, migrate: bool = True, **changes: object
+) -> Iterator[ServedSite]:
+    """Serve a founded site on a loop of its own until the context ends; the database's schema is made first."""
     database = open_database(database_url)
-    upgrade(database)
+    if migrate:
+        upgrade(database)
     site = build_site(founded.config(database_url, **changes), database, journal)
     ready: list[int] = []
     failed: list[BaseException] = []

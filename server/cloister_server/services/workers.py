@@ -43,7 +43,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
 
     async def _try(self, call: Call) -> workers_pb2.LeaseWorkResponse:
         site = self._site
-        in_force, host = site.rosters.current(), call.principal
+        in_force, host = await site.blocking.run(site.rosters.newest), call.principal
         answer = workers_pb2.LeaseWorkResponse(
             lease_seconds=site.config.lease_seconds, roster=statement_to_proto(in_force.statement)
         )
@@ -83,7 +83,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             inclusion_proof=proved.inclusion,
             checkpoint=proved.note,
             consistency_proof=proved.consistency,
-            roster=statement_to_proto(site.rosters.current().statement),
+            roster=statement_to_proto((await site.blocking.run(site.rosters.newest)).statement),
         )
 
     async def ReportEvents(
