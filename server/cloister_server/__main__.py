@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from cloister_server.server import build_site, running
 
 DIRECTORY = Path("/var/lib/cloister-server")
 CONFIG_FILE = Path("/etc/cloister/server.toml")
-DATABASE = "postgresql+psycopg:///cloister?host=/run/postgresql"
+DATABASE = "postgresql+psycopg://cloister_app@/cloister?host=/run/postgresql"
 EXIT_CONFIG = 2
 EXIT_START = 3
 
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(parsed.config)
         # SQLite is the embedded database of one machine, which nobody else looks after; on PostgreSQL the
         # serving role may not change the schema, so `migrate` runs by itself, as another role.
-        if parsed.command == "migrate" or config.database_url.startswith("sqlite"):
+        if parsed.command == "migrate":
+            _migrate(config if parsed.database is None else replace(config, database_url=parsed.database))
+        elif config.database_url.startswith("sqlite"):
             _migrate(config)
         if parsed.command == "serve":
             asyncio.run(_serve(config))
@@ -69,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, default=CONFIG_FILE, help=f"configuration [{CONFIG_FILE}]")
+    commands.choices["migrate"].add_argument(
+        "--database", help="URL with the role that owns the schema [that of the configuration]"
+    )
     init = commands.add_parser("init", help="make the TLS key and the request for the root custodian")
     install = commands.add_parser("install", help="install what the root custodian answered")
     for command in (init, install):

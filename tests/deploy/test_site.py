@@ -163,7 +163,8 @@ def test_an_upgrade_and_the_way_back(site: Site, next_bundles: Path) -> None:
             f"cd /root/next && tar xf *.tar && cd cloister-*-{role} && ./install {role} --release-key ../../release.pub"
         )
         assert f"restart       systemctl restart {units[name].split()[0]}" in said
-    site.machines["site"].ok("runuser", "-u", "cloister-server", "--", "cloister-server", "migrate")
+    owner = "postgresql+psycopg://cloister_owner@/cloister?host=/run/postgresql"
+    site.machines["site"].ok("runuser", "-u", "postgres", "--", "cloister-server", "migrate", "--database", owner)
     for name in roles:
         site.machines[name].shell(f"systemctl restart {units[name]}")
     assert site.finish(site.submit("upgraded", 1)) == "SUCCEEDED"
