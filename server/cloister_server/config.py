@@ -56,7 +56,7 @@ def load_config(path: Path) -> Config:
     """Read the file; relative paths in it start at its folder.  Raises ConfigError."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if unknown := sorted(set(document) - set(_SECTIONS)):
         raise ConfigError(f"{path}: unknown section [{unknown[0]}]")

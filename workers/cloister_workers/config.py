@@ -102,20 +102,21 @@ def load_agent(root: Path, endpoint: str | None = None) -> AgentConfig:
             certificate_pem=(paths.agent / "tls.crt").read_bytes(),
             key_pem=(paths.agent / "tls.key").read_bytes(),
             paths=paths,
-            limits=_limits(paths.agent / "agent.toml"),
+            limits=read_limits(paths.agent / "agent.toml"),
         )
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; run 'cloister-worker init' and 'install'") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{paths.agent / 'site.json'} is damaged; run 'cloister-worker install' again") from None
 
 
-def _limits(path: Path) -> Limits:
+def read_limits(path: Path) -> Limits:
+    """Read `agent.toml`; without it the defaults.  Raises ConfigError."""
     if not path.exists():
         return Limits()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     known = {field.name for field in fields(Limits)}
     if unknown := sorted(set(table) - known):
