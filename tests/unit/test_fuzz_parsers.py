@@ -4,6 +4,7 @@
 import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,11 @@ READERS = readers()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _one_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = tempfile.tempdir
     tempfile.tempdir = str(tmp_path_factory.mktemp("read"))
+    yield
+    tempfile.tempdir = before
 
 
 @pytest.mark.parametrize("name", READERS)
