@@ -21,6 +21,8 @@ EXTRAS := server,worker,demo,dev
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Whole modules go to a process for each core: modules share what is slow to make, such as a site.
 PARALLEL := -n auto --dist loadfile
+FACTOR ?= 50
+FUZZED  = $(wildcard tests/*/test_fuzz_*.py tests/unit/*/test_fuzz_*.py)
 
 .PHONY: help
 help: ## List the targets
@@ -63,6 +65,10 @@ integration: setup ## Run the tests of several parts, or of real processes, toge
 .PHONY: acceptance
 acceptance: setup ## Run the tests of a whole site
 	$(PYTEST) -m "not slow" tests/acceptance
+
+.PHONY: fuzz
+fuzz: setup ## Try random input on every parser and RPC for long: FACTOR times as much as the tests do
+	env CLOISTER_FUZZ_FACTOR=$(FACTOR) $(PYTEST) $(PARALLEL) --timeout 0 $(FUZZED)
 
 .PHONY: lint
 lint: setup ## Check format, style, import walls and the contract's style

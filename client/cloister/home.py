@@ -115,7 +115,7 @@ class Home:
                 id=str(values["id"]),
                 kind=str(values["kind"]),
             )
-        except (ValueError, KeyError, TypeError, FormatError):
+        except (ValueError, KeyError, TypeError, RecursionError, FormatError):
             raise HomeError(f"{self.directory / 'site.json'} is damaged; run: cloister enroll WELCOME.json") from None
 
     def state(self) -> SiteState:
@@ -127,7 +127,7 @@ class Home:
             values = json.loads(path.read_bytes())
             policies = {str(name): int(version) for name, version in values.get("policies", {}).items()}
             return SiteState(int(values["roster_version"]), str(values["checkpoint"]), policies)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise HomeError(
                 f"{path} is damaged: it protects against rollback; restore it, or ask an auditor before removing it"
             ) from None

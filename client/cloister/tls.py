@@ -52,9 +52,9 @@ def load_csr(pem: str) -> x509.CertificateSigningRequest:
     """Raises UsageError unless it is a request for a P-256 key that its holder signed."""
     try:
         request = x509.load_pem_x509_csr(pem.encode("utf-8"))
+        key = request.public_key()
     except ValueError:
-        raise UsageError("the certificate request is not PEM; ask for a new request file") from None
-    key = request.public_key()
+        raise UsageError("the certificate request is not PEM, or of no key; ask for a new request file") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise UsageError("the certificate request is not for a P-256 key; ask for a new request file")
     if not request.is_signature_valid:

@@ -44,6 +44,8 @@ from cloister_server.rosters import Clock, Rosters
 Context = Any
 Handler = Any
 _HEALTH = "/grpc.health.v1.Health/"
+MAX_TEXT = 400
+"""Characters of a refusal; a message may quote a field that is as long as its caller likes."""
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -230,9 +232,16 @@ def _session_denied(error: ServerError, method: str, corr_id: str, context: Cont
 
 def _status(error: ServerError, corr_id: str) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata={**error.metadata, "correlation_id": corr_id}
+        reason=error.reason,
+        domain=DOMAIN,
+        metadata={**{name: _short(value) for name, value in error.metadata.items()}, "correlation_id": corr_id},
     )
     packed = any_pb2.Any()
     packed.Pack(info)
     code = code_pb2.Code.Value(error.code.name)
-    return status_pb2.Status(code=code, message=str(error), details=[packed])
+    return status_pb2.Status(code=code, message=_short(str(error)), details=[packed])
+
+
+def _short(text: str) -> str:
+    # A status travels in the trailers, of which a client takes 8 KiB: in place of a longer one it would get no reason.
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

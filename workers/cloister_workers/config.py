@@ -108,7 +108,7 @@ def load_agent(root: Path, endpoint: str | None = None) -> AgentConfig:
         )
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; run 'cloister-worker init' and 'install'") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{paths.agent / 'site.json'} is damaged; run 'cloister-worker install' again") from None
 
 

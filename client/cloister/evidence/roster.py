@@ -47,7 +47,7 @@ class KeyRecord:
         public = unb64(fields.text("public"), "public key")
         if len(public) != 32:
             raise FormatError(f"an Ed25519 public key has 32 bytes, got {len(public)}")
-        record = cls(public, fields.integer("not_before"), fields.optional("retired_at", fields.integer))
+        record = cls(public, fields.time("not_before"), fields.optional("retired_at", fields.time))
         fields.finish()
         return record
 
@@ -138,7 +138,7 @@ class Host:
             signing_keys=tuple(KeyRecord.read(f) for f in fields.objects("signing_keys")),
             tls_sha256=fields.texts("tls_sha256"),
             sealing_recipient=fields.text("sealing_recipient"),
-            retired_at=fields.optional("retired_at", fields.integer),
+            retired_at=fields.optional("retired_at", fields.time),
         )
         fields.finish()
         return host
@@ -187,8 +187,8 @@ class Roster:
         roster = cls(
             site=fields.identifier("site"),
             version=fields.integer("version", minimum=1),
-            issued_at=fields.integer("issued_at"),
-            expires_at=fields.integer("expires_at"),
+            issued_at=fields.time("issued_at"),
+            expires_at=fields.time("expires_at"),
             minimum_client_version=fields.text("minimum_client_version"),
             log_origin=log.text("origin"),
             log_vkey=log.text("vkey"),

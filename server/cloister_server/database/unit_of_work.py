@@ -13,14 +13,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloister.evidence.entry import Event
 from cloister_audit.errors import AuditError
 from cloister_server.crashpoints import crash_here
 from cloister_server.database.engine import Database
-from cloister_server.errors import AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError
+from cloister_server.errors import (
+    AuditUnavailableError,
+    DatabaseUnavailableError,
+    InvalidFieldError,
+    StorageExhaustedError,
+)
 
 T = TypeVar("T")
 
@@ -88,7 +93,8 @@ class UnitOfWork:
 
         `work` may run again: two creates of one id can meet, and the second must see the first (IntegrityError
         is therefore tried again, as are deadlocks).  It must do nothing outside the transaction.
-        Raises AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError, and what `work` raises.
+        Raises AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError, InvalidFieldError (a value that
+        no column takes), and what `work` raises.
         """
         for remaining in reversed(range(_TRIES)):
             try:
@@ -96,6 +102,8 @@ class UnitOfWork:
             except IntegrityError:
                 if remaining == 0:
                     raise
+            except DataError as error:
+                raise _unstorable() from error
             except DBAPIError as error:
                 if remaining == 0 or _sqlstate(error) not in _RERUN_STATES:
                     raise _unavailable(error) from error
@@ -108,6 +116,8 @@ class UnitOfWork:
         try:
             with self._database.reader.connect() as connection:
                 return work(connection)
+        except DataError as error:
+            raise _unstorable() from error
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise DatabaseUnavailableError("the database does not answer; try again") from error
 
@@ -135,6 +145,11 @@ class UnitOfWork:
             if isinstance(cause, DBAPIError) and _sqlstate(cause) in _RERUN_STATES:
                 raise cause from None
             raise AuditUnavailableError("the audit log cannot be written, so nothing was changed; try again") from error
+
+
+def _unstorable() -> InvalidFieldError:
+    """PostgreSQL stores no NUL in a text; what has none in its name is not there either."""
+    return InvalidFieldError("request", "a text or number that cannot be stored, such as a text with a NUL")
 
 
 def _sqlstate(error: DBAPIError) -> str:

@@ -89,7 +89,7 @@ def _read(path: Path) -> Remembered:
         state.head()
     except OSError as error:
         raise MemoryDamagedError(f"{path}: {error.strerror}; restore it, or have this host certified anew") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, EvidenceError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, EvidenceError):
         raise MemoryDamagedError(f"{path} is damaged; restore it, or have this host certified anew") from None
     return state
 

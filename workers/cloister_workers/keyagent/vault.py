@@ -45,7 +45,7 @@ def load_vault(folder: Path, credentials: Path | None = None) -> Vault:
         )
     except (FormatError, KeyFormatError) as error:
         raise KeyStoreError(f"a key in {folder} is malformed: {error}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise KeyStoreError(f"{folder / SITE} does not name this host; run 'cloister-worker install' again") from None
 
 
