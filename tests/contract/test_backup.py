@@ -19,6 +19,7 @@ from cloister_audit.tables import audit_entry
 from cloister_server.backup.contents import Contents
 from cloister_server.backup.copies import DatabaseCopy
 from cloister_server.backup.restore import verify_backup, verify_blobs
+from cloister_server.backup.restored_log import recovered
 from cloister_server.database import tables
 from cloister_server.database.engine import Database
 from cloister_server.errors import AuditUnavailableError, BackupError
@@ -278,3 +279,28 @@ def test_a_blob_is_declared_by_its_digest(backups: BackupBench) -> None:
     twin = Declared("another", backups.declared(made).sha256, len(made.ciphertext))
     backups.back_up()
     assert backups.folder.has_blob(twin)
+
+
+def test_a_recovered_database_goes_on_from_its_own_head(backups: BackupBench) -> None:
+    """After a recovery by the database's own means the head is signed, logged, and missing blobs are named."""
+    lost = backups.push()
+    backups.store.discard_blob(backups.declared(lost))
+    database = backups.bench.database
+    done = recovered(database, backups.store, backups.log, backups.signer.verifier, None)
+    assert (lost.id,) == done.missing
+    assert done.log_size == open_checkpoint(done.head, backups.signer.verifier, backups.signer.name).size
+    assert ("site.restore", "outcome") == actions(database)[done.log_size]
+
+
+def test_a_recovered_database_behind_the_brought_checkpoint_is_refused(backups: BackupBench, empty: Database) -> None:
+    """A recovery that ends before a head that was seen is told, and nothing is written."""
+    backups.back_up()
+    backups.restore(empty)
+    backups.bench.queued()
+    for _ in range(3):
+        backups.push()
+    _, seen = backups.heads.latest()
+    before = actions(empty)
+    with pytest.raises(BackupError, match="your checkpoint covers"):
+        recovered(empty, backups.store, backups.log, backups.signer.verifier, seen)
+    assert before == actions(empty)

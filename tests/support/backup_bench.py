@@ -13,6 +13,7 @@ from cloister_server.backup.create import Made as MadeBackup
 from cloister_server.backup.create import Source, make_backup
 from cloister_server.backup.folder import BackupFolder
 from cloister_server.backup.restore import Restored, Target, restore, trusted_verifier
+from cloister_server.backup.restored_log import LogTools
 from cloister_server.config import Config
 from cloister_server.database.engine import Database, open_database
 from cloister_server.heads import Heads
@@ -36,6 +37,7 @@ class BackupBench:
         self.signer = read_log_signer(self.config)
         self.ledger = Ledger(self.micros)
         self.store = Store(self.config.store_directory, 0)
+        self.log = LogTools(self.ledger, self.signer, self.micros)
         self.heads = Heads(bench.unit_of_work, self.ledger, self.signer, self.micros)
         self.folder = BackupFolder(directory / "backups")
         self._count = 0
@@ -84,11 +86,9 @@ class BackupBench:
         config = self._config(database, "restored-store")
         target = Target(
             config=config,
-            ledger=self.ledger,
-            signer=self.signer,
+            log=self.log,
             store=Store(config.store_directory, 0),
             database_copy=copy_of(database, client_programs()),
-            micros=self.micros,
         )
         return restore(target, self.folder, backup or self.folder.newest(), trusted_verifier(config), not_before)
 

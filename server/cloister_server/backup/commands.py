@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`cloister-server backup`, `verify-backup` and `restore`."""
+"""`cloister-server backup`, `verify-backup`, `restore` and `recovered`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cloister_server.backup.copies import copy_of
 from cloister_server.backup.create import Made, Source, make_backup
 from cloister_server.backup.folder import BackupFolder
 from cloister_server.backup.restore import Restored, Target, restore, trusted_verifier, verify_backup, verify_blobs
+from cloister_server.backup.restored_log import LogTools, recovered
 from cloister_server.config import Config, load_config
 from cloister_server.database.engine import Database, open_database
 from cloister_server.database.unit_of_work import UnitOfWork
@@ -24,11 +25,13 @@ from cloister_server.log_key import read_log_signer
 from cloister_server.migrations.schema import require_newest
 from cloister_server.store import Store
 
-COMMANDS = ("backup", "verify-backup", "restore")
+COMMANDS = ("backup", "verify-backup", "restore", "recovered")
+
+HEAD_OUT = Path("restored.checkpoint")
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser], config: Path) -> None:
-    """Add the three commands to the program's; `config` is where the configuration lies by default."""
+    """Add these commands to the program's; `config` is where the configuration lies by default."""
     backup = _parser(commands, config, "backup", "copy database, blobs, roster and configuration while the server runs")
     backup.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder that keeps the backups")
     backup.add_argument(
@@ -39,12 +42,14 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
     for command in (verify, back):
         command.add_argument("--from", dest="source", type=Path, required=True, metavar="DIR", help="folder of backups")
         command.add_argument("--backup", metavar="ID", help="which one; the newest by default")
-    back.add_argument(
-        "--not-before", type=Path, metavar="CHECKPOINT", help="signed checkpoint (a file) that the log must reach"
-    )
-    back.add_argument(
-        "--head-out", type=Path, default=Path("restored.checkpoint"), metavar="FILE", help="where the signed head goes"
-    )
+    own = _parser(commands, config, "recovered", "go on with a database that was recovered by PostgreSQL's own means")
+    for command in (back, own):
+        command.add_argument(
+            "--not-before", type=Path, metavar="CHECKPOINT", help="signed head that the log must reach"
+        )
+        command.add_argument(
+            "--head-out", type=Path, default=HEAD_OUT, metavar="FILE", help="where its signed head goes"
+        )
     for command in (backup, back):
         command.add_argument("--postgres-bin", type=Path, metavar="DIR", help="folder of pg_dump and pg_restore")
 
@@ -57,10 +62,7 @@ def run(parsed: argparse.Namespace) -> None:
         return
     database = open_database(config.database_url, config.database_limits, config.database_password())
     try:
-        if parsed.command == "backup":
-            _backup(config, database, parsed)
-        else:
-            _restore(config, database, parsed)
+        {"backup": _backup, "restore": _restore, "recovered": _recovered}[parsed.command](config, database, parsed)
     finally:
         database.dispose()
 
@@ -113,17 +115,14 @@ def _verify(config: Config, parsed: argparse.Namespace) -> None:
 
 def _restore(config: Config, database: Database, parsed: argparse.Namespace) -> None:
     folder = BackupFolder(parsed.source)
-    if parsed.head_out.exists():
-        raise BackupError(f"{parsed.head_out} exists already; name another file with --head-out")
+    _check_head_out(parsed.head_out)
     target = Target(
         config=config,
-        ledger=Ledger(_micros),
-        signer=read_log_signer(config),
+        log=LogTools(Ledger(_micros), read_log_signer(config), _micros),
         store=Store(config.store_directory, config.reserve_bytes),
         database_copy=copy_of(database, parsed.postgres_bin),
-        micros=_micros,
     )
-    note = None if parsed.not_before is None else _read(parsed.not_before)
+    note = _not_before(parsed)
     done = restore(target, folder, parsed.backup or folder.newest(), trusted_verifier(config), note)
     parsed.head_out.write_bytes(done.head)
     _say(told_restore(done, parsed.head_out))
@@ -163,9 +162,35 @@ def told_restore(done: Restored, head_file: Path) -> list[str]:
     return text.splitlines()
 
 
-def _read(path: Path) -> bytes:
+_TOLD_RECOVERED = """\
+the log verifies: {size} entries; it goes on after them, and its next entry says that it was restored
+blobs that the database names and the store lacks: {missing}
+jobs that go on: {jobs}
+people and hosts that saw more than {size} entries refuse this log (ROLLBACK) until the root custodian signs it:
+  hand over {head}, then: cloister-admin log restored {head}; cloister-admin roster sign"""
+
+
+def _recovered(config: Config, database: Database, parsed: argparse.Namespace) -> None:
+    _check_head_out(parsed.head_out)
+    log = LogTools(Ledger(_micros), read_log_signer(config), _micros)
+    UnitOfWork(database, log.ledger).read(require_newest)
+    store = Store(config.store_directory, config.reserve_bytes)
+    done = recovered(database, store, log, trusted_verifier(config), _not_before(parsed))
+    parsed.head_out.write_bytes(done.head)
+    missing = ", ".join(done.missing) or "none"
+    text = _TOLD_RECOVERED.format(size=done.log_size, missing=missing, jobs=done.open_jobs, head=parsed.head_out)
+    _say(text.splitlines())
+
+
+def _check_head_out(path: Path) -> None:
+    if path.exists():
+        raise BackupError(f"{path} exists already; name another file with --head-out")
+
+
+def _not_before(parsed: argparse.Namespace) -> bytes | None:
+    path: Path | None = parsed.not_before
     try:
-        return path.read_bytes()
+        return None if path is None else path.read_bytes()
     except OSError as error:
         raise BackupError(f"{path}: {error.strerror}") from error
 

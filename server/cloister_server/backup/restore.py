@@ -11,34 +11,23 @@ The database gets its place last: before that nothing can be served, and a refus
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
-
-from cloister.evidence.canonical import JSON, sha256_hex
-from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
-from cloister.evidence.entry import Event, Subject
+from cloister.evidence.canonical import sha256_hex
+from cloister.evidence.entry import Subject
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.merkle import verify_consistency
-from cloister.evidence.note import NoteSigner, NoteVerifier
+from cloister.evidence.note import NoteVerifier
 from cloister.evidence.roster import Roster, verify_roster
 from cloister.evidence.signatures import Statement
-from cloister_audit import checkpoints, fsck, proofs
-from cloister_audit.errors import AuditError
-from cloister_audit.ledger import Head, Ledger
+from cloister_audit.ledger import Head
 from cloister_server.backup.copies import DatabaseCopy
 from cloister_server.backup.folder import BLOB_LIST, BackupFolder, read_blob_list
 from cloister_server.backup.manifest import BackupManifest
+from cloister_server.backup.restored_log import LogTools, begin_again, check_log, open_jobs, read_not_before
 from cloister_server.backup.transfer import copy_verified, measure, naming_full_disks, private_folder
-from cloister_server.calls import SYSTEM
 from cloister_server.config import Config
-from cloister_server.database import tables
-from cloister_server.database.engine import Database
-from cloister_server.database.unit_of_work import UnitOfWork
 from cloister_server.errors import BackupError
 from cloister_server.migrations.schema import is_known, newest, upgrade
-from cloister_server.queue.states import ENDED
 from cloister_server.store import Declared, Store
 
 
@@ -47,12 +36,9 @@ class Target:
     """The empty place."""
 
     config: Config
-    ledger: Ledger
-    signer: NoteSigner
+    log: LogTools
     store: Store
     database_copy: DatabaseCopy
-    micros: Callable[[], int]
-    """Microseconds since 1970, UTC."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ def restore(
     Raises BackupError, and leaves no database behind.
     """
     manifest, blobs = verify_backup(folder, backup_id, verifier)
-    wanted = _read_not_before(not_before, verifier)
+    wanted = read_not_before(not_before, verifier)
     _check_fits(manifest, target, verifier)
     if wanted is not None and wanted.size > manifest.log_size:
         raise BackupError(
@@ -136,23 +122,20 @@ def restore(
     _check_store_empty(target.store, blobs)
     _copy_blobs(target.store, folder, blobs)
     with target.database_copy.loading(folder.backup(backup_id) / target.database_copy.file_name) as database:
-        _check_log(database, target.ledger, manifest, verifier, wanted)
+        head = check_log(database, target.log.ledger, verifier, wanted)
+        if head != Head(manifest.log_size, bytes.fromhex(manifest.log_root)):
+            raise BackupError(f"the log has {head.size} entries, the manifest names {manifest.log_size}, or others")
         if manifest.schema != newest():
             upgrade(database)
-        return _begin_again(database, target, manifest, len(blobs))
-
-
-def _read_not_before(note: bytes | None, verifier: NoteVerifier) -> Checkpoint | None:
-    try:
-        return None if note is None else open_checkpoint(note, verifier, verifier.name)
-    except EvidenceError as error:
-        raise BackupError(f"--not-before: not a checkpoint of this site's log: {error}") from error
+        subject = Subject("backup", manifest.backup_id, sha256_hex(manifest.to_bytes()))
+        note = begin_again(database, target.log, head, subject)
+        return Restored(manifest, len(blobs), note, open_jobs(database))
 
 
 def _check_fits(manifest: BackupManifest, target: Target, verifier: NoteVerifier) -> None:
     if manifest.site != target.config.site:
         raise BackupError(f"the backup is of site {manifest.site}, the configuration is of {target.config.site}")
-    if target.signer.vkey != verifier.vkey:
+    if target.log.signer.vkey != verifier.vkey:
         raise BackupError("[log] key_file is not the key that the roster names: the restored log could not go on")
     if manifest.database != target.database_copy.kind:
         raise BackupError(
@@ -192,37 +175,3 @@ def _copy_blobs(store: Store, folder: BackupFolder, blobs: list[Declared]) -> No
         if size != blob.size:
             final.unlink()
             raise BackupError(f"{source} has {size} bytes, object {blob.object_id} declares {blob.size}")
-
-
-def _check_log(
-    database: Database, ledger: Ledger, manifest: BackupManifest, verifier: NoteVerifier, wanted: Checkpoint | None
-) -> None:
-    try:
-        with database.reader.connect() as connection:
-            fsck.check(connection, verifier)
-            head = ledger.head(connection)
-            if head != Head(manifest.log_size, bytes.fromhex(manifest.log_root)):
-                raise BackupError(f"the log has {head.size} entries, the manifest names {manifest.log_size}, or others")
-            if wanted is not None:
-                proof = proofs.consistency(connection, wanted.size, head.size)
-                verify_consistency(wanted.size, wanted.root, head.size, head.root, proof)
-    except (AuditError, EvidenceError) as error:
-        raise BackupError(f"the log of the backup does not verify: {error}") from error
-
-
-def _begin_again(database: Database, target: Target, manifest: BackupManifest, blobs: int) -> Restored:
-    """Sign the head at which the log goes on, then log what happened: every later entry lies on this branch."""
-    _, note = checkpoints.latest(database.writer, target.ledger, target.signer, target.micros())
-    detail: dict[str, JSON] = {"log_size": manifest.log_size, "log_root": manifest.log_root}
-    event = Event(
-        "site.restore", SYSTEM, Subject("backup", manifest.backup_id, sha256_hex(manifest.to_bytes())), detail=detail
-    )
-    unit_of_work = UnitOfWork(database, target.ledger)
-    unit_of_work.run("site.restore", lambda tx: tx.record(event))
-    job = tables.job
-    waiting = unit_of_work.read(
-        lambda connection: connection.execute(
-            select(func.count()).select_from(job).where(job.c.state.not_in(ENDED))
-        ).scalar_one()
-    )
-    return Restored(manifest, blobs, note, int(waiting))
