@@ -19,6 +19,7 @@ from cloister_server.backup import commands as backups
 from cloister_server.checking import check_site
 from cloister_server.config import Config, load_config, read_config
 from cloister_server.database.engine import Database, open_database
+from cloister_server.doctor import command as doctor
 from cloister_server.errors import BackupError, ConfigError, ServerError, StartError
 from cloister_server.journal import Journal
 from cloister_server.migrations.schema import upgrade
@@ -33,8 +34,8 @@ EXIT_BACKUP = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 in order, 2 the file is wrong, 3 what it names is, or cannot be
-    served, 4 no backup or no restore.
+    """Return the exit status: 0 in order, 1 the doctor found a failure, 2 the file is wrong, 3 what it names is, or
+    cannot be served, 4 no backup or no restore.
     """
     parsed = _parser().parse_args(arguments)
     os.umask(0o077)
@@ -57,6 +58,8 @@ def _run(parsed: argparse.Namespace) -> int:
         return _make(parsed)
     if parsed.command == "check-config":
         return _check(parsed.config)
+    if parsed.command == "doctor":
+        return doctor.run(parsed)
     if parsed.command in backups.COMMANDS:
         backups.run(parsed)
         return 0
@@ -92,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     install.add_argument("--database", default=DATABASE, help=f"URL for a new configuration [{DATABASE}]")
     backups.add_parsers(commands, CONFIG_FILE)
+    doctor.add_parser(commands, CONFIG_FILE)
     return parser
 
 
