@@ -24,7 +24,6 @@ from cloister.api.v1 import (
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Event, Subject
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.note import NoteSigner
 from cloister.evidence.signatures import Statement
 from cloister.sd_notify import ServiceManager
 from cloister_audit.ledger import Ledger
@@ -38,6 +37,7 @@ from cloister_server.heads import Heads
 from cloister_server.health import Health
 from cloister_server.interceptors import Gate
 from cloister_server.journal import Journal
+from cloister_server.log_key import read_log_signer
 from cloister_server.metrics.exposition import exposed
 from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import require_newest
@@ -90,7 +90,7 @@ def wall_micros() -> int:
 
 def build_site(config: Config, database: Database, journal: Journal, clock: Clock = wall_clock) -> Site:
     """Make the parts and load the roster.  Raises StartError, ServerError."""
-    signer = _signer(config)
+    signer = read_log_signer(config)
     ledger = Ledger(wall_micros)
     metrics = Recorder()
     unit_of_work = UnitOfWork(database, ledger, metrics)
@@ -113,16 +113,6 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         metrics=metrics,
         clock=clock,
     )
-
-
-def _signer(config: Config) -> NoteSigner:
-    try:
-        signer = NoteSigner.parse(config.log_key_file.read_text(encoding="utf-8").strip())
-    except (OSError, EvidenceError) as error:
-        raise StartError(f"[log] key_file cannot be used: {error}") from error
-    if signer.name != config.log_origin:
-        raise StartError(f"[log] key_file is the key of {signer.name!r}, not of {config.log_origin!r}")
-    return signer
 
 
 def _first_roster(config: Config) -> Statement:

@@ -272,7 +272,11 @@ def _framed(body: bytes) -> bytes:
 
 
 def _files() -> dict[str, Reader]:
-    server = (ROOT / "deploy" / "examples" / "server" / "server.example.toml").read_text().replace("BASE64-OF-THE-ROOT'S-PUBLIC-KEY", KEY)
+    server = (
+        (ROOT / "deploy" / "examples" / "server" / "server.example.toml")
+        .read_text()
+        .replace("BASE64-OF-THE-ROOT'S-PUBLIC-KEY", KEY)
+    )
     memory = Path(tempfile.mkdtemp())
     write_state(memory / STATE, Remembered(1, NOW, "", {"job:a": Opened(1, NOW)}))
 
