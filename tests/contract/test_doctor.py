@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, text, update
 
 from backup_bench import BackupBench
 from cloister.findings import Diagnosis, as_json, as_text, exit_status
+from cloister_audit import fsck
 from cloister_audit.tables import audit_entry
 from cloister_server.config import Config
 from cloister_server.database import tables
@@ -37,9 +38,11 @@ def site(bench: Bench, tmp_path: Path) -> BackupBench:
     return made
 
 
-def look(site: BackupBench, *, config: Config | None = None, later: float = 0.0, room: int = ROOM) -> list[Diagnosis]:
+def look(
+    site: BackupBench, *, config: Config | None = None, later: float = 0.0, room: int = ROOM, whole: bool = False
+) -> list[Diagnosis]:
     now = site.bench.founded.now + later
-    return diagnose(config or site.config, site.bench.database, now, lambda _: room)
+    return diagnose(config or site.config, site.bench.database, now, lambda _: room, whole_log=whole)
 
 
 def only_bad(found: list[Diagnosis]) -> list[tuple[str, str]]:
@@ -106,6 +109,17 @@ def test_a_removed_entry_is_found(site: BackupBench) -> None:
     with site.bench.database.writer.begin() as connection:
         connection.execute(delete(audit_entry).where(audit_entry.c.seq == 0))
     assert [("log", "failure")] == only_bad(look(site))
+
+
+def test_a_change_in_an_old_entry_takes_a_look_at_the_whole_log(
+    site: BackupBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quick look passes over what is older than the entries that it hashes; `--whole-log` does not."""
+    monkeypatch.setattr(fsck.check_recent, "__defaults__", (1,))
+    with site.bench.database.writer.begin() as connection:
+        connection.execute(update(audit_entry).where(audit_entry.c.seq == 0).values(body=b"{}"))
+    assert [] == only_bad(look(site))
+    assert [("log", "failure")] == only_bad(look(site, whole=True))
 
 
 def test_a_lost_blob_is_found(site: BackupBench) -> None:

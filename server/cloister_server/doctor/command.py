@@ -30,6 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], co
     command = commands.add_parser("doctor", help="find what is wrong with this control plane and say what to do")
     command.add_argument("--config", type=Path, default=config, help=f"configuration [{config}]")
     command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--whole-log", action="store_true", help="recompute the log from its first entry")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
     config = load_config(parsed.config)
     database = open_database(config.database_url, config.database_limits, config.database_password())
     try:
-        found = diagnose(config, database, time.time())
+        found = diagnose(config, database, time.time(), whole_log=parsed.whole_log)
     finally:
         database.dispose()
     sys.stdout.write(as_json(found) if parsed.json else as_text(found))
@@ -45,7 +46,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def diagnose(
-    config: Config, database: Database, now: float, free: Callable[[Path], int] = free_bytes
+    config: Config, database: Database, now: float, free: Callable[[Path], int] = free_bytes, *, whole_log: bool = False
 ) -> list[Diagnosis]:
     """What every check finds; `now` is Unix seconds by this host's clock."""
     found = [Diagnosis(name, tuple(check())) for name, check in _of_files(config, int(now), free)]
@@ -61,7 +62,9 @@ def diagnose(
             schema = Diagnosis("database", tuple(on_database.check_schema(connection)))
             found.append(schema)
             if not schema.failed:
-                found += [Diagnosis(n, tuple(c())) for n, c in _of_database(config, connection, now)]
+                found += [
+                    Diagnosis(n, tuple(c())) for n, c in _of_database(config, connection, now, whole_log=whole_log)
+                ]
     except SQLAlchemyError as error:
         # The driver's text is left out: it may repeat the URL with its password.
         remedy = "see that it runs, and that [database] url names it, a role and its password"
@@ -79,10 +82,10 @@ def _of_files(config: Config, now: int, free: Callable[[Path], int]) -> Iterator
     yield "disk", lambda: files.check_disk(places, config.reserve_bytes, free)
 
 
-def _of_database(config: Config, connection: Connection, now: float) -> Iterator[tuple[str, Check]]:
+def _of_database(config: Config, connection: Connection, now: float, *, whole_log: bool) -> Iterator[tuple[str, Check]]:
     yield "clock", lambda: on_database.check_clock(connection, now)
     yield "roster", lambda: on_database.check_roster(connection, int(now))
-    yield "log", lambda: _check_log(config, connection, int(now))
+    yield "log", lambda: _check_log(config, connection, int(now), whole=whole_log)
     if config.store_directory.is_dir():
         store = Store(config.store_directory, config.reserve_bytes)
         yield "blobs", lambda: on_database.check_blobs(connection, store)
@@ -90,12 +93,12 @@ def _of_database(config: Config, connection: Connection, now: float) -> Iterator
     yield "leases", lambda: queue.check_lost_leases(connection)
 
 
-def _check_log(config: Config, connection: Connection, now: int) -> Iterable[Finding]:
+def _check_log(config: Config, connection: Connection, now: int, *, whole: bool) -> Iterable[Finding]:
     try:
         verifier: NoteVerifier = trusted_verifier(config)
     except BackupError as error:
         return [failure(str(error), "put the site's roster in place")]
-    return on_database.check_log(connection, verifier, now)
+    return on_database.check_log(connection, verifier, now, whole=whole)
 
 
 def _check_queue(connection: Connection, now: int) -> Iterable[Finding]:

@@ -49,9 +49,11 @@ def check_clock(connection: Connection, now: float) -> Iterable[Finding]:
         yield ok(text)
 
 
-def check_log(connection: Connection, verifier: NoteVerifier, now: int) -> Iterable[Finding]:
-    """Newest head against the log, the newest entries against their hashes, and whether it is signed at all."""
+def check_log(connection: Connection, verifier: NoteVerifier, now: int, *, whole: bool) -> Iterable[Finding]:
+    """Newest head against the log, the newest entries or all against their hashes, and whether it is signed at all."""
     try:
+        if whole:
+            yield ok(f"recomputed from its first entry: {fsck.check(connection, verifier)} entries")
         found = fsck.check_recent(connection, verifier)
     except AuditError as error:
         yield failure(str(error), "stop the server, run `cloister-audit fsck`, and tell an auditor; restore a backup")
