@@ -7,9 +7,11 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cloister.files import give_like
 from cloister_audit.ledger import Ledger
 from cloister_server.backup.copies import copy_of
 from cloister_server.backup.create import Made, Source, make_backup
@@ -52,11 +54,15 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         )
     for command in (backup, back):
         command.add_argument("--postgres-bin", type=Path, metavar="DIR", help="folder of pg_dump and pg_restore")
+    for command in (back, own):
+        command.add_argument("--database", metavar="URL", help="with the role that owns the schema")
 
 
 def run(parsed: argparse.Namespace) -> None:
     """Run one of COMMANDS.  Raises ConfigError, StartError, BackupError, ServerError."""
     config = load_config(parsed.config)
+    if getattr(parsed, "database", None) is not None:
+        config = replace(config, database_url=parsed.database)
     if parsed.command == "verify-backup":
         _verify(config, parsed)
         return
@@ -124,6 +130,7 @@ def _restore(config: Config, database: Database, parsed: argparse.Namespace) -> 
     )
     note = _not_before(parsed)
     done = restore(target, folder, parsed.backup or folder.newest(), trusted_verifier(config), note)
+    give_like(config.store_directory.parent, config.store_directory)
     parsed.head_out.write_bytes(done.head)
     _say(told_restore(done, parsed.head_out))
 
