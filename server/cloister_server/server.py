@@ -138,7 +138,7 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     site.notifier.start()
     await site.blocking.run(_begin, site)
     services = tuple(sorted({method.split("/")[1] for method in ROLES}))
-    health = Health(site, services)
+    health = Health(site, services, manager)
     await health.update()
     server = _grpc_server(site, health)
     port = server.add_secure_port(site.config.address, server_credentials(site.config, site.journal))

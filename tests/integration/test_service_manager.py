@@ -39,6 +39,7 @@ def test_the_control_plane_tells_how_it_is(tmp_path: Path, postgres_url: Callabl
         notify_socket(tmp_path, abstract=abstract) as told,
         server_process(founded, url, given=environment(told, 1)) as server,
     ):
+        assert {"STATUS": "serving"} == told.next()
         assert {"READY": "1", "STATUS": f"serving on port {server.port}"} == told.next()
         assert ["1", "1"] == [told.next()["WATCHDOG"], told.next()["WATCHDOG"]]
         server.process.send_signal(signal.SIGTERM)
@@ -102,3 +103,20 @@ def test_the_agent_tells_how_it_is(tmp_path: Path) -> None:
         finally:
             process.kill()
             process.wait()
+
+
+def test_the_status_names_what_is_wrong(tmp_path: Path, postgres_url: Callable[[], str]) -> None:
+    """While the log takes no entry the status line says so, and it says when that is over."""
+    founded, url = Founded(tmp_path), postgres_url()
+    database = open_database(url)
+    upgrade(database)
+    with notify_socket(tmp_path) as told, server_process(founded, url, given={"NOTIFY_SOCKET": told.address}):
+        told.until("READY")
+        for change, status in (
+            ("ALTER TABLE audit_entry RENAME TO audit_entry_away", "not serving: audit_log"),
+            ("ALTER TABLE audit_entry_away RENAME TO audit_entry", "serving"),
+        ):
+            with database.writer.begin() as connection:
+                connection.execute(text(change))
+            assert status == told.until("STATUS")["STATUS"]
+    database.dispose()
