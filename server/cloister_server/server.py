@@ -32,6 +32,7 @@ from cloister_server.blocking import Blocking
 from cloister_server.calls import SYSTEM
 from cloister_server.config import Config
 from cloister_server.database.engine import Database
+from cloister_server.database.hints import Listener
 from cloister_server.database.unit_of_work import UnitOfWork
 from cloister_server.errors import ServerError, StartError
 from cloister_server.heads import Heads
@@ -145,8 +146,10 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
+    hints = Listener(site.unit_of_work.database.reader, site.notifier.notify, site.journal)
     tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
     try:
+        hints.start()
         async with exposed(site) as metrics_port:
             if metrics_port is not None:
                 site.journal.write("info", "metrics", address=site.config.metrics_address, port=metrics_port)
@@ -155,6 +158,7 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     finally:
         manager.stopping("finishing the open calls")
         await _stop(site, server, health, tasks)
+        await asyncio.to_thread(hints.stop)
 
 
 def _begin(site: Site) -> None:

@@ -96,11 +96,18 @@ def now_ms(connection: Connection) -> ColumnElement[int]:
 
 
 def _postgresql(url: URL, limits: Limits) -> Database:
-    options = {"options": limits.postgres_options(), "connect_timeout": 10}
+    # A peer that vanished without a word is noticed within two minutes, not within the system's two hours.
+    options = {
+        "options": limits.postgres_options(),
+        "connect_timeout": 10,
+        "keepalives_idle": 60,
+        "keepalives_interval": 15,
+        "keepalives_count": 4,
+    }
     engine = create_engine(
         url,
         pool_size=limits.pool_size,
-        max_overflow=0,
+        max_overflow=1,  # for hints.py, which keeps one for itself
         pool_timeout=limits.lock_timeout_seconds,
         # A connection that a restart of PostgreSQL or a firewall cut is found out before work is put on it.
         pool_pre_ping=True,
