@@ -109,7 +109,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         store=store,
         uploads=Uploads(unit_of_work, store),
         notifier=Notifier(),
-        blocking=Blocking(),
+        blocking=Blocking(config.pool_size),
         journal=journal,
         metrics=metrics,
         clock=clock,

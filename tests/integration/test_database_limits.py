@@ -64,7 +64,7 @@ def test_a_statement_without_an_end_is_ended(unit_of_work: UnitOfWork) -> None:
 def test_a_pool_that_is_used_up_is_not_waited_for_forever(database: Database, unit_of_work: UnitOfWork) -> None:
     """With every connection taken a caller is told that the database is unavailable, and served when one is free."""
     with ExitStack() as taken:
-        for _ in range(TIGHT.pool_size + 1):
+        for _ in range(TIGHT.pool_size + 2):
             taken.enter_context(database.writer.connect())
         with pytest.raises(DatabaseUnavailableError):
             unit_of_work.run("test", lambda tx: tx.record(EVENT))
