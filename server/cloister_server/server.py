@@ -31,6 +31,7 @@ from cloister_server.blocking import Blocking
 from cloister_server.calls import SYSTEM
 from cloister_server.config import Config
 from cloister_server.database.engine import Database
+from cloister_server.database.hints import Listener
 from cloister_server.database.unit_of_work import UnitOfWork
 from cloister_server.errors import ServerError, StartError
 from cloister_server.heads import Heads
@@ -108,7 +109,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         store=store,
         uploads=Uploads(unit_of_work, store),
         notifier=Notifier(),
-        blocking=Blocking(),
+        blocking=Blocking(config.pool_size),
         journal=journal,
         metrics=metrics,
         clock=clock,
@@ -128,15 +129,17 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     site.notifier.start()
     await site.blocking.run(_begin, site)
     services = tuple(sorted({method.split("/")[1] for method in ROLES}))
-    health = Health(site, services)
+    health = Health(site, services, manager)
     await health.update()
     server = _grpc_server(site, health)
     port = server.add_secure_port(site.config.address, server_credentials(site.config, site.journal))
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
+    hints = Listener(site.unit_of_work.database.reader, site.notifier.notify, site.journal)
     tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
     try:
+        hints.start()
         async with exposed(site) as metrics_port:
             if metrics_port is not None:
                 site.journal.write("info", "metrics", address=site.config.metrics_address, port=metrics_port)
@@ -145,6 +148,7 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     finally:
         manager.stopping("finishing the open calls")
         await _stop(site, server, health, tasks)
+        await asyncio.to_thread(hints.stop)
 
 
 def _begin(site: Site) -> None:
