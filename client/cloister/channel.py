@@ -20,6 +20,7 @@ from cloister.api.v1 import (
     audit_pb2_grpc,
     blobs_pb2_grpc,
     datasets_pb2_grpc,
+    enrolment_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -28,6 +29,7 @@ from cloister.errors import CloisterError, ConnectError, HomeError, PermissionDe
 from cloister.reasons import DOMAIN, error_for, one_line
 
 if TYPE_CHECKING:
+    from cloister.enrolment_token import EnrolmentToken
     from cloister.home import Home
 
 Q = TypeVar("Q")
@@ -52,6 +54,7 @@ class Connection:
         self._channel = channel
         self._sleep = sleep
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+        self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(channel)
         self.datasets = datasets_pb2_grpc.DatasetServiceStub(channel)
         self.models = models_pb2_grpc.ModelServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
@@ -121,6 +124,18 @@ def _without_reason(error: grpc.Call) -> CloisterError:
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return PermissionDeniedError(f"the control plane does not know this certificate ({text}); enrol again")
     return ServerError(f"the control plane answered {code.name} ({text}); tell its administrator")
+
+
+def connect_with_token(token: EnrolmentToken, server_pem: str, endpoint: str) -> grpc.Channel:
+    """A mutual-TLS channel for a claim: the token's own key, and the very server certificate that it pins."""
+    from cloister.tls import tls_key_pem
+
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=server_pem.encode("ascii"),
+        private_key=tls_key_pem(token.tls_key),
+        certificate_chain=token.certificate_pem().encode("ascii"),
+    )
+    return grpc.secure_channel(endpoint, credentials, options=_OPTIONS)
 
 
 def connect(home: Home, endpoint: str, now: int) -> grpc.Channel:

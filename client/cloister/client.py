@@ -34,6 +34,7 @@ from cloister.models import Models
 from cloister.releases import Releases
 from cloister.session import Session
 from cloister.site import SiteGuard
+from cloister.tokens import Tokens
 from cloister.wire import statement_to_proto
 
 
@@ -66,6 +67,7 @@ class Client:
         self.models = Models(session, Releases(session))
         self.jobs = Jobs(session, self.datasets, self.models)
         self.audit = Audit(session)
+        self.tokens = Tokens(session)
 
     @classmethod
     def open(

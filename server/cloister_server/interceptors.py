@@ -23,6 +23,7 @@ from cloister.evidence.entry import Actor, Event, Subject
 from cloister_server.blocking import Blocking
 from cloister_server.calls import Call, Principal, enter_call
 from cloister_server.database.unit_of_work import UnitOfWork
+from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.errors import (
     DOMAIN,
     INTERNAL_TEXT,
@@ -33,7 +34,7 @@ from cloister_server.errors import (
     ServerError,
     UnknownIdentityError,
 )
-from cloister_server.identity import presented, resolve, transport
+from cloister_server.identity import ENROLMENT_KIND, presented, resolve, resolve_token, transport
 from cloister_server.journal import Journal
 from cloister_server.policy_table import ROLES, WITH_EXPIRED_ROSTER
 from cloister_server.rosters import Clock, Rosters
@@ -48,10 +49,17 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
     """Wraps every handler of the server."""
 
     def __init__(
-        self, unit_of_work: UnitOfWork, rosters: Rosters, clock: Clock, blocking: Blocking, journal: Journal
+        self,
+        unit_of_work: UnitOfWork,
+        rosters: Rosters,
+        enrolment_keys: EnrolmentKeys,
+        clock: Clock,
+        blocking: Blocking,
+        journal: Journal,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._rosters = rosters
+        self._enrolment_keys = enrolment_keys
         self._clock = clock
         self._blocking = blocking
         self._journal = journal
@@ -125,7 +133,11 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
     def _principal(self, method: str, context: Context) -> Principal:
         auth: Mapping[str, list[bytes]] = context.auth_context() or {}
         roster = self._rosters.current().roster if method in WITH_EXPIRED_ROSTER else self._rosters.valid()
-        return resolve(presented(auth), roster, transport(auth), now=self._clock())
+        caller = presented(auth)
+        if caller.kind == ENROLMENT_KIND:
+            token_id = self._enrolment_keys.token_of(caller.key_sha256)
+            return resolve_token(caller, roster.site, token_id, transport(auth))
+        return resolve(caller, roster, transport(auth), now=self._clock())
 
     async def _refuse(self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context) -> None:
         """Log the refusal and end the call with its status; returns only for an abort by the handler itself."""

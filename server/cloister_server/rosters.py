@@ -59,6 +59,11 @@ class Rosters:
             raise StartError("no roster was loaded; the site must be started with one")
         return self._in_force
 
+    @property
+    def root_public(self) -> bytes:
+        """Raw Ed25519 public key of the root."""
+        return self._expected.root_public
+
     def valid(self) -> Roster:
         """The roster in force.  Raises WrongStateError once it has expired."""
         roster = self.current().roster

@@ -13,6 +13,7 @@ from cloister_audit.ledger import Ledger
 from cloister_server.blocking import Blocking
 from cloister_server.config import Config
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
+from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.heads import Heads
 from cloister_server.journal import Journal
 from cloister_server.notifier import Notifier
@@ -32,6 +33,7 @@ class Site:
     ledger: Ledger
     heads: Heads
     rosters: Rosters
+    enrolment_keys: EnrolmentKeys
     store: Store
     uploads: Uploads
     notifier: Notifier

@@ -24,6 +24,7 @@ from cloister.api.v1 import (
     audit_pb2,
     blobs_pb2,
     datasets_pb2,
+    enrolment_pb2,
     identity_pb2,
     jobs_pb2,
     models_pb2,
@@ -46,7 +47,17 @@ from site_objects import (
     upload,
 )
 
-FILES = (audit_pb2, blobs_pb2, datasets_pb2, identity_pb2, jobs_pb2, models_pb2, workers_pb2, health_pb2)
+FILES = (
+    audit_pb2,
+    blobs_pb2,
+    datasets_pb2,
+    enrolment_pb2,
+    identity_pb2,
+    jobs_pb2,
+    models_pb2,
+    workers_pb2,
+    health_pb2,
+)
 ROLE_OF = {
     "alice": "member",
     "bob": "approver",

@@ -13,6 +13,7 @@ from cloister.admin.custody import Custody
 from cloister.admin.draft import add_host, add_person
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
+from cloister.tls import load_csr, spki_sha256
 
 CERTIFICATE_DAYS = 90
 SERVER_NAMES = ("localhost", "127.0.0.1")
@@ -35,6 +36,23 @@ def admit_person(
     welcome = _welcome(custody, request, person, names, days, now, endpoint)
     custody.save_draft(draft)
     return welcome
+
+
+def readmit_person(
+    custody: Custody,
+    request: EnrolmentRequest,
+    person: str,
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Another certificate for a person of the draft who kept their TLS key.  Raises UsageError for another key."""
+    draft = custody.draft()
+    pins = next((p.tls_sha256 for p in draft.people if p.id == person), ())
+    if spki_sha256(load_csr(request.csr_pem)) not in pins:
+        raise UsageError(f"the roster does not pin this TLS key for {person!r}; admit the new keys instead")
+    return _welcome(custody, request, person, (identity_uri(draft.site, "person", person),), days, now, endpoint)
 
 
 def admit_host(
