@@ -4,7 +4,7 @@
 For each call, in this order: (1) a correlation id; (2) who calls, by certificate and roster; (3) whether the
 table lets these roles call this method; (4) whether a unary call has a deadline; (5) the handler; (6) an error
 becomes a status with its reason, and a refusal an entry in the log.  A refusal that cannot be logged is
-answered with AUDIT_UNAVAILABLE.
+answered with AUDIT_UNAVAILABLE.  On a stream, (2) and (3) are asked again every few seconds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from cloister_server.errors import (
 from cloister_server.identity import ENROLMENT_KIND, presented, resolve, resolve_token, transport
 from cloister_server.journal import Journal
 from cloister_server.policy_table import ROLES, WITH_EXPIRED_ROSTER
+from cloister_server.rechecking import finished, rechecked
 from cloister_server.rosters import Clock, Rosters
 
 # gRPC hands over handlers, requests and contexts of every method through one untyped door.
@@ -84,14 +85,15 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _answer(self, method: str, behaviour: Handler, *, unary: bool) -> Handler:
-        async def handle(request: object, context: Context) -> object:
+        async def handle(request: Any, context: Context) -> object:  # noqa: ANN401  # a message, or a stream of them
             corr_id = uuid.uuid4().hex
             call: Call | None = None
             try:
                 call = self._enter(method, corr_id, context)
                 _check_roles(method, call.principal)
                 _check_deadline(context, unary=unary)
-                return await behaviour(request, context)
+                received = rechecked(request, call.recheck) if hasattr(request, "__aiter__") else request
+                return await behaviour(received, context)
             except Exception as error:  # this is the place where every error becomes a status
                 await self._refuse(error, method, corr_id, call, context)
                 raise
@@ -107,10 +109,12 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
                 _check_roles(method, call.principal)
                 answer = behaviour(request, context)
                 if hasattr(answer, "__aiter__"):
-                    async for message in answer:
+                    async for message in rechecked(answer, call.recheck):
                         yield message
                 else:
-                    await answer  # a handler that writes to the context by itself: the health service's Watch
+                    await finished(
+                        answer, call.recheck
+                    )  # a handler that writes to the context by itself: the health service's Watch
             except Exception as error:
                 await self._refuse(error, method, corr_id, call, context)
                 raise
