@@ -11,6 +11,7 @@ ACTIONS: dict[str, str] = {
     "method.denied": "A call that the caller's roles do not allow, or for an object of another team.",
     "method.failed": "A call that was refused for another reason.",
     "roster.publish": "A newer roster came into force.",
+    "certificate.renew": "A TLS key that the roster pins was certified again.",
     "token.create": "An admin issued an enrolment token.",
     "token.list": "An admin listed enrolment tokens.",
     "token.withdraw": "An admin took an enrolment token back.",

@@ -168,7 +168,7 @@ def _check_certificate(pem: bytes, key_pem: bytes, now: int) -> None:
     if when >= certificate.not_valid_after_utc:
         raise HomeError(
             f"your certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}; "
-            "send request.json to the root custodian again and enrol with the new welcome file"
+            "send request.json to the root custodian (cloister-admin person certify), then enrol with the welcome file"
         )
     if when < certificate.not_valid_before_utc:
         raise HomeError("your certificate is not valid yet; check this machine's clock")

@@ -30,6 +30,11 @@ class Config:
     tls_certificate: Path
     tls_key: Path
     client_ca: Path
+    issuing_key: Path | None
+    """Key with which certificates are renewed; None where the control plane issues none."""
+    issuing_certificate: Path | None
+    certificate_days: int
+    """Life of a renewed certificate."""
     database_url: str
     store_directory: Path
     reserve_bytes: int
@@ -47,6 +52,10 @@ class Config:
             raise ConfigError(f"[site] name: {self.site!r} is not an identifier (a-z, 0-9, '.', '_', '-')")
         if len(self.root_public) != 32:
             raise ConfigError("[site] root_public: expected an Ed25519 public key of 32 bytes in base64")
+        if (self.issuing_key is None) != (self.issuing_certificate is None):
+            raise ConfigError("[tls] issuing_key and issuing_certificate: give both, or neither")
+        if not 1 <= self.certificate_days <= 366:
+            raise ConfigError(f"[tls] certificate_days: {self.certificate_days} is not between 1 and 366")
         for name, value in (("lease_seconds", self.lease_seconds), ("heartbeat_seconds", self.heartbeat_seconds)):
             if not 1 <= value <= 3600:
                 raise ConfigError(f"[queue] {name}: {value} is not between 1 and 3600")
@@ -79,6 +88,9 @@ def _config(sections: dict[str, _Section]) -> Config:
         tls_certificate=tls.file("certificate"),
         tls_key=tls.file("key"),
         client_ca=tls.file("client_ca"),
+        issuing_key=tls.file("issuing_key") if tls.has("issuing_key") else None,
+        issuing_certificate=tls.file("issuing_certificate") if tls.has("issuing_certificate") else None,
+        certificate_days=tls.integer("certificate_days", 90),
         database_url=sections["database"].text("url"),
         store_directory=store.file("directory"),
         reserve_bytes=store.integer("reserve_bytes", 1 << 30),

@@ -29,6 +29,7 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
     "cloister.api.v1.IdentityService": {
         "GetSite": _EVERYBODY,
         "WhoAmI": _EVERYBODY,
+        "RenewCertificate": _EVERYBODY,
         "PublishRoster": _ADMINS,
     },
     "cloister.api.v1.EnrolmentService": {

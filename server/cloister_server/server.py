@@ -38,6 +38,7 @@ from cloister_server.errors import ServerError, StartError
 from cloister_server.heads import Heads
 from cloister_server.health import Health
 from cloister_server.interceptors import Gate
+from cloister_server.issuing import Issuer
 from cloister_server.journal import Journal
 from cloister_server.migrations.schema import require_newest
 from cloister_server.notifier import Notifier
@@ -106,6 +107,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         heads=Heads(unit_of_work, ledger, signer, wall_micros),
         rosters=rosters,
         enrolment_keys=enrolment_keys,
+        issuer=Issuer.load(config),
         store=store,
         uploads=Uploads(unit_of_work, store),
         notifier=Notifier(),

@@ -15,6 +15,7 @@ from cloister_server.config import Config
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
 from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.heads import Heads
+from cloister_server.issuing import Issuer
 from cloister_server.journal import Journal
 from cloister_server.notifier import Notifier
 from cloister_server.rosters import Clock, Rosters
@@ -34,6 +35,7 @@ class Site:
     heads: Heads
     rosters: Rosters
     enrolment_keys: EnrolmentKeys
+    issuer: Issuer
     store: Store
     uploads: Uploads
     notifier: Notifier

@@ -38,21 +38,28 @@ def admit_person(
     return welcome
 
 
-def readmit_person(
+def recertify(
     custody: Custody,
     request: EnrolmentRequest,
-    person: str,
+    identifier: str,
     *,
     now: int,
     endpoint: str = "",
     days: int = CERTIFICATE_DAYS,
 ) -> Welcome:
-    """Another certificate for a person of the draft who kept their TLS key.  Raises UsageError for another key."""
+    """Another certificate for a person or host of the draft who kept their TLS key; the draft stays as it is.
+
+    Raises UsageError for a key that the draft does not pin for them.
+    """
     draft = custody.draft()
-    pins = next((p.tls_sha256 for p in draft.people if p.id == person), ())
+    holders = draft.people if request.kind == "person" else draft.hosts
+    pins = next((holder.tls_sha256 for holder in holders if holder.id == identifier), ())
     if spki_sha256(load_csr(request.csr_pem)) not in pins:
-        raise UsageError(f"the roster does not pin this TLS key for {person!r}; admit the new keys instead")
-    return _welcome(custody, request, person, (identity_uri(draft.site, "person", person),), days, now, endpoint)
+        raise UsageError(
+            f"the draft does not pin this TLS key for {request.kind} {identifier!r}; admit the new keys instead"
+        )
+    names = (identity_uri(draft.site, request.kind, identifier),)
+    return _welcome(custody, request, identifier, names, days, now, endpoint)
 
 
 def admit_host(

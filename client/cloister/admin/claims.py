@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cloister.admin.admit import CERTIFICATE_DAYS, admit_person, readmit_person
+from cloister.admin.admit import CERTIFICATE_DAYS, admit_person, recertify
 from cloister.admin.custody import Custody
 from cloister.enrolment import EnrolmentRequest
 from cloister.errors import UsageError
@@ -98,7 +98,7 @@ def admit_candidate(
     request = EnrolmentRequest("person", claim.csr_pem, b64(claim.signing_public), claim.recipient)
     taken = next((p for p in custody.draft().people if p.id == token.person), None)
     if taken is not None and claim.signing_public in [key.public for key in taken.signing_keys]:
-        made = readmit_person(custody, request, token.person, now=now, endpoint=endpoint, days=days)
+        made = recertify(custody, request, token.person, now=now, endpoint=endpoint, days=days)
     else:
         made = admit_person(
             custody, request, token.person, token.team, token.roles, now=now, endpoint=endpoint, days=days

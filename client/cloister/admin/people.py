@@ -92,6 +92,18 @@ def person_add(
     _write(output, made, NEXT)
 
 
+@person.command("certify")
+@request_argument
+@directory_option
+@click.option("--id", "identifier", required=True, help="Id on the roster.")
+@endpoint_option
+@days_option
+@welcome_option
+def person_certify(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+    """Certify the TLS key of a person on the roster again: their REQUEST is the one of the beginning."""
+    _recertify("person", request, directory, identifier, endpoint, days, output)
+
+
 @person.command("retire")
 @click.argument("identifier")
 @directory_option
@@ -130,6 +142,18 @@ def host_add(
     _write(output, made, NEXT)
 
 
+@host.command("certify")
+@request_argument
+@directory_option
+@click.option("--id", "identifier", required=True, help="Id on the roster.")
+@endpoint_option
+@days_option
+@welcome_option
+def host_certify(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+    """Certify the TLS key of a host on the roster again: their REQUEST is the one of the beginning."""
+    _recertify("host", request, directory, identifier, endpoint, days, output)
+
+
 @host.command("retire")
 @click.argument("identifier")
 @directory_option
@@ -163,6 +187,20 @@ def certify(request: Path, directory: Path, names: tuple[str, ...], endpoint: st
     asked = _read(request, output)
     made = certify_server(Custody(directory), asked, names or SERVER_NAMES, now=now(), endpoint=endpoint, days=days)
     _write(output, made, "next: give the welcome file to the control plane")
+
+
+def _recertify(
+    kind: str, request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path
+) -> None:
+    from cloister.admin.admit import recertify
+    from cloister.admin.custody import Custody
+    from cloister.errors import UsageError
+
+    asked = _read(request, output)
+    if asked.kind != kind:
+        raise UsageError(f"the request is for a {asked.kind}, not for a {kind}")
+    made = recertify(Custody(directory), asked, identifier, now=now(), endpoint=endpoint, days=days)
+    _write(output, made, "next: give the welcome file to whoever sent the request; the roster stays as it is")
 
 
 def _read(request: Path, output: Path) -> EnrolmentRequest:

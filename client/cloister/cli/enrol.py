@@ -110,6 +110,16 @@ def _join(place: Home, text: str, server: str, wait: bool) -> SitePins | None:
 
 
 @click.command()
+@home_option
+def renew(home: Path | None) -> None:
+    """Renew your TLS certificate now; every command does so by itself once half of its life is over."""
+    from cloister.client import Client
+
+    with Client.open(home) as client:
+        click.echo(f"valid until {client.renew_certificate():%Y-%m-%d %H:%M} UTC")
+
+
+@click.command()
 @json_option
 @home_option
 def whoami(as_json: bool, home: Path | None) -> None:

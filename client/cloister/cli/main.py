@@ -10,7 +10,7 @@ import click
 from cloister import __version__
 from cloister.cli.audit import audit
 from cloister.cli.dataset import dataset
-from cloister.cli.enrol import enroll, keygen, whoami
+from cloister.cli.enrol import enroll, keygen, renew, whoami
 from cloister.cli.exits import run
 from cloister.cli.job import job
 from cloister.cli.model import model
@@ -30,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (keygen, enroll, whoami, dataset, job, tune, model, audit, seal, open_, inspect):
+for command in (keygen, enroll, renew, whoami, dataset, job, tune, model, audit, seal, open_, inspect):
     cli.add_command(command)
 
 

@@ -29,9 +29,14 @@ class Loop:
     stop: threading.Event
     jitter: Callable[[], float]
     """A number from 0 to 1, so that many hosts do not come back at the same moment."""
+    renewed: Callable[[], bool] = lambda: False
+    """Asked between two pieces of work: whether there is a new certificate to connect with."""
 
-    def run(self, *, once: bool = False) -> None:
-        """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done."""
+    def run(self, *, once: bool = False) -> bool:
+        """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done.
+
+        Returns whether it ended for a new certificate alone, to go on with it.
+        """
         failures = 0
         while not self.stop.is_set():
             try:
@@ -43,10 +48,13 @@ class Loop:
                 self.stop.wait(longest * (0.5 + 0.5 * self.jitter()))
                 continue
             failures = 0
-            if answer is None or answer.WhichOneof("work") is None:
+            if answer is None:
                 continue
-            if self._do(answer) or once:
-                return
+            if answer.WhichOneof("work") is not None and (self._do(answer) or once):
+                return False
+            if self.renewed():
+                return True
+        return False
 
     def _request(self) -> workers_pb2.LeaseWorkRequest:
         return workers_pb2.LeaseWorkRequest(

@@ -18,6 +18,7 @@ from cloister_workers.agent.errors import ConfigError
 from cloister_workers.agent.host import Host, log_line, steady_clock
 from cloister_workers.agent.loop import Loop
 from cloister_workers.agent.modelcache import ModelCache
+from cloister_workers.agent.renewal import Renewal, asking
 from cloister_workers.agent.spool import Spool
 from cloister_workers.agent.training import Place
 from cloister_workers.config import AgentConfig, load_agent
@@ -43,11 +44,15 @@ def run(root: Path, endpoint: str | None, *, once: bool) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with channel(config) as connection:
-        host = make_host(config, connection)
-        log_line({"event": "ready", "host": config.host_id, "sandboxed": host.sandboxed, "gpus": gpus()})
-        loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random)
-        loop.run(once=once)
+    while True:
+        with channel(config) as connection:
+            host = make_host(config, connection)
+            log_line({"event": "ready", "host": config.host_id, "sandboxed": host.sandboxed, "gpus": gpus()})
+            renewal = Renewal(config.paths.agent, config.certificate_pem, asking(connection), log_line)
+            loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random, renewal.due)
+            if not loop.run(once=once):
+                break
+        config = load_agent(root, endpoint)
     log_line({"event": "stopped"})
     return 0
 
@@ -99,7 +104,7 @@ def check_certificate(pem: bytes, now: datetime) -> None:
     if now >= certificate.not_valid_after_utc:
         raise ConfigError(
             f"this host's certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}; send request.json to the "
-            "root custodian again and install the new welcome file"
+            "root custodian, who runs cloister-admin host certify, and install the new welcome file"
         )
     if now < certificate.not_valid_before_utc:
         raise ConfigError("this host's certificate is not valid yet; check the clock of this machine")
