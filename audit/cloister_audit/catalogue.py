@@ -28,6 +28,8 @@ ACTIONS: dict[str, str] = {
     "model.ready": "A base model's ciphertext is complete and verified.",
     "model.read": "Somebody read a model version.",
     "model.list": "Somebody listed model versions.",
+    "wrap.read": "A member fetched a wrap of their team, for a recipient whose key they hold.",
+    "wrap.add": "A member wrapped a dataset or base model of their team to further recipients.",
     "blob.read": "Somebody started to read ciphertext.",
     "upload.read": "Somebody asked how far an upload has come.",
     "job.submit": "A member queued a signed job.",

@@ -21,6 +21,7 @@ from cloister.api.v1 import (
     blobs_pb2_grpc,
     datasets_pb2_grpc,
     enrolment_pb2_grpc,
+    grants_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -56,6 +57,7 @@ class Connection:
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
         self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(channel)
         self.datasets = datasets_pb2_grpc.DatasetServiceStub(channel)
+        self.grants = grants_pb2_grpc.GrantServiceStub(channel)
         self.models = models_pb2_grpc.ModelServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.blobs = blobs_pb2_grpc.BlobServiceStub(channel)

@@ -29,6 +29,7 @@ from cloister.audit import Audit
 from cloister.channel import Connection, connect
 from cloister.datasets import Datasets
 from cloister.evidence.signatures import Statement
+from cloister.grants import Grants
 from cloister.home import Home
 from cloister.jobs import Jobs
 from cloister.models import Models
@@ -70,6 +71,7 @@ class Client:
         self.jobs = Jobs(session, self.datasets, self.models)
         self.audit = Audit(session)
         self.tokens = Tokens(session)
+        self.grants = Grants(session, self.datasets, self.models)
 
     @classmethod
     def open(

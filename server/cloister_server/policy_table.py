@@ -50,6 +50,10 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "ListDatasets": _READERS,
         "DeleteDataset": _MEMBERS,
     },
+    "cloister.api.v1.GrantService": {
+        "GetWrap": _MEMBERS,
+        "AddWraps": _MEMBERS,
+    },
     "cloister.api.v1.JobService": {
         "CreateJob": _MEMBERS,
         "GetJob": _READERS,

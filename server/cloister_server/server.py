@@ -17,6 +17,7 @@ from cloister.api.v1 import (
     blobs_pb2_grpc,
     datasets_pb2_grpc,
     enrolment_pb2_grpc,
+    grants_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -50,6 +51,7 @@ from cloister_server.services.audit import AuditService
 from cloister_server.services.blobs import BlobService
 from cloister_server.services.datasets import DatasetService
 from cloister_server.services.enrolment import EnrolmentService
+from cloister_server.services.grants import GrantService
 from cloister_server.services.identity import IdentityService
 from cloister_server.services.jobs import JobService
 from cloister_server.services.models import ModelService
@@ -170,6 +172,7 @@ def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(site), server)
     blobs_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(site), server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetService(site), server)
+    grants_pb2_grpc.add_GrantServiceServicer_to_server(GrantService(site), server)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(site), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(site), server)
     workers_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(site), server)

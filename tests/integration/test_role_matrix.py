@@ -25,6 +25,7 @@ from cloister.api.v1 import (
     blobs_pb2,
     datasets_pb2,
     enrolment_pb2,
+    grants_pb2,
     identity_pb2,
     jobs_pb2,
     models_pb2,
@@ -52,6 +53,7 @@ FILES = (
     blobs_pb2,
     datasets_pb2,
     enrolment_pb2,
+    grants_pb2,
     identity_pb2,
     jobs_pb2,
     models_pb2,
@@ -96,7 +98,7 @@ class Foreign:
 
     def id_for(self, method: str) -> str:
         service, _, name = method.rpartition("/")
-        if "Dataset" in service or "Blob" in service:
+        if "Dataset" in service or "Blob" in service or "Grant" in service:
             return self.dataset
         if name in ("ApproveRelease", "GetRelease", "FinishRelease"):
             return self.release
