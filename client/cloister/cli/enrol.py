@@ -124,6 +124,8 @@ def renew(home: Path | None) -> None:
 @home_option
 def whoami(as_json: bool, home: Path | None) -> None:
     """Show who you are to the site."""
+    from cloister.evidence.signatures import key_id
+
     with open_client(home) as client:
         answer = client.whoami()
         if as_json:
@@ -136,5 +138,6 @@ def whoami(as_json: bool, home: Path | None) -> None:
                 ("roles", ", ".join(answer.roles)),
                 ("transport", answer.transport),
                 ("site", client.site.pins.site),
+                ("root", key_id(client.site.pins.root_public)),
             )
         )

@@ -14,6 +14,7 @@ from cloister.evidence.canonical import JSON, canonical_bytes
 from cloister.evidence.errors import ExpiredError, FormatError, RollbackError, RosterError, SignatureError
 from cloister.evidence.fields import Fields
 from cloister.evidence.signatures import Statement, b64, key_id, unb64, verify
+from cloister.evidence.succession import MAX_SUCCESSIONS, follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,8 +161,13 @@ class Roster:
     people: tuple[Person, ...]
     teams: tuple[Team, ...]
     hosts: tuple[Host, ...]
+    successions: tuple[Statement, ...] = ()
+    """From each root of this site to the next, oldest first; see `cloister.evidence.succession`."""
 
     def to_payload(self) -> bytes:
+        changed: dict[str, JSON] = {}
+        if self.successions:
+            changed["successions"] = [b64(statement.to_bytes()) for statement in self.successions]
         return canonical_bytes(
             {
                 "type": "roster",
@@ -176,6 +182,7 @@ class Roster:
                 "people": [person.to_json() for person in self.people],
                 "teams": [team.to_json() for team in self.teams],
                 "hosts": [host.to_json() for host in self.hosts],
+                **changed,
             }
         )
 
@@ -196,6 +203,7 @@ class Roster:
             people=tuple(Person.read(f) for f in fields.objects("people")),
             teams=tuple(Team.read(f) for f in fields.objects("teams")),
             hosts=tuple(Host.read(f) for f in fields.objects("hosts")),
+            successions=_successions(fields.unless_absent("successions", fields.texts)),
         )
         log.finish()
         fields.finish()
@@ -240,12 +248,35 @@ def _find(kind: str, wanted: str, records: Iterable[_R]) -> _R:
     raise RosterError(f"{kind} {wanted!r} is not on the roster")
 
 
+def _successions(texts: tuple[str, ...] | None) -> tuple[Statement, ...]:
+    if texts is None:
+        return ()
+    if not 0 < len(texts) <= MAX_SUCCESSIONS:
+        raise FormatError(f"roster: successions holds 1 to {MAX_SUCCESSIONS} statements, or is left out")
+    return tuple(Statement.from_bytes(unb64(text, "roster: a succession")) for text in texts)
+
+
+def root_of(roster: Roster, pinned: bytes) -> bytes:
+    """The root that a verified roster is signed by, for whoever pinned an earlier one: what to pin from now on."""
+    return follow(pinned, roster.successions, roster.site)
+
+
+def _signing_root(payload: bytes, pinned: bytes) -> bytes:
+    """Whose signature a roster needs.  Of the payload, which is not verified yet, only the successions are read."""
+    try:
+        claimed = Roster.parse(payload)
+    except FormatError:
+        return pinned
+    return follow(pinned, claimed.successions, claimed.site)
+
+
 def verify_roster(statement: Statement, root_public: bytes, *, seen_version: int, now: int) -> Roster:
-    """Check a roster against the pinned root.
+    """Check a roster against the pinned root, or the one that succeeded it: `root_of` says which.
 
     Raises SignatureError (not the root's), RollbackError (older than `seen_version`), ExpiredError, FormatError.
     """
-    verify(statement, ROSTER_TYPE, {key_id(root_public): root_public}, "the site's root")
+    root = _signing_root(statement.payload, root_public)
+    verify(statement, ROSTER_TYPE, {key_id(root): root}, "the site's root")
     roster = Roster.parse(statement.payload)
     if roster.version < seen_version:
         raise RollbackError(

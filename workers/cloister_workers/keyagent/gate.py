@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import ReplayError
-from cloister.evidence.roster import Roster, verify_roster
+from cloister.evidence.roster import Roster, root_of, verify_roster
 from cloister.evidence.signatures import Statement
 from cloister_workers.keyagent.memory import Memory, Opened, Remembered
 from cloister_workers.keyagent.vault import Vault
@@ -87,9 +87,13 @@ class Gate:
 
     def _roster(self, statement: Statement, now: int) -> Roster:
         state = self.remembered
-        roster = verify_roster(statement, self._vault.root_public, seen_version=state.roster_version, now=now)
-        if roster.version > state.roster_version:
-            self._memory.replace(replace(state, roster_version=roster.version, roster_expires_at=roster.expires_at))
+        pinned = state.root_public or self._vault.root_public
+        roster = verify_roster(statement, pinned, seen_version=state.roster_version, now=now)
+        root = root_of(roster, pinned)
+        if roster.version > state.roster_version or root != pinned:
+            newer = replace(state, roster_version=roster.version, roster_expires_at=roster.expires_at)
+            # With the root that succeeded the pinned one: from here on the old root's signature counts no more.
+            self._memory.replace(newer if root == pinned else replace(newer, root_public=root))
         return roster
 
     def _check_new(self, work: Work) -> None:
