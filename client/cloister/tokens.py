@@ -11,7 +11,7 @@ from cloister.enrolment_token import EnrolmentToken
 from cloister.errors import UsageError
 from cloister.evidence.enrolment import MAX_LIFETIME_SECONDS, TOKEN_TYPE, IssuedToken
 from cloister.evidence.fields import IDENTIFIER
-from cloister.evidence.roster import ROLES
+from cloister.evidence.roster import ROLES, SERVICE_ROLES
 from cloister.evidence.signatures import Statement
 from cloister.served_certificate import served_certificate
 from cloister.session import Session
@@ -33,13 +33,17 @@ class Tokens:
         self._random = random
         self._server_key = server_key
 
-    def create(self, person: str, team: str, roles: Sequence[str], lifetime: int) -> EnrolmentToken:
-        """Issue a token for a person who is not on the roster yet; `lifetime` in seconds.
+    def create(
+        self, person: str, team: str, roles: Sequence[str], lifetime: int, *, service: bool = False
+    ) -> EnrolmentToken:
+        """Issue a token for a person, or a pipeline's account, not on the roster yet; `lifetime` in seconds.
 
         The secret is in the answer alone: it is neither stored nor sent.  Raises UsageError.
         """
         session = self._session
         self._check(person, team, roles, lifetime)
+        if service and (forbidden := sorted(set(roles) - set(SERVICE_ROLES))):
+            raise UsageError(f"a service may not be {forbidden[0]}; give {' or '.join(SERVICE_ROLES)}")
         pins, now = session.site.pins, session.clock()
         server = self._server_key(pins.endpoint, pins.ca_pem)
         token = EnrolmentToken.generate(pins.site, pins.root_public, server, now + lifetime, self._random)
@@ -55,6 +59,7 @@ class Tokens:
             tls_sha256=token.tls_sha256,
             created_at=now,
             expires_at=token.expires_at,
+            service=service,
         )
         statement = session.home.signing_key().sign(TOKEN_TYPE, issued.to_payload())
         request = enrolment_pb2.CreateTokenRequest(

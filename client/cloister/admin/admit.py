@@ -19,7 +19,7 @@ CERTIFICATE_DAYS = 90
 SERVER_NAMES = ("localhost", "127.0.0.1")
 
 
-def admit_person(
+def admit_person(  # noqa: PLR0913 - each is one fact of the admission
     custody: Custody,
     request: EnrolmentRequest,
     person: str,
@@ -29,9 +29,13 @@ def admit_person(
     now: int,
     endpoint: str = "",
     days: int = CERTIFICATE_DAYS,
+    service: bool = False,
 ) -> Welcome:
-    """Add a person to the draft and make their welcome.  They are known once the roster is signed and published."""
-    draft = add_person(custody.draft(), request, person, team, roles, now=now)
+    """Add a person, or an account of a pipeline, to the draft and make their welcome.
+
+    They are known once the roster is signed and published.
+    """
+    draft = add_person(custody.draft(), request, person, team, roles, now=now, service=service)
     names = (identity_uri(draft.site, "person", person),)
     welcome = _welcome(custody, request, person, names, days, now, endpoint)
     custody.save_draft(draft)

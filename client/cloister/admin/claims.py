@@ -101,7 +101,15 @@ def admit_candidate(
         made = recertify(custody, request, token.person, now=now, endpoint=endpoint, days=days)
     else:
         made = admit_person(
-            custody, request, token.person, token.team, token.roles, now=now, endpoint=endpoint, days=days
+            custody,
+            request,
+            token.person,
+            token.team,
+            token.roles,
+            now=now,
+            endpoint=endpoint,
+            days=days,
+            service=token.service,
         )
     root = custody.root_key()
     welcome = SignedWelcome(

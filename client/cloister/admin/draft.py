@@ -15,7 +15,7 @@ from cloister.errors import UsageError
 from cloister.evidence.errors import FormatError
 from cloister.evidence.fields import IDENTIFIER
 from cloister.evidence.note import NoteVerifier
-from cloister.evidence.roster import ROLES, Host, KeyRecord, Person, Roster, Team
+from cloister.evidence.roster import ROLES, SERVICE_ROLES, Host, KeyRecord, Person, Roster, Team
 from cloister.evidence.signatures import unb64
 from cloister.sealed.errors import KeyFormatError
 from cloister.sealed.keys import Recipient
@@ -52,9 +52,16 @@ def add_team(draft: Roster, team: str, recovery_recipient: str) -> Roster:
 
 
 def add_person(
-    draft: Roster, request: EnrolmentRequest, person: str, team: str, roles: Sequence[str], *, now: int
+    draft: Roster,
+    request: EnrolmentRequest,
+    person: str,
+    team: str,
+    roles: Sequence[str],
+    *,
+    now: int,
+    service: bool = False,
 ) -> Roster:
-    """Add a person with the keys of their request.  Raises UsageError."""
+    """Add a person, or an account of a pipeline, with the keys of their request.  Raises UsageError."""
     _kind(request, "person")
     _identifier("person", person)
     _new("person", person, [p.id for p in draft.people])
@@ -63,6 +70,10 @@ def add_person(
     if not roles or (unknown := sorted(set(roles) - set(ROLES))):
         named = f"role {unknown[0]!r} is unknown" if roles else "a person needs a role"
         raise UsageError(f"{named}; roles are {', '.join(ROLES)}")
+    if service and (forbidden := sorted(set(roles) - set(SERVICE_ROLES))):
+        raise UsageError(
+            f"a service may not be {forbidden[0]}: nobody sits before it; give {' or '.join(SERVICE_ROLES)}"
+        )
     record = Person(
         id=person,
         team=team,
@@ -70,6 +81,7 @@ def add_person(
         signing_keys=(_signing_key(request, now),),
         tls_sha256=(_tls_pin(draft, request),),
         recipient=_recipient(request.recipient),
+        service=service,
     )
     return replace(draft, people=(*draft.people, record))
 

@@ -15,6 +15,7 @@ from cloister.admin.options import (
     directory_option,
     endpoint_option,
     request_argument,
+    service_option,
     welcome_option,
 )
 from cloister.cli.options import now
@@ -69,15 +70,17 @@ def person() -> None:
 @click.option("--id", "identifier", required=True, help="Id on the roster.")
 @click.option("--team", "team_name", required=True, help="Team, added before.")
 @click.option("--role", "roles", multiple=True, required=True, help="member, approver, auditor or admin; repeatable.")
+@service_option
 @endpoint_option
 @days_option
 @welcome_option
-def person_add(
+def person_add(  # noqa: PLR0913, PLR0917 - click passes each option by its name
     request: Path,
     directory: Path,
     identifier: str,
     team_name: str,
     roles: tuple[str, ...],
+    service: bool,
     endpoint: str,
     days: int,
     output: Path,
@@ -88,7 +91,9 @@ def person_add(
 
     asked = _read(request, output)
     custody = Custody(directory)
-    made = admit_person(custody, asked, identifier, team_name, roles, now=now(), endpoint=endpoint, days=days)
+    made = admit_person(
+        custody, asked, identifier, team_name, roles, now=now(), endpoint=endpoint, days=days, service=service
+    )
     _write(output, made, NEXT)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.admin.options import NEXT, days_option, directory_option, endpoint_option
+from cloister.admin.options import NEXT, days_option, directory_option, endpoint_option, service_option
 from cloister.cli.options import home_option, now, open_client
 from cloister.cli.output import print_fields, print_table, state_name
 
@@ -36,15 +36,16 @@ def token() -> None:
 @click.option("--team", required=True, help="Team on the roster.")
 @click.option("--role", "--roles", "roles", multiple=True, required=True, help="member, approver, auditor or admin.")
 @click.option("--expires", default="24h", show_default=True, help="Life of the token, as 30m, 24h or 7d.")
+@service_option
 @home_option
-def create(person: str, team: str, roles: tuple[str, ...], expires: str, home: Path | None) -> None:
+def create(person: str, team: str, roles: tuple[str, ...], expires: str, service: bool, home: Path | None) -> None:
     """Issue a token and print it once: it is stored nowhere.
 
     Hand it to that person alone, on a way that the site does not control.
     """
     lifetime = _seconds(expires)
     with open_client(home) as client:
-        made = client.tokens.create(person, team, _names(roles), lifetime)
+        made = client.tokens.create(person, team, _names(roles), lifetime, service=service)
         endpoint = client.site.pins.endpoint
     click.echo(made.export())
     click.echo(f"id {made.id}, for {person}, expires in {expires}", err=True)
@@ -130,6 +131,7 @@ def admit(claims: Path, directory: Path, endpoint: str, days: int, yes: bool, ou
                 ("person", issued.person),
                 ("team", issued.team),
                 ("roles", ", ".join(issued.roles)),
+                ("service", "yes" if issued.service else ""),
                 ("issued by", issued.issuer),
                 ("fingerprint", candidate.fingerprint),
             )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from cloister.evidence.canonical import JSON, canonical_bytes
 from cloister.evidence.errors import BindingError, ExpiredError, FormatError, RosterError
 from cloister.evidence.fields import Fields
-from cloister.evidence.roster import CLOCK_SKEW_SECONDS, ROLES, Roster, verify_by
+from cloister.evidence.roster import CLOCK_SKEW_SECONDS, ROLES, SERVICE_ROLES, Roster, verify_by
 from cloister.evidence.signatures import Statement, b64, key_id, unb64, verify
 
 TOKEN_TYPE = "application/vnd.cloister.enrolment-token+json"  # noqa: S105 (a media type, not a secret)
@@ -51,6 +51,8 @@ class IssuedToken:
     """SHA-256 of the SubjectPublicKeyInfo with which the claim is sent."""
     created_at: int
     expires_at: int
+    service: bool = False
+    """For an account of a pipeline."""
 
     @property
     def id(self) -> str:
@@ -58,8 +60,10 @@ class IssuedToken:
         return key_id(self.public)
 
     def to_payload(self) -> bytes:
+        service: dict[str, JSON] = {"service": True} if self.service else {}
         return canonical_bytes(
             {
+                **service,
                 "type": "enrolment-token",
                 "v": 1,
                 "site": self.site,
@@ -92,10 +96,13 @@ class IssuedToken:
             tls_sha256=fields.digest("tls_sha256"),
             created_at=fields.integer("created_at"),
             expires_at=fields.integer("expires_at"),
+            service=fields.mark("service"),
         )
         fields.finish()
         if not token.roles or set(token.roles) - set(ROLES) or tuple(sorted(set(token.roles))) != token.roles:
             raise FormatError(f"enrolment-token: roles must be a sorted list out of {', '.join(ROLES)}")
+        if token.service and set(token.roles) - set(SERVICE_ROLES):
+            raise FormatError(f"enrolment-token: a service has roles out of {', '.join(SERVICE_ROLES)}")
         if not 0 < token.expires_at - token.created_at <= MAX_LIFETIME_SECONDS:
             raise FormatError(f"enrolment-token: it must expire within {MAX_LIFETIME_SECONDS} s of being made")
         return token

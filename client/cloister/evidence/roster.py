@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROSTER_TYPE = "application/vnd.cloister.roster+json"
 ROLES = ("member", "approver", "auditor", "admin")
+SERVICE_ROLES = ("auditor", "member")
+"""What an account of a pipeline may be."""
 CLOCK_SKEW_SECONDS = 300
 """Two honest clocks may be this far apart."""
 
@@ -65,9 +67,13 @@ class Person:
     """SHA-256 of the SubjectPublicKeyInfo of every TLS key that this person may present, hex."""
     recipient: str
     """age1pq… key to which models are released."""
+    service: bool = False
+    """An account of a pipeline: nobody sits before it, so it neither approves nor administers."""
 
     def to_json(self) -> JSON:
+        service: dict[str, JSON] = {"service": True} if self.service else {}
         return {
+            **service,
             "id": self.id,
             "team": self.team,
             "roles": list(self.roles),
@@ -85,8 +91,11 @@ class Person:
             signing_keys=tuple(KeyRecord.read(f) for f in fields.objects("signing_keys")),
             tls_sha256=fields.texts("tls_sha256"),
             recipient=fields.text("recipient"),
+            service=fields.mark("service"),
         )
         fields.finish()
+        if person.service and (forbidden := set(person.roles) - set(SERVICE_ROLES)):
+            raise FormatError(f"roster: {person.id} is a service and may not be {min(forbidden)}")
         if unknown := set(person.roles) - set(ROLES):
             raise FormatError(f"roster: person {person.id} has the unknown role {min(unknown)!r}")
         return person

@@ -17,10 +17,12 @@ from cloister.admin.claims import (
     write_claims,
     write_welcomes,
 )
+from cloister.admin.draft import add_person
 from cloister.enrolment_token import EnrolmentToken
 from cloister.errors import UsageError
 from cloister.evidence.enrolment import SignedWelcome, verify_welcome
 from cloister.evidence.errors import BindingError, ExpiredError, FormatError, RosterError, SignatureError
+from cloister.evidence.roster import Roster
 from set_clock import NOW
 from token_site import DAY, Joiner, TokenSite
 
@@ -105,6 +107,23 @@ def test_a_token_says_what_it_may(site: TokenSite, token: EnrolmentToken, change
     """Unknown or no roles, and a life of nothing or of more than thirty days, are no token."""
     with pytest.raises(FormatError):
         verified(site, Claimed(site.issued(token, **changes), Joiner.make().claim(token)))
+
+
+def test_a_service_joins_and_approves_nothing(site: TokenSite, token: EnrolmentToken) -> None:
+    """A pipeline's account keeps its mark from token to roster; neither a token nor a roster makes it an approver."""
+    carried = Claimed(site.issued(token, service=True), Joiner.make().claim(token))
+    admit_candidate(site.custody, verified(site, carried), now=NOW)
+    draft = site.custody.draft()
+    assert draft.person("erin").service
+    assert draft == Roster.parse(draft.to_payload())
+    for role in ("approver", "admin"):
+        with pytest.raises(FormatError, match="a service has roles"):
+            verified(site, Claimed(site.issued(token, service=True, roles=(role,)), Joiner.make().claim(token)))
+        forged = tuple(replace(person, service=True, roles=(role,)) for person in draft.people)
+        with pytest.raises(FormatError, match=f"may not be {role}"):
+            Roster.parse(replace(draft, people=forged).to_payload())
+        with pytest.raises(UsageError, match=f"may not be {role}"):
+            add_person(draft, Joiner.make().request, "nightly", "alpha", [role], now=NOW, service=True)
 
 
 def test_an_id_that_is_taken_is_refused(site: TokenSite, token: EnrolmentToken) -> None:
