@@ -71,6 +71,20 @@ def test_an_agent_renews_its_certificate_and_goes_on_with_it(site: LiveSite) -> 
     assert before + 1 == logged(site, "certificate.renew")
 
 
+def test_a_person_gets_new_keys_under_the_same_id(site: LiveSite, tmp_path: Path) -> None:
+    """By keygen, rekey, publish and enroll the new home works; the old one is shut out."""
+    root = ("--dir", str(site.layout.root))
+    site.ok("carol.new", "cloister", "keygen")
+    request = str(site.layout.home("carol.new") / "request.json")
+    welcome = str(tmp_path / "welcome.json")
+    site.ok("custodian", "cloister-admin", "person", "rekey", request, "--id", "carol", *root, "-o", welcome)
+    site.ok("custodian", "cloister-admin", "roster", "sign", *root)
+    site.ok("dana", "cloister-admin", "roster", "publish", str(site.layout.root / "roster.dsse"))
+    site.ok("carol.new", "cloister", "enroll", welcome)
+    assert "carol" == site.read("carol.new", "cloister", "whoami")["id"]
+    assert 5 == site.said("carol", "cloister", "whoami").status
+
+
 def test_an_expired_certificate_comes_back_by_the_custodian(site: LiveSite, tmp_path: Path) -> None:
     """An expired one is named with what to do, and just that works: the custodian certifies the same key again."""
     home = Home(site.layout.home("bob"))

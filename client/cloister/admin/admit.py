@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from cloister.admin.certificates import identity_uri, issue_certificate
 from cloister.admin.custody import Custody
-from cloister.admin.draft import add_host, add_person
+from cloister.admin.draft import add_host, add_person, replace_keys
+
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
 from cloister.tls import load_csr, spki_sha256
@@ -36,6 +37,23 @@ def admit_person(  # noqa: PLR0913 - each is one fact of the admission
     They are known once the roster is signed and published.
     """
     draft = add_person(custody.draft(), request, person, team, roles, now=now, service=service)
+    names = (identity_uri(draft.site, "person", person),)
+    welcome = _welcome(custody, request, person, names, days, now, endpoint)
+    custody.save_draft(draft)
+    return welcome
+
+
+def rekey_person(
+    custody: Custody,
+    request: EnrolmentRequest,
+    person: str,
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Replace the keys of a person of the draft and make their welcome."""
+    draft = replace_keys(custody.draft(), request, person, now=now)
     names = (identity_uri(draft.site, "person", person),)
     welcome = _welcome(custody, request, person, names, days, now, endpoint)
     custody.save_draft(draft)

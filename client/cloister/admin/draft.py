@@ -86,6 +86,24 @@ def add_person(
     return replace(draft, people=(*draft.people, record))
 
 
+def replace_keys(draft: Roster, request: EnrolmentRequest, person: str, *, now: int) -> Roster:
+    """Give a person the keys of a new request; their old signing keys are retired, old TLS keys forgotten at once.
+
+    Raises UsageError, also for somebody who has left: whoever comes back is added again, by another id.
+    """
+    _kind(request, "person")
+    record = _known("person", person, {p.id: p for p in draft.people})
+    if not record.roles:
+        raise UsageError(f"person {person!r} has left; add them again under another id")
+    fresh = _signing_key(request, now)
+    if fresh.key_id in {key.key_id for key in record.signing_keys}:
+        raise UsageError(f"the request has a signing key that {person!r} had before; ask for new keys")
+    keys = (*(_retired(key, now) for key in record.signing_keys), fresh)
+    pins, recipient = (_tls_pin(draft, request),), _recipient(request.recipient)
+    changed = replace(record, signing_keys=keys, tls_sha256=pins, recipient=recipient)
+    return replace(draft, people=tuple(changed if p.id == person else p for p in draft.people))
+
+
 def retire_person(draft: Roster, person: str, *, now: int) -> Roster:
     """Take roles, TLS keys and the right to sign from a person.  Raises UsageError."""
     record = _known("person", person, {p.id: p for p in draft.people})

@@ -109,6 +109,23 @@ def person_certify(request: Path, directory: Path, identifier: str, endpoint: st
     _recertify("person", request, directory, identifier, endpoint, days, output)
 
 
+@person.command("rekey")
+@request_argument
+@directory_option
+@click.option("--id", "identifier", required=True, help="Id on the roster.")
+@endpoint_option
+@days_option
+@welcome_option
+def person_rekey(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+    """Give a person on the roster the new keys of a REQUEST; the old ones sign and connect no more."""
+    from cloister.admin.admit import rekey_person
+    from cloister.admin.custody import Custody
+
+    asked = _read(request, output)
+    made = rekey_person(Custody(directory), asked, identifier, now=now(), endpoint=endpoint, days=days)
+    _write(output, made, NEXT)
+
+
 @person.command("retire")
 @click.argument("identifier")
 @directory_option
