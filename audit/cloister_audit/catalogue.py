@@ -15,7 +15,7 @@ ACTIONS: dict[str, str] = {
     "token.create": "An admin issued an enrolment token.",
     "token.list": "An admin listed enrolment tokens.",
     "token.withdraw": "An admin took an enrolment token back.",
-    "token.claim": "The holder of an enrolment token left their public keys, or asked how their claim stands.",
+    "token.claim": "The holder of an enrolment token left their public keys, or collected the welcome.",
     "token.admit": "The root's welcome was handed to the holder of an enrolment token.",
     "policy.publish": "A release policy came into force.",
     "policy.read": "Somebody read the release policy in force.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -51,12 +52,13 @@ def load_csr(pem: str) -> x509.CertificateSigningRequest:
     """Raises UsageError unless it is a request for a P-256 key that its holder signed."""
     try:
         request = x509.load_pem_x509_csr(pem.encode("utf-8"))
-    except ValueError:
-        raise UsageError("the certificate request is not PEM; ask for a new request file") from None
-    key = request.public_key()
+        key = request.public_key()
+        signed = isinstance(key, ec.EllipticCurvePublicKey) and request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        raise UsageError("the certificate request is not PEM of a P-256 key; ask for a new request file") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise UsageError("the certificate request is not for a P-256 key; ask for a new request file")
-    if not request.is_signature_valid:
+    if not signed:
         raise UsageError("the certificate request is not signed by its own key; ask for a new request file")
     return request
 

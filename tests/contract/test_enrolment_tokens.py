@@ -129,8 +129,8 @@ def test_a_token_works_once(register: Register) -> None:
     """The same claim may come again; a claim of other keys is refused and leaves the first one."""
     register.create()
     first = Joiner.make().claim(register.token, register.now)
-    assert "CLAIMED" == register.claim(first).state
-    assert "CLAIMED" == register.claim(first).state
+    assert ["CLAIMED"] * 3 == [register.claim(first).state for _ in range(3)]
+    assert 1 == len(register.bench.entries("token.claim", register.token.id))
     with pytest.raises(WrongStateError, match="used already") as refused:
         register.claim(Joiner.make().claim(register.token, register.now))
     assert "token_used" == refused.value.metadata["state"]
@@ -155,6 +155,15 @@ def test_a_claim_needs_the_key_of_the_token(register: Register) -> None:
     other = EnrolmentToken.generate(SITE, b"r" * 32, "5" * 64, register.now + HOUR)
     with pytest.raises(EvidenceRejectedError):
         register.claim(Joiner.make().claim(other, register.now))
+
+
+def test_a_claim_is_bounded(register: Register) -> None:
+    """Somebody who is not admitted yet cannot fill the register: signatures that nobody asked for count, too."""
+    register.create()
+    claim = Joiner.make().claim(register.token, register.now)
+    bloated = replace(claim, signatures=claim.signatures * 500)
+    with pytest.raises(InvalidFieldError, match="bytes"):
+        register.claim(bloated)
 
 
 def test_a_withdrawn_token_claims_nothing(register: Register) -> None:

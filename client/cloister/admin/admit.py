@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from cloister.admin.certificates import identity_uri, issue_certificate
 from cloister.admin.custody import Custody
 from cloister.admin.draft import add_host, add_person, replace_keys
-
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
 from cloister.tls import load_csr, spki_sha256

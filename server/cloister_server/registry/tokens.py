@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, insert, or_, select, update
 
@@ -46,6 +47,8 @@ OPEN, CLAIMED, ADMITTED, WITHDRAWN = "OPEN", "CLAIMED", "ADMITTED", "WITHDRAWN"
 MAX_KNOWN = 256
 """Tokens that may connect at one time; each is a trust anchor of every TLS handshake."""
 _CERTIFICATE_BYTES = 4096
+_CLAIM_BYTES = 32 * 1024
+"""Whoever holds a token has not been admitted: what they may leave is bounded."""
 _TOKEN = tables.enrolment_token
 
 
@@ -117,6 +120,8 @@ def claim(tx: Transaction, call: Call, statement: Statement, now: int) -> TokenR
     if row.state == WITHDRAWN:  # (1)
         raise WrongStateError("this enrolment token was withdrawn; ask the admin for another", state="token_withdrawn")
     token = _issued(row)
+    if len(statement.to_bytes()) > _CLAIM_BYTES:
+        raise InvalidFieldError("claim", f"it has more than {_CLAIM_BYTES} bytes")
     try:
         verify_claim(statement, token, now=now)  # (2)
     except EvidenceError as error:
@@ -133,8 +138,9 @@ def claim(tx: Transaction, call: Call, statement: Statement, now: int) -> TokenR
             "otherwise ask for another token",
             state="token_used",
         )
-    detail: dict[str, JSON] = {"person": row.person, "first": row.state == OPEN}
-    tx.record(call.event("token.claim", Subject("token", row.id, statement.digest), detail=detail))
+    if row.state != CLAIMED:  # a holder who waits asks every few seconds: that changes nothing and leaves no entry
+        detail: dict[str, JSON] = {"person": row.person, "first": row.state == OPEN}
+        tx.record(call.event("token.claim", Subject("token", row.id, statement.digest), detail=detail))
     return _held(tx.connection, row.id)
 
 
@@ -225,7 +231,14 @@ def _check_certificate(pem: str, token: IssuedToken) -> None:
         found = read_certificate(pem.encode("utf-8"))
         certificate = x509.load_pem_x509_certificate(pem.encode("utf-8"))
         authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ServerError, ValueError, x509.ExtensionNotFound):
+    except (
+        ServerError,
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
         raise wrong from None
     wanted = (token.site, ENROLMENT_KIND, token.id, token.tls_sha256)
     # The text becomes a trust anchor as it is: a second certificate behind the first would be one, too.
