@@ -2,6 +2,7 @@
 """Fixtures for every test: a real PostgreSQL, and hypothesis without a clock."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
@@ -19,15 +20,29 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def postgres_databases(postgres_server: PostgresServer) -> Iterator[Callable[[], str]]:
+    """The same for databases that the tests of a module share."""
+    with fresh_databases(postgres_server) as fresh:
+        yield fresh
+
+
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[Callable[[], str]]:
     """Return a function that makes a fresh database and returns its URL; they are dropped after the test."""
+    with fresh_databases(postgres_server) as fresh:
+        yield fresh
+
+
+@contextmanager
+def fresh_databases(server: PostgresServer) -> Iterator[Callable[[], str]]:
+    """A maker of databases, which are dropped at the end."""
     made: list[str] = []
 
     def fresh() -> str:
-        made.append(postgres_server.create_database())
+        made.append(server.create_database())
         return made[-1]
 
     yield fresh
     for url in made:
-        postgres_server.drop_database(url)
+        server.drop_database(url)

@@ -74,7 +74,7 @@ def _check_kind(kind: str, what: str) -> None:
 def _read(cls: type[T], text: str | bytes, what: str) -> T:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{what}: it is not JSON; was the whole file copied?") from None
     names = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # both callers are dataclasses
     if not isinstance(values, dict) or set(values) != names or not all(isinstance(v, str) for v in values.values()):

@@ -58,7 +58,7 @@ def parse_spec(text: str, what: str = "spec") -> Spec:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{what}: not YAML{line}: {error.problem}; mend it") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or number that is none
         raise UsageError(f"{what}: not YAML; mend it") from None
     if not isinstance(values, dict):
         raise UsageError(f"{what}: expected keys such as model, training_dataset and method")
@@ -68,7 +68,7 @@ def parse_spec(text: str, what: str = "spec") -> Spec:
 def _from_mapping(values: Mapping[str, object], what: str) -> Spec:
     try:
         return json_format.ParseDict(_without_auto(values), Spec())
-    except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
+    except (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())[:200]
         raise UsageError(f"{what}: {text}; see docs/reference/spec.md") from None
 
@@ -119,7 +119,7 @@ def from_bytes(data: bytes) -> Spec:
     """Inverse of `spec_bytes`.  Raises UsageError."""
     try:
         return json_format.Parse(data, Spec())
-    except json_format.ParseError:
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError):
         raise UsageError("the job's specification is not readable; update cloister") from None
 
 

@@ -4,6 +4,7 @@
 ServerError                     any refusal that a caller may see; never raised itself
 ├── AuditUnavailableError       the audit log cannot be written, so nothing may change
 ├── DatabaseUnavailableError    the database does not answer
+├── StoppingError               this control plane is being stopped
 ├── UnknownIdentityError        no certificate that the roster pins
 ├── RoleRequiredError           the caller's roles do not allow the method
 ├── NotFoundError               no such object, or one of another team: the answers are identical
@@ -23,7 +24,8 @@ ServerError                     any refusal that a caller may see; never raised 
 ├── SelfApprovalError           an approval by the requester
 └── LogBehindCallerError        the caller's checkpoint is ahead of this log
 
-ConfigError and StartError stop the process before it serves; they never cross the wire.
+ConfigError and StartError stop the process before it serves, BackupError a backup or a restore; they never cross
+the wire.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ class ConfigError(Exception):
 
 class StartError(Exception):
     """The site cannot be served: its files, database or roster do not fit together."""
+
+
+class BackupError(Exception):
+    """A backup cannot be made, or may not be restored."""
 
 
 class ServerError(Exception):
@@ -69,6 +75,16 @@ class DatabaseUnavailableError(ServerError):
 
     reason = "DATABASE_UNAVAILABLE"
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class StoppingError(ServerError):
+    """This control plane is being stopped."""
+
+    reason = "SERVER_STOPPING"
+    code = grpc.StatusCode.UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("this control plane is being stopped; call again")
 
 
 class UnknownIdentityError(ServerError):

@@ -17,6 +17,7 @@ from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.heads import Heads
 from cloister_server.issuing import Issuer
 from cloister_server.journal import Journal
+from cloister_server.metrics.recorder import Recorder
 from cloister_server.notifier import Notifier
 from cloister_server.rosters import Clock, Rosters
 from cloister_server.store import Store
@@ -41,6 +42,7 @@ class Site:
     notifier: Notifier
     blocking: Blocking
     journal: Journal
+    metrics: Recorder
     clock: Clock
     """Unix seconds, for the ages of documents; leases go by the database's clock."""
 

@@ -1,67 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's side of mutual TLS: a client certificate of the site's CA, or of an enrolment token, is always demanded.
+"""The server's side of mutual TLS: a client certificate of the site's CA, or of an enrolment token, is demanded.
 
-Certificate and key are read again when their files change, and the tokens' certificates when they do, so that
-either changes without a restart.
+Certificate, key and CA are read again for the first connection after their files changed, so that they rotate without
+a restart; so do the certificates of enrolment tokens.  Open connections stay as they are; files that do not fit
+together leave the old ones in use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 
+from cloister.tls import pair_fault
 from cloister_server.config import Config
 from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.errors import StartError
 from cloister_server.journal import Journal
 
 
+@dataclass(frozen=True)
+class _Files:
+    """What a handshake needs."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path
+
+    def stamps(self) -> tuple[tuple[int, int], ...]:
+        """Changes whenever a file is written or replaced."""
+        return tuple(_stamp(path) for path in (self.certificate, self.key, self.client_ca))
+
+    def read(self, now: datetime, tokens: bytes) -> grpc.ServerCertificateConfiguration:
+        """Raises StartError."""
+        try:
+            certificate, key = self.certificate.read_bytes(), self.key.read_bytes()
+            client_ca = self.client_ca.read_bytes()
+        except OSError as error:
+            raise StartError(f"[tls] {error.filename}: {error.strerror}") from error
+        # gRPC would take a pair that does not fit, and then fail every handshake.
+        if fault := pair_fault(certificate, key, now):
+            raise StartError(f"[tls] {self.certificate}: {fault}")
+        try:
+            x509.load_pem_x509_certificates(client_ca)
+        except ValueError as error:
+            raise StartError(
+                f"[tls] {self.client_ca} is not a PEM certificate; copy the site's ca.crt again"
+            ) from error
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], root_certificates=client_ca + b"\n" + tokens
+        )
+
+
 def server_credentials(config: Config, enrolment_keys: EnrolmentKeys, journal: Journal) -> grpc.ServerCredentials:
     """Raises StartError."""
-    first = _read(config, enrolment_keys.certificates())
-    fetch = _rotation(config, enrolment_keys, journal)
+    files = _Files(config.tls_certificate, config.tls_key, config.client_ca)
+    seen, tokens = files.stamps(), enrolment_keys.certificates()
     return grpc.dynamic_ssl_server_credentials(
-        first,
-        fetch,  # type: ignore[arg-type]  # None is its documented answer for "no change"
+        files.read(datetime.now(UTC), tokens),
+        _rotation(files, enrolment_keys, (seen, tokens), journal),  # type: ignore[arg-type]  # None is its documented answer for "no change"
         require_client_authentication=True,
     )
 
 
-def _read(config: Config, tokens: bytes) -> grpc.ServerCertificateConfiguration:
-    try:
-        pair = (config.tls_key.read_bytes(), config.tls_certificate.read_bytes())
-        anchors = config.client_ca.read_bytes() + b"\n" + tokens
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=anchors)
-    except OSError as error:
-        raise StartError(f"[tls] {error.filename}: {error.strerror}") from error
-
-
 def _rotation(
-    config: Config, enrolment_keys: EnrolmentKeys, journal: Journal
+    files: _Files, enrolment_keys: EnrolmentKeys, seen: tuple[tuple[tuple[int, int], ...], bytes], journal: Journal
 ) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
-    files = (config.tls_key, config.tls_certificate, config.client_ca)
-    seen, tokens = _stamps(files), enrolment_keys.certificates()
-
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         """For each new connection: None keeps the certificate in use."""
-        nonlocal seen, tokens
-        stamps, admitted = _stamps(files), enrolment_keys.certificates()
-        if stamps == seen and admitted == tokens:
+        nonlocal seen
+        # Before the files are read: one that changes meanwhile is seen again at the next connection.
+        before, now_seen = seen, (files.stamps(), enrolment_keys.certificates())
+        if now_seen == before:
             return None
+        seen = now_seen
         try:
-            renewed = _read(config, admitted)
+            renewed = files.read(datetime.now(UTC), now_seen[1])
         except StartError as error:
-            journal.failure("tls_reload_failed", error)
+            # Half of a renewal looks like this too; its second file brings the next try.
+            journal.write("error", "tls_reload_failed", reason=str(error))
             return None
-        if stamps != seen:
+        if now_seen[0] != before[0]:
             journal.write("info", "tls_reloaded")
-        seen, tokens = stamps, admitted
         return renewed
 
     return fetch
 
 
-def _stamps(files: tuple[Path, ...]) -> tuple[int, ...]:
-    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_ino)

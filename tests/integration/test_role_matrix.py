@@ -10,22 +10,15 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
 from cloister.api.v1 import (
-    audit_pb2,
     blobs_pb2,
     datasets_pb2,
-    enrolment_pb2,
-    grants_pb2,
     identity_pb2,
     jobs_pb2,
     models_pb2,
@@ -34,9 +27,11 @@ from cloister.api.v1 import (
 from cloister.wire import statement_to_proto
 from cloister_server.journal import Journal
 from cloister_server.policy_table import ROLES
+from contract_methods import METHODS, empty_request
+from contract_methods import invoke as call_method
 from debias_job import METHOD
 from debias_site import found
-from served_site import Caller, Founded, Keys, Refused, ServedSite, read_refusal, served, sqlite_url
+from served_site import Caller, Founded, Keys, Refused, ServedSite, served, sqlite_url
 from site_objects import (
     policy,
     publish_policy,
@@ -48,18 +43,6 @@ from site_objects import (
     upload,
 )
 
-FILES = (
-    audit_pb2,
-    blobs_pb2,
-    datasets_pb2,
-    enrolment_pb2,
-    grants_pb2,
-    identity_pb2,
-    jobs_pb2,
-    models_pb2,
-    workers_pb2,
-    health_pb2,
-)
 ROLE_OF = {
     "alice": "member",
     "bob": "approver",
@@ -70,18 +53,6 @@ ROLE_OF = {
     "pinned-out": "",
     "impostor": "",
 }
-
-
-def all_methods() -> dict[str, MethodDescriptor]:
-    found = {}
-    for file in FILES:
-        for service in file.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                found[f"/{service.full_name}/{method.name}"] = method
-    return found
-
-
-METHODS = all_methods()
 
 
 @dataclass(frozen=True)
@@ -156,9 +127,8 @@ def callers(live: ServedSite) -> dict[str, Caller]:
 
 def request_for(method: str, foreign: Foreign) -> Message:
     """A request that names the other team's object wherever it can name one."""
-    kind = GetMessageClass(METHODS[method].input_type)
-    message = kind()
-    for field in kind.DESCRIPTOR.fields:
+    message = empty_request(method)
+    for field in message.DESCRIPTOR.fields:
         if field.name in ("id", "object_id", "work_id", "job_id", "release_id") and field.type == field.TYPE_STRING:
             setattr(message, field.name, foreign.id_for(method))
         elif field.name == "attempt":
@@ -172,28 +142,8 @@ def request_for(method: str, foreign: Foreign) -> Message:
 
 
 def invoke(caller: Caller, method: str, request: Message) -> Refused | list[Message]:
-    """Call a method by its name; what came back."""
-    descriptor = METHODS[method]
-    answer = GetMessageClass(descriptor.output_type)
-    shapes: dict[tuple[bool, bool], Any] = {
-        (False, False): caller.channel.unary_unary,
-        (False, True): caller.channel.unary_stream,
-        (True, False): caller.channel.stream_unary,
-    }
-    shape = shapes[(descriptor.client_streaming, descriptor.server_streaming)]
-    stub = shape(method, request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString)
-    sent = iter([request]) if descriptor.client_streaming else request
-    try:
-        received = stub(sent, timeout=20)
-        if not descriptor.server_streaming:
-            return [received]
-        if method == "/grpc.health.v1.Health/Watch":
-            first = next(iter(received))
-            received.cancel()
-            return [first]
-        return list(received)
-    except grpc.RpcError as error:
-        return read_refusal(error)
+    """Call a method by its name; a watch of health, which never ends, says one thing."""
+    return call_method(caller, method, request, messages=1 if method == "/grpc.health.v1.Health/Watch" else None)
 
 
 def test_the_table_lists_every_method_of_the_contract() -> None:

@@ -47,7 +47,7 @@ def read_policy(text: str, days: int, *, now: int) -> Policy:
     """A policy from YAML (or JSON), in force for `days` days from `now`.  Raises UsageError."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or number that is none
         raise UsageError("policy: it is not YAML") from None
     if not isinstance(values, dict):
         raise UsageError("policy: expected fields such as id, version and approvals")

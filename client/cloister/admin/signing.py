@@ -27,15 +27,28 @@ def log() -> None:
 def log_keygen(directory: Path, origin: str, output: Path) -> None:
     """Make the key that signs checkpoints, and name its public half in the draft."""
     from cloister.admin.custody import Custody
-    from cloister.admin.draft import set_log
-    from cloister.admin.log_key import make_log_key, write_log_key
+    from cloister.admin.log_key import name_log_key
+
+    click.echo(name_log_key(Custody(directory), origin, output).vkey)
+    click.echo(NEXT, err=True)
+
+
+@log.command("restored")
+@click.argument("head", metavar="CHECKPOINT", type=_file)
+@directory_option
+def log_restored(head: Path, directory: Path) -> None:
+    """Accept that the log was restored from a backup and goes on after CHECKPOINT.
+
+    Everybody who saw more of the log gives that part up, once. Sign it only when the site's people agree that the
+    restore happened: it is what a control plane that hides entries would ask for.
+    """
+    from cloister.admin.custody import Custody
+    from cloister.admin.draft import add_restoration
 
     custody = Custody(directory)
-    signer = make_log_key(origin)
-    draft = set_log(custody.draft(), origin, signer.vkey)
-    write_log_key(output, signer)
+    draft = add_restoration(custody.draft(), head.read_bytes())
     custody.save_draft(draft)
-    click.echo(signer.vkey)
+    click.echo(f"log restored at {draft.restored_heads()[-1].size} entries")
     click.echo(NEXT, err=True)
 
 

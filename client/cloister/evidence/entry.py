@@ -43,7 +43,7 @@ class Subject:
     """What it was done to."""
 
     type: str
-    """dataset, job, model, release, artifact, roster, policy, log, session, certificate,
+    """dataset, job, model, release, artifact, roster, policy, log, backup, session, certificate,
     token or method."""
     id: str
     digest: str = ""

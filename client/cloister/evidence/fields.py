@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+LAST_SECOND = 253_402_300_799
+"""The end of year 9999, in Unix seconds."""
 DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,319})(\.[0-9]{1,340})?")
 
 
@@ -59,8 +61,8 @@ class Fields:
 
     def text(self, name: str, choices: Collection[str] = ()) -> str:
         value = self._take(name)
-        if not isinstance(value, str) or len(value) > 4096:
-            raise self._wrong(name, "a string of at most 4096 characters")
+        if not isinstance(value, str) or len(value) > 4096 or "\0" in value:
+            raise self._wrong(name, "a string of at most 4096 characters, NUL not among them")
         if choices and value not in choices:
             raise self._wrong(name, f"one of {', '.join(sorted(choices))}")
         return value
@@ -86,6 +88,13 @@ class Fields:
             raise self._wrong(name, f"an integer of at least {minimum}")
         return value
 
+    def time(self, name: str) -> int:
+        """Unix seconds, up to the end of year 9999: what is later can be written by no calendar."""
+        value = self.integer(name)
+        if value > LAST_SECOND:
+            raise self._wrong(name, "a time before the year 10000")
+        return value
+
     def boolean(self, name: str) -> bool:
         value = self._take(name)
         if not isinstance(value, bool):
@@ -96,9 +105,9 @@ class Fields:
         value = self._take(name)
         if not isinstance(value, list) or len(value) > 1024:
             raise self._wrong(name, "a list of at most 1024 strings")
-        found = [item for item in value if isinstance(item, str)]
+        found = [item for item in value if isinstance(item, str) and "\0" not in item]
         if len(found) != len(value):
-            raise self._wrong(name, "a list of strings")
+            raise self._wrong(name, "a list of strings, NUL not in them")
         return tuple(found)
 
     def decimals(self, name: str) -> dict[str, str]:

@@ -82,8 +82,8 @@ class Manifest:
             pool=fields.identifier("pool"),
             purposes=fields.texts("purposes"),
             media_type=fields.text("media_type"),
-            created_at=fields.integer("created_at"),
-            expires_at=fields.integer("expires_at"),
+            created_at=fields.time("created_at"),
+            expires_at=fields.time("expires_at"),
             minimum_epsilon=fields.optional("minimum_epsilon", fields.decimal),
             details=_details(fields.object("details")),
         )

@@ -15,7 +15,10 @@ def report_method(spec: bytes) -> str:
 
     Whatever is not exactly one method counts as a method that makes a version, whose release is bound to rules.
     """
-    values = json.loads(spec)
+    try:
+        values = json.loads(spec)
+    except (ValueError, RecursionError):
+        return ""
     method = values.get("method") if isinstance(values, dict) else None
     names = list(method) if isinstance(method, dict) else []
     return names[0] if len(names) == 1 and names[0] in REPORT_METHODS else ""

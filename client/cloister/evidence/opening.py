@@ -220,7 +220,7 @@ def _check_spec_references(spec: bytes, authorisation: Authorisation) -> None:
     """The spec and the authorisation were signed together; a client that let them differ is at fault."""
     try:
         fields = json.loads(spec)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FormatError("the specification is not JSON") from None
     if not isinstance(fields, dict):
         raise FormatError("the specification is not an object")

@@ -106,8 +106,8 @@ class Policy:
             approvals=fields.integer("approvals"),
             rules=tuple(Rule.read(f) for f in fields.objects("rules")),
             allow_unsandboxed=fields.boolean("allow_unsandboxed"),
-            issued_at=fields.integer("issued_at"),
-            expires_at=fields.integer("expires_at"),
+            issued_at=fields.time("issued_at"),
+            expires_at=fields.time("expires_at"),
             gate=fields.unless_absent("gate", lambda name: Gate.read(fields.object(name))),
         )
         fields.finish()

@@ -65,8 +65,8 @@ class ReleaseRequest:
             team=fields.identifier("team"),
             recipient=fields.identifier("recipient"),
             reason=fields.text("reason"),
-            created_at=fields.integer("created_at"),
-            expires_at=fields.integer("expires_at"),
+            created_at=fields.time("created_at"),
+            expires_at=fields.time("expires_at"),
             exception=fields.mark("exception"),
         )
         fields.finish()
@@ -101,7 +101,7 @@ class Approval:
             request_sha256=fields.digest("request_sha256"),
             approver=fields.identifier("approver"),
             reason=fields.text("reason"),
-            created_at=fields.integer("created_at"),
+            created_at=fields.time("created_at"),
             exception=fields.mark("exception"),
         )
         fields.finish()
@@ -149,7 +149,7 @@ class Release:
             recipient_key_id=fields.text("recipient_key_id"),
             wrap_sha256=fields.digest("wrap_sha256"),
             host=fields.identifier("host"),
-            created_at=fields.integer("created_at"),
+            created_at=fields.time("created_at"),
             exception=fields.mark("exception"),
         )
         fields.finish()

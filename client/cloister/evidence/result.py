@@ -83,7 +83,7 @@ class Result:
             metrics=fields.decimals("metrics"),
             metrics_before=fields.decimals("metrics_before"),
             sandboxed=fields.boolean("sandboxed"),
-            created_at=fields.integer("created_at"),
+            created_at=fields.time("created_at"),
             figures_sha256=fields.unless_absent("figures_sha256", fields.digest) or "",
             report_trailer_sha256=fields.unless_absent("report_trailer_sha256", fields.digest) or "",
         )

@@ -83,7 +83,7 @@ class Statement:
             envelope = json.loads(data)
             signatures = tuple(Signature(str(s["keyid"]), unb64(s["sig"], "signature")) for s in envelope["signatures"])
             return cls(str(envelope["payloadType"]), unb64(envelope["payload"], "payload"), signatures)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(f"not a signed statement: {type(error).__name__}") from None
 
 

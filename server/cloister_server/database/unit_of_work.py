@@ -9,17 +9,23 @@ the database because of a change (waking a waiter, unlinking a file) happens aft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloister.evidence.entry import Event
 from cloister_audit.errors import AuditError
 from cloister_server.crashpoints import crash_here
 from cloister_server.database.engine import Database
-from cloister_server.errors import AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError
+from cloister_server.errors import (
+    AuditUnavailableError,
+    DatabaseUnavailableError,
+    InvalidFieldError,
+    StorageExhaustedError,
+)
 
 T = TypeVar("T")
 
@@ -32,6 +38,25 @@ class Appender(Protocol):
     """What the ledger must do: add entries to the caller's open transaction, or raise AuditError."""
 
     def append(self, connection: Connection, events: Sequence[Event]) -> list[int]: ...
+
+
+class Observer(Protocol):
+    """Who counts."""
+
+    def append(self) -> AbstractContextManager[None]:
+        """Entered for the time of one append."""
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """These entries are durable."""
+
+
+class Unobserved:
+    """Nobody counts."""
+
+    def append(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def committed(self, events: Sequence[Event]) -> None: ...
 
 
 class Transaction:
@@ -54,9 +79,10 @@ class Transaction:
 class UnitOfWork:
     """Runs units of work on one database."""
 
-    def __init__(self, database: Database, ledger: Appender) -> None:
+    def __init__(self, database: Database, ledger: Appender, observer: Observer | None = None) -> None:
         self._database = database
         self._ledger = ledger
+        self._observer = Unobserved() if observer is None else observer
 
     @property
     def database(self) -> Database:
@@ -67,7 +93,8 @@ class UnitOfWork:
 
         `work` may run again: two creates of one id can meet, and the second must see the first (IntegrityError
         is therefore tried again, as are deadlocks).  It must do nothing outside the transaction.
-        Raises AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError, and what `work` raises.
+        Raises AuditUnavailableError, DatabaseUnavailableError, StorageExhaustedError, InvalidFieldError (a value that
+        no column takes), and what `work` raises.
         """
         for remaining in reversed(range(_TRIES)):
             try:
@@ -75,6 +102,8 @@ class UnitOfWork:
             except IntegrityError:
                 if remaining == 0:
                     raise
+            except DataError as error:
+                raise _unstorable() from error
             except DBAPIError as error:
                 if remaining == 0 or _sqlstate(error) not in _RERUN_STATES:
                     raise _unavailable(error) from error
@@ -87,7 +116,9 @@ class UnitOfWork:
         try:
             with self._database.reader.connect() as connection:
                 return work(connection)
-        except (OperationalError, PoolTimeoutError) as error:
+        except DataError as error:
+            raise _unstorable() from error
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise DatabaseUnavailableError("the database does not answer; try again") from error
 
     def _once(self, name: str, work: Callable[[Transaction], T]) -> T:
@@ -98,6 +129,7 @@ class UnitOfWork:
             crash_here(f"{name}.before_commit")
             transaction.commit()
         crash_here(f"{name}.after_commit")
+        self._observer.committed(open_work.events)
         for action in open_work.after_commit:
             action()
         return result
@@ -106,12 +138,18 @@ class UnitOfWork:
         if not work.events:
             return
         try:
-            self._ledger.append(work.connection, work.events)
+            with self._observer.append():
+                self._ledger.append(work.connection, work.events)
         except AuditError as error:
             cause = error.__cause__
             if isinstance(cause, DBAPIError) and _sqlstate(cause) in _RERUN_STATES:
                 raise cause from None
             raise AuditUnavailableError("the audit log cannot be written, so nothing was changed; try again") from error
+
+
+def _unstorable() -> InvalidFieldError:
+    """PostgreSQL stores no NUL in a text; what has none in its name is not there either."""
+    return InvalidFieldError("request", "a text or number that cannot be stored, such as a text with a NUL")
 
 
 def _sqlstate(error: DBAPIError) -> str:
@@ -122,6 +160,6 @@ def _sqlstate(error: DBAPIError) -> str:
 def _unavailable(error: DBAPIError) -> Exception:
     if _sqlstate(error) in _FULL:
         return StorageExhaustedError("the disk of the database is full; an administrator must free space")
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError | InterfaceError):
         return DatabaseUnavailableError("the database does not answer; try again")
     return error

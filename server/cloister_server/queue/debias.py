@@ -8,8 +8,6 @@ own, which holds the metrics.
 
 from __future__ import annotations
 
-import json
-
 from sqlalchemy import Connection, insert, select
 
 from cloister.api.v1 import common_pb2, jobs_pb2
@@ -27,6 +25,7 @@ from cloister_server.database.rows import ArtifactRow, JobRow, ObjectRow, one
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import BlobIncompleteError, InvalidFieldError, NotFoundError, of_evidence
 from cloister_server.queue import jobs
+from cloister_server.queue import spec as specs
 from cloister_server.queue.states import SUCCEEDED
 from cloister_server.registry import objects, versions
 
@@ -41,7 +40,7 @@ def check_kind(job: JobRow, kind: str) -> None:
     if report_method(job.spec):
         if kind == "export":
             raise InvalidFieldError("kind", "a job of this method makes no version")
-    elif kind == KIND and "debias" not in json.loads(job.spec).get("method", {}):
+    elif kind == KIND and specs.parse_spec(job.spec).method.WhichOneof("type") != "debias":
         raise InvalidFieldError("kind", "a job of this method has no report")
 
 

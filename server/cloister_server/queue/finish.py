@@ -33,12 +33,15 @@ from cloister_server.errors import (
     WrongStateError,
 )
 from cloister_server.queue import debias, endings, events, views
+from cloister_server.queue import spec as specs
 from cloister_server.queue.fence import held_job
 from cloister_server.queue.states import CANCELLED, FAILED, PAUSED, PAUSING, PREEMPTED, SUCCEEDED
 from cloister_server.registry import access, objects, versions
 
 _JOB = tables.job
 _ATTEMPT = tables.job_attempt
+DEFAULT_SEED = 42
+"""What a specification without a seed means, as clients spell it out."""
 _OUTCOMES = {
     jobs_pb2.JOB_STATE_SUCCEEDED: SUCCEEDED,
     jobs_pb2.JOB_STATE_FAILED: FAILED,
@@ -46,6 +49,8 @@ _OUTCOMES = {
     jobs_pb2.JOB_STATE_PAUSED: PAUSED,
     jobs_pb2.JOB_STATE_PREEMPTED: PREEMPTED,
 }
+# An enum of the contract takes numbers that it does not list.
+_LAYER_KIND_NAMES = {number: name for name, number in models_pb2.LayerKind.items()}
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TEXT = re.compile(r"[\x20-\x7e]{0,500}")
 _PARAM = re.compile(r"[a-z0-9_.]{0,128}")
@@ -129,7 +134,7 @@ def _succeed(tx: Transaction, call: Call, request: workers_pb2.FinishJobRequest,
 def _layer(request: workers_pb2.FinishJobRequest, sealed: ObjectRow, result: Result) -> str:
     """Kind of the new layer, as its host signed it in the manifest.  Raises InvalidFieldError."""
     kind = Manifest.parse(sealed.manifest).details.get("layer", "")
-    said = models_pb2.LayerKind.Name(request.layer_kind).removeprefix("LAYER_KIND_").lower()
+    said = _LAYER_KIND_NAMES.get(request.layer_kind, "").removeprefix("LAYER_KIND_").lower()
     if said not in LAYER_KINDS or said != kind or request.layer_digest != result.files_sha256:
         raise InvalidFieldError("layer_kind", "kind or digest are not those that manifest and result sign")
     return kind
@@ -144,7 +149,7 @@ def _insert_candidate(connection: Connection, job: JobRow, artifact: ArtifactRow
     start = versions.find(connection, job.model_version)
     if start is None:
         raise NotFoundError("model")
-    spec = json.loads(job.spec)
+    spec = specs.parse_spec(job.spec)
     # What a host exports is one layer: it takes the place of the one of its class that the job started from.
     layers = stacked(versions.layers_of(start), (layer, (artifact.object_id, result.files_sha256)))
     datasets = [oid for role, oid in views.inputs(connection, job.id) if KIND_OF_ROLE[role] == "dataset"]
@@ -152,7 +157,7 @@ def _insert_candidate(connection: Connection, job: JobRow, artifact: ArtifactRow
     connection.execute(
         insert(tables.model_version).values(
             id=job.id,
-            name=spec.get("suffix") or f"{start.name[:90]}-{job.id}",
+            name=spec.suffix or f"{start.name[:90]}-{job.id}",
             team=job.team,
             state="CANDIDATE",
             object_id=artifact.object_id,
@@ -162,7 +167,7 @@ def _insert_candidate(connection: Connection, job: JobRow, artifact: ArtifactRow
             job_id=job.id,
             spec_digest=job.spec_sha256,
             dataset_digests=to_text([row.ciphertext_sha256 for row in found if row is not None]),
-            seed=str(spec.get("seed", "42")),
+            seed=str(spec.seed or DEFAULT_SEED),
             metrics_before=to_text({name: float(value) for name, value in result.metrics_before.items()}),
             metrics_after=to_text({name: float(value) for name, value in result.metrics.items()}),
             epsilon=None,

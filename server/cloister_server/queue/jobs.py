@@ -21,6 +21,8 @@ from cloister_server.queue.states import CANCELLED, ENDED, LEASED
 KIND = "job"
 _JOB = tables.job
 _BATCH = 500
+MAX_SEQ = 2**53 - 1
+"""The greatest integer of an entry; no job has so many events."""
 
 
 def get(tx: Transaction, call: Call, job_id: str) -> jobs_pb2.Job:
@@ -68,7 +70,7 @@ def _cancel(tx: Transaction, call: Call, row: JobRow) -> None:
 def begin_watch(tx: Transaction, call: Call, job_id: str, after_seq: int) -> None:
     """Leave the entry of a stream.  Raises NotFoundError."""
     row = visible(tx.connection, call, job_id)
-    tx.record(call.event("job.watch", Subject(KIND, row.id), detail={"after_seq": after_seq}))
+    tx.record(call.event("job.watch", Subject(KIND, row.id), detail={"after_seq": min(after_seq, MAX_SEQ)}))
 
 
 @dataclass(frozen=True)

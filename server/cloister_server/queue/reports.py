@@ -7,7 +7,6 @@ fixed words, checked here again after the agent; nothing that is longer or looks
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -46,6 +45,8 @@ MAX_EVENTS = 1000
 _NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _MESSAGE = re.compile(r"[\x20-\x7e]{0,200}")
 _MAX_FIGURES = 256
+_MAX_ETA_SECONDS = 10 * 365 * 86400.0
+"""An estimate beyond it, or one that is no number, says nothing; added to a time it would be none."""
 
 _JOB = tables.job
 _ATTEMPT = tables.job_attempt
@@ -142,7 +143,7 @@ def _progress(connection: Connection, job: JobRow, progress: jobs_pb2.Progress) 
     kept = jobs_pb2.Progress()
     kept.CopyFrom(progress)
     kept.percent = 100 * progress.current / progress.total if progress.total > 0 else 0.0
-    if not math.isfinite(kept.eta_seconds) or kept.eta_seconds < 0:
+    if not 0 <= kept.eta_seconds <= _MAX_ETA_SECONDS:
         kept.eta_seconds = 0.0
     kept.updated_at.FromMilliseconds(int(connection.execute(select(now_ms(connection))).scalar_one()))
     text = json_format.MessageToJson(kept, indent=None, preserving_proto_field_name=True)

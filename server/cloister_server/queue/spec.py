@@ -21,15 +21,23 @@ _MAX_ATTEMPTS = 10
 
 
 def read_spec(data: bytes) -> spec_pb2.JobSpec:
-    """Raises InvalidFieldError."""
+    """The spec of a new job.  Raises InvalidFieldError."""
     if len(data) > MAX_SPEC_BYTES:
         raise InvalidFieldError("spec", f"{len(data)} bytes are more than {MAX_SPEC_BYTES}")
-    try:
-        spec = json_format.Parse(data, spec_pb2.JobSpec())
-    except (json_format.ParseError, UnicodeDecodeError):
-        raise InvalidFieldError("spec", "not the JSON form of a JobSpec; update the client") from None
+    spec = parse_spec(data)
     _check_form(spec)
     return spec
+
+
+def parse_spec(data: bytes) -> spec_pb2.JobSpec:
+    """The spec of a stored job, whatever is asked of new ones by now.  Raises InvalidFieldError.
+
+    JSON has several ways to say one thing (42, 42.0 and "42"; null and nothing): who wants a field reads it here.
+    """
+    try:
+        return json_format.Parse(data, spec_pb2.JobSpec())
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError):
+        raise InvalidFieldError("spec", "not the JSON form of a JobSpec; update the client") from None
 
 
 def _check_form(spec: spec_pb2.JobSpec) -> None:

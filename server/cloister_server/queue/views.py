@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-
 from google.protobuf import json_format
 from sqlalchemy import Connection, select
 
@@ -16,6 +14,7 @@ from cloister_server.database import tables
 from cloister_server.database.rows import JobRow, figures, one
 from cloister_server.pages import timestamp
 from cloister_server.queue import events, order
+from cloister_server.queue import spec as specs
 from cloister_server.queue.states import FAILED, SUCCEEDED, WAITING
 
 _JOB = tables.job
@@ -41,7 +40,7 @@ def inputs(connection: Connection, job_id: str) -> list[tuple[str, str]]:
 def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
     """The job of the contract."""
     roles = dict(inputs(connection, row.id))
-    spec = json.loads(row.spec)
+    spec = specs.parse_spec(row.spec)
     makes_version = not report_method(row.spec)
     job = jobs_pb2.Job(
         id=row.id,
@@ -58,7 +57,7 @@ def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
         validation_dataset=roles.get("validation", ""),
         evaluation_dataset=roles.get("evaluation", ""),
         trained_tokens=row.trained_tokens,
-        metadata=spec.get("metadata", {}),
+        metadata=spec.metadata,
         spec=row.spec,
         spec_digest=row.spec_sha256,
         attempt=row.attempt,
@@ -69,7 +68,7 @@ def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
         authorisation=statement_to_proto(Statement.from_bytes(row.authorisation)),
         pool=row.pool,
         replay_dataset=roles.get("replay", ""),
-        auxiliary_model=spec.get("auxiliary_model", ""),
+        auxiliary_model=spec.auxiliary_model,
     )
     if row.state == FAILED:
         job.error.CopyFrom(jobs_pb2.JobError(code=row.error_code, message=row.error_message, param=row.error_param))

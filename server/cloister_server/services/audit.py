@@ -9,13 +9,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cloister.api.v1 import audit_pb2, audit_pb2_grpc
 from cloister.evidence.entry import Subject
+from cloister.evidence.fields import LAST_SECOND
 from cloister_audit import query
 from cloister_server.calls import Call, Context, current_call
-from cloister_server.errors import InvalidFieldError
+from cloister_server.errors import InvalidFieldError, NotFoundError
 from cloister_server.pages import read_size
 from cloister_server.site import Site
 
+MAX_POSITION = 2**53
+"""Below it every position can be written into an entry, whose integers end there."""
 _BATCH = 500
+_FIRST_SECOND = -62_135_596_800
 
 
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
@@ -34,6 +38,8 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
 
     async def GetEntry(self, request: audit_pb2.GetEntryRequest, context: Context) -> audit_pb2.GetEntryResponse:
         site = self._site
+        if not 0 <= request.index < MAX_POSITION:
+            raise NotFoundError("entry")
         await self._record(current_call(), "log.read", index=request.index)
         proved = await site.blocking.run(site.heads.proved, request.index)
         return audit_pb2.GetEntryResponse(entry=proved.entry, inclusion_proof=proved.inclusion, checkpoint=proved.note)
@@ -46,8 +52,8 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             action=request.action,
             actor=request.actor,
             object_id=request.object_id,
-            since_us=_micros(request.since) if request.HasField("since") else None,
-            until_us=_micros(request.until) if request.HasField("until") else None,
+            since_us=_micros("since", request.since) if request.HasField("since") else None,
+            until_us=_micros("until", request.until) if request.HasField("until") else None,
         )
         await self._record(current_call(), "log.read")
         found = await self._site.look(lambda connection: query.entries(connection, wanted, after, size + 1))
@@ -81,5 +87,8 @@ def _position(token: str) -> int:
     return int(token)
 
 
-def _micros(stamp: Timestamp) -> int:
-    return stamp.ToMicroseconds()
+def _micros(field: str, stamp: Timestamp) -> int:
+    # The fields of a Timestamp hold any number; what it may say goes from year 1 to 9999.
+    if not _FIRST_SECOND <= stamp.seconds <= LAST_SECOND or not 0 <= stamp.nanos < 1_000_000_000:
+        raise InvalidFieldError(field, "is no time between year 1 and 9999")
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1000

@@ -29,14 +29,11 @@ class Loop:
     stop: threading.Event
     jitter: Callable[[], float]
     """A number from 0 to 1, so that many hosts do not come back at the same moment."""
-    renewed: Callable[[], bool] = lambda: False
-    """Asked between two pieces of work: whether there is a new certificate to connect with."""
+    between: Callable[[], None] = lambda: None
+    """Called between two pieces of work."""
 
-    def run(self, *, once: bool = False) -> bool:
-        """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done.
-
-        Returns whether it ended for a new certificate alone, to go on with it.
-        """
+    def run(self, *, once: bool = False) -> None:
+        """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done."""
         failures = 0
         while not self.stop.is_set():
             try:
@@ -51,10 +48,8 @@ class Loop:
             if answer is None:
                 continue
             if answer.WhichOneof("work") is not None and (self._do(answer) or once):
-                return False
-            if self.renewed():
-                return True
-        return False
+                return
+            self.between()
 
     def _request(self) -> workers_pb2.LeaseWorkRequest:
         return workers_pb2.LeaseWorkRequest(

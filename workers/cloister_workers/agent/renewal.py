@@ -1,82 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's certificate, renewed at half its life between two pieces of work, and used at once.
+"""The way to the control plane, made anew when this host's certificate is renewed.
 
-A site with an authority of its own replaces `agent/tls.crt` by its own means: that is noticed in the same place.
+gRPC reads a client's certificate once, when a channel is made; a job may outlast a certificate.  So whoever calls
+asks here first, and gets a channel of the newest good pair.  Calls that are under way end on the channel they began on.
 """
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-import grpc
-
-from cloister.api.v1 import identity_pb2
-from cloister.api.v1.identity_pb2_grpc import IdentityServiceStub
-from cloister.channel import translate
-from cloister.errors import CloisterError
-from cloister.files import replace_private
-from cloister.renewal import expires_at, is_due, renewed
-from cloister_workers.agent.control import DEADLINE_SECONDS
+from cloister.tls import pair_fault
+from cloister_workers.agent.control import Stubs
 from cloister_workers.agent.host import Log
 
-ASK_SECONDS = 3600
-"""A site that does not renew is asked so often."""
+CERTIFICATE, KEY = "tls.crt", "tls.key"
 
 
-class Ask(Protocol):
-    """Answers a CSR with a certificate, both PEM.  Raises CloisterError."""
+class Channel(Protocol):
+    """What is closed in the end; `grpc.Channel` is one."""
 
-    def __call__(self, csr_pem: str) -> str: ...
+    def close(self) -> None: ...
 
 
-@dataclass
-class Renewal:
-    """Looks at `agent/tls.crt`, and renews it."""
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, PEM."""
 
-    folder: Path
-    in_use: bytes
-    """The certificate of the connection, PEM."""
-    ask: Ask
-    log: Log
-    clock: Callable[[], int] = field(default=lambda: int(time.time()))
-    """Unix seconds."""
-    asked_at: int = 0
+    certificate_pem: bytes
+    key_pem: bytes
 
-    def due(self) -> bool:
-        """Renew, if it is time to; whether there is a new certificate to connect with."""
-        now = self.clock()
-        pem = (self.folder / "tls.crt").read_bytes()
-        if pem != self.in_use:
-            return True
-        if not is_due(pem, now) or now < self.asked_at + ASK_SECONDS:
-            return False
-        self.asked_at = now
+    def __repr__(self) -> str:
+        return "Pair()"
+
+
+class RenewedChannel:
+    """Stubs on a channel of the newest good pair in a folder.  Safe for threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        first: Pair,
+        make: Callable[[Pair], tuple[Channel, Stubs]],
+        now: Callable[[], datetime],
+        log: Log,
+    ) -> None:
+        """`make` opens a channel with a pair; `now` is aware."""
+        self._folder = folder
+        self._make = make
+        self._now = now
+        self._log = log
+        self._lock = threading.Lock()
+        self._seen = self._stamps()
+        self._channel, self._stubs = make(first)
+        self._before: Channel | None = None
+
+    def stubs(self) -> Stubs:
+        """For one call."""
+        with self._lock:
+            stamps = self._stamps()
+            if stamps != self._seen:
+                self._seen = stamps
+                self._renew()
+            return self._stubs
+
+    def close(self) -> None:
+        """End every call."""
+        with self._lock:
+            for channel in (self._before, self._channel):
+                if channel is not None:
+                    channel.close()
+
+    def _renew(self) -> None:
         try:
-            new = renewed(pem, (self.folder / "tls.key").read_bytes(), self.ask)
-        except CloisterError as error:
-            ends = f"{expires_at(pem):%Y-%m-%d}"
-            self.log({"event": "not_renewed", "ends": ends, "reason": error.reason, "message": str(error)})
-            return False
-        if new == pem:
-            return False
-        replace_private(self.folder / "tls.crt", new)
-        self.log({"event": "renewed", "ends": f"{expires_at(new):%Y-%m-%d}"})
-        return True
+            pair = Pair((self._folder / CERTIFICATE).read_bytes(), (self._folder / KEY).read_bytes())
+        except OSError as error:
+            self._log({"event": "tls_reload_failed", "reason": f"{error.filename}: {error.strerror}"})
+            return
+        if fault := pair_fault(pair.certificate_pem, pair.key_pem, self._now()):
+            # Half of a renewal looks like this too; its second file brings the next try.
+            self._log({"event": "tls_reload_failed", "reason": fault})
+            return
+        if self._before is not None:
+            self._before.close()  # of the renewal before the last: no call is as old
+        self._before = self._channel
+        self._channel, self._stubs = self._make(pair)
+        self._log({"event": "tls_reloaded"})
 
-
-def asking(channel: grpc.Channel) -> Ask:
-    """The control plane's answer on a channel."""
-    stub = IdentityServiceStub(channel)
-
-    def ask(csr_pem: str) -> str:
-        request = identity_pb2.RenewCertificateRequest(csr_pem=csr_pem)
-        try:
-            return stub.RenewCertificate(request, timeout=DEADLINE_SECONDS).certificate_pem
-        except grpc.RpcError as error:
-            raise translate(error) from None
-
-    return ask
+    def _stamps(self) -> tuple[tuple[int, int], ...]:
+        found = []
+        for name in (CERTIFICATE, KEY):
+            path = self._folder / name
+            stat = path.stat() if path.exists() else None
+            found.append((0, 0) if stat is None else (stat.st_mtime_ns, stat.st_ino))
+        return tuple(found)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.note import parse_note
+from cloister.evidence.restoration import LogMemory
 from cloister.evidence.signatures import b64, unb64
 from cloister.files import replace_private
 from cloister_workers.keyagent.errors import MemoryDamagedError
@@ -44,10 +44,17 @@ class Remembered:
     opened: Mapping[str, Opened] = field(default_factory=dict)
     root_public: bytes = b""
     """The root that succeeded the one in root.pub; empty while that one is in force."""
+    restorations: int = 0
+    """How many restored heads of the log were accepted."""
+
+    @property
+    def log(self) -> LogMemory:
+        """What is kept of the log."""
+        return LogMemory(self.checkpoint, self.restorations)
 
     def head(self) -> Checkpoint | None:
         """The newest head; its signature was verified before it was written here."""
-        return Checkpoint.parse(parse_note(self.checkpoint.encode())[0]) if self.checkpoint else None
+        return self.log.head()
 
     def without_old(self, now: int) -> dict[str, Opened]:
         """`opened` without what cannot be asked for again."""
@@ -75,6 +82,7 @@ def write_state(path: Path, state: Remembered) -> None:
             "roster_expires_at": state.roster_expires_at,
             "checkpoint": state.checkpoint,
             "root_public": b64(state.root_public),
+            "restorations": state.restorations,
             "opened": {key: [item.attempt, item.expires_at] for key, item in state.opened.items()},
         }
     )
@@ -91,11 +99,13 @@ def _read(path: Path) -> Remembered:
             # Left out by those who wrote this file before roots could succeed one another.
             root_public=unb64(str(table.get("root_public", "")), "root_public"),
             opened={str(k): Opened(_count(v[0]), _count(v[1])) for k, v in table["opened"].items()},
+            # Absent in a file of an earlier version, which knew of none.
+            restorations=_count(table.get("restorations", 0)),
         )
         state.head()
     except OSError as error:
         raise MemoryDamagedError(f"{path}: {error.strerror}; restore it, or have this host certified anew") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, EvidenceError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, EvidenceError):
         raise MemoryDamagedError(f"{path} is damaged; restore it, or have this host certified anew") from None
     return state
 
