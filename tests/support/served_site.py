@@ -32,6 +32,7 @@ from cloister.api.v1 import (
     audit_pb2_grpc,
     blobs_pb2_grpc,
     datasets_pb2_grpc,
+    enrolment_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -92,6 +93,7 @@ class Caller:
         self.keys = keys
         self.channel = channel
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+        self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(channel)
         self.blobs = blobs_pb2_grpc.BlobServiceStub(channel)
         self.datasets = datasets_pb2_grpc.DatasetServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
