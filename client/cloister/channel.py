@@ -20,6 +20,8 @@ from cloister.api.v1 import (
     audit_pb2_grpc,
     blobs_pb2_grpc,
     datasets_pb2_grpc,
+    enrolment_pb2_grpc,
+    grants_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -28,6 +30,7 @@ from cloister.errors import CloisterError, ConnectError, HomeError, PermissionDe
 from cloister.reasons import DOMAIN, error_for, one_line
 
 if TYPE_CHECKING:
+    from cloister.enrolment_token import EnrolmentToken
     from cloister.home import Home
 
 Q = TypeVar("Q")
@@ -52,7 +55,9 @@ class Connection:
         self._channel = channel
         self._sleep = sleep
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+        self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(channel)
         self.datasets = datasets_pb2_grpc.DatasetServiceStub(channel)
+        self.grants = grants_pb2_grpc.GrantServiceStub(channel)
         self.models = models_pb2_grpc.ModelServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.blobs = blobs_pb2_grpc.BlobServiceStub(channel)
@@ -123,6 +128,18 @@ def _without_reason(error: grpc.Call) -> CloisterError:
     return ServerError(f"the control plane answered {code.name} ({text}); tell its administrator")
 
 
+def connect_with_token(token: EnrolmentToken, server_pem: str, endpoint: str) -> grpc.Channel:
+    """A mutual-TLS channel for a claim: the token's own key, and the very server certificate that it pins."""
+    from cloister.tls import tls_key_pem
+
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=server_pem.encode("ascii"),
+        private_key=tls_key_pem(token.tls_key),
+        certificate_chain=token.certificate_pem().encode("ascii"),
+    )
+    return grpc.secure_channel(endpoint, credentials, options=_OPTIONS)
+
+
 def connect(home: Home, endpoint: str, now: int) -> grpc.Channel:
     """A mutual-TLS channel with the keys and pins of a home.  Raises HomeError."""
     certificate, key = home.read("tls.crt"), home.read("tls.key")
@@ -153,7 +170,7 @@ def _check_certificate(pem: bytes, key_pem: bytes, now: int) -> None:
     if when >= certificate.not_valid_after_utc:
         raise HomeError(
             f"your certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}; "
-            "send request.json to the root custodian again and enrol with the new welcome file"
+            "send request.json to the root custodian (cloister-admin person certify), then enrol with the welcome file"
         )
     if when < certificate.not_valid_before_utc:
         raise HomeError("your certificate is not valid yet; check this machine's clock")

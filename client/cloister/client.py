@@ -19,6 +19,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,12 +29,15 @@ from cloister.audit import Audit
 from cloister.channel import Connection, connect
 from cloister.datasets import Datasets
 from cloister.evidence.signatures import Statement
+from cloister.grants import Grants
 from cloister.home import Home
 from cloister.jobs import Jobs
 from cloister.models import Models
 from cloister.releases import Releases
+from cloister.renewal import renew, renew_if_due
 from cloister.session import Session
 from cloister.site import SiteGuard
+from cloister.tokens import Tokens
 from cloister.wire import statement_to_proto
 
 
@@ -66,6 +70,8 @@ class Client:
         self.models = Models(session, Releases(session))
         self.jobs = Jobs(session, self.datasets, self.models)
         self.audit = Audit(session)
+        self.tokens = Tokens(session)
+        self.grants = Grants(session, self.datasets, self.models)
 
     @classmethod
     def open(
@@ -98,6 +104,17 @@ class Client:
         """The caller as the control plane sees it."""
         stubs = self._connection
         return stubs.call(stubs.identity.WhoAmI, identity_pb2.WhoAmIRequest())
+
+    def renew_certificate(self) -> datetime:
+        """Renew the TLS certificate now, for the same key; when the new one ends.
+
+        Raises RefusedError where the control plane issues none.
+        """
+        return renew(self._home, self._connection)
+
+    def renew_if_due(self, now: int) -> str:
+        """Renew a certificate past half its life, at most once a day; a word of warning where that failed."""
+        return renew_if_due(self._home, self._connection, now)
 
     def publish_roster(self, roster: Statement) -> int:
         """Put a newer roster in force; return its version.  Admins."""

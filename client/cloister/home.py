@@ -208,6 +208,13 @@ def set_endpoint(home: Home, endpoint: str) -> None:
     _save_pins(home, replace(home.pins(), endpoint=endpoint))
 
 
+def pin_root(home: Home, root_public: bytes) -> SitePins:
+    """Pin the root that the pinned one has named as its successor; the caller has verified that."""
+    pins = replace(home.pins(), root_public=root_public)
+    _save_pins(home, pins)
+    return pins
+
+
 def _save_pins(home: Home, pins: SitePins) -> None:
     values = {**pins.__dict__, "root_public": b64(pins.root_public)}
     replace_private(home.directory / "site.json", (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())

@@ -23,10 +23,10 @@ from cloister.evidence.note import NoteVerifier
 from cloister.evidence.opening import verify_head
 from cloister.evidence.policy import Policy
 from cloister.evidence.restoration import LogMemory, after_restorations
-from cloister.evidence.roster import Person, Roster, verify_roster
+from cloister.evidence.roster import Person, Roster, root_of, verify_roster
 from cloister.evidence.signatures import Statement
 from cloister.files import replace_private
-from cloister.home import Home, SitePins, SiteState
+from cloister.home import Home, SitePins, SiteState, pin_root
 from cloister.reasons import LOG_BEHIND_CALLER
 from cloister.wire import statement_from_proto
 
@@ -98,6 +98,7 @@ class SiteGuard:
             )
             self._home.save_state(newer)
             replace_private(self._home.directory / ROSTER_FILE, statement.to_bytes())
+            self._follow_root(roster)
         self._view = SiteView(roster, head, 0 if remembered is None else remembered.size, answer.server_version)
         return self._view
 
@@ -128,6 +129,12 @@ class SiteGuard:
         if roster.site != self.pins.site:
             raise BindingError(f"the roster is of site {roster.site!r}, this home belongs to {self.pins.site!r}")
         return roster
+
+    def _follow_root(self, roster: Roster) -> None:
+        """Pin the root that succeeded the pinned one.  Last of all: until then the chain is followed again."""
+        root = root_of(roster, self.pins.root_public)
+        if root != self.pins.root_public:
+            self.pins = pin_root(self._home, root)
 
     def _newest_head(self, since: int) -> tuple[bytes, tuple[bytes, ...]]:
         request = audit_pb2.GetCheckpointRequest(since_size=since)

@@ -10,6 +10,7 @@ import hashlib
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -53,11 +54,12 @@ def load_csr(pem: str) -> x509.CertificateSigningRequest:
     try:
         request = x509.load_pem_x509_csr(pem.encode("utf-8"))
         key = request.public_key()
-    except ValueError:
-        raise UsageError("the certificate request is not PEM, or of no key; ask for a new request file") from None
+        signed = isinstance(key, ec.EllipticCurvePublicKey) and request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        raise UsageError("the certificate request is not PEM of a P-256 key; ask for a new request file") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise UsageError("the certificate request is not for a P-256 key; ask for a new request file")
-    if not request.is_signature_valid:
+    if not signed:
         raise UsageError("the certificate request is not signed by its own key; ask for a new request file")
     return request
 

@@ -29,7 +29,7 @@ class Principal:
 
     id: str
     kind: str
-    """person or host"""
+    """person, host or enrolment"""
     team: str
     """Of a person; empty for a host."""
     pool: str

@@ -50,6 +50,21 @@ class Config:
     client_ca: Annotated[
         Path, Setting("tls.client_ca", File(), "certificate authority of people and hosts (PEM); read again likewise")
     ]
+    issuing_key: Annotated[
+        Path | None,
+        Setting(
+            "tls.issuing_key",
+            File(secret=True),
+            "key of the authority with which certificates are renewed (PEM, mode 0600); without it the custodian does",
+        ),
+    ] = None
+    issuing_certificate: Annotated[
+        Path | None,
+        Setting("tls.issuing_certificate", File(), "its certificate (PEM); given together with `issuing_key`"),
+    ] = None
+    certificate_days: Annotated[
+        int, Setting("tls.certificate_days", Whole(1, 366), "life of a renewed certificate, in days")
+    ] = 90
     database_url: Annotated[
         str,
         Setting(
@@ -153,6 +168,9 @@ def read_config(path: Path, environment: Mapping[str, str] = os.environ) -> tupl
             "listen on 127.0.0.1, or name the authority of who may read",
         )
         raise ConfigError(source.show(problem))
+    if (config.issuing_key is None) != (config.issuing_certificate is None):
+        missing = "issuing_certificate" if config.issuing_certificate is None else "issuing_key"
+        raise ConfigError(source.show(Problem(f"tls.{missing}", "it is missing: give both, or neither")))
     return config, source
 
 

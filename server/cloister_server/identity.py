@@ -4,6 +4,9 @@
 (1) TLS has checked that the site's CA issued the certificate and that it has not expired.  (2) Its only identity
 URI is `cloister://SITE/person/ID` or `cloister://SITE/host/ID` of this site.  (3) The roster has that person or
 host, with this very TLS key.  (4) A host is not retired.  The CA alone can thus mint nobody.
+
+A third kind, `cloister://SITE/enrolment/ID`, is the holder of an enrolment token: its key is one that an admin
+registered, and its only role opens the one method by which a token is claimed.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cloister.evidence.errors import RosterError
 from cloister_server.calls import WORKER, Principal
 from cloister_server.errors import UnknownIdentityError
+from cloister_server.policy_table import ENROLMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cloister.evidence.roster import Roster
 
-_URI = re.compile(r"cloister://([a-z0-9._-]{1,64})/(person|host)/([a-z0-9][a-z0-9._-]{0,63})")
+ENROLMENT_KIND = "enrolment"
+_URI = re.compile(r"cloister://([a-z0-9._-]{1,64})/(person|host|enrolment)/([a-z0-9][a-z0-9._-]{0,63})")
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,16 @@ def transport(auth_context: Mapping[str, Iterable[bytes]]) -> str:
     return " ".join(part for part in parts if part)
 
 
+def resolve_token(caller: Presented, site: str, token_id: str, transport_text: str) -> Principal:
+    """The holder of an enrolment token; `token_id` is the one that was registered with the caller's TLS key.
+
+    Raises UnknownIdentityError.
+    """
+    if not token_id or (caller.site, caller.id) != (site, token_id):
+        raise UnknownIdentityError("this is not the key of an enrolment token of this site; ask the admin for another")
+    return Principal(caller.id, caller.kind, "", "", frozenset({ENROLMENT}), caller.key_sha256, transport_text)
+
+
 def resolve(caller: Presented, roster: Roster, transport_text: str, *, now: int) -> Principal:
     """Raises UnknownIdentityError, in words that do not tell an outsider which of the checks failed."""
     refused = UnknownIdentityError("this certificate is not one that the site's roster pins; enrol again")
@@ -84,6 +99,8 @@ def resolve(caller: Presented, roster: Roster, transport_text: str, *, now: int)
             pins, team, pool, roles = host.tls_sha256, "", host.pool, frozenset({WORKER})
             if host.retired_at is not None and now >= host.retired_at:
                 raise refused
+        elif caller.kind != "person":
+            raise refused
         else:
             person = roster.person(caller.id)
             pins, team, pool, roles = person.tls_sha256, person.team, "", frozenset(person.roles)

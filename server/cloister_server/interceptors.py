@@ -4,7 +4,8 @@
 For each call, in this order: (1) a correlation id; a control plane that is being stopped goes no further; (2) who
 calls, by certificate and roster; (3) whether the table lets these roles call this method; (4) whether a unary call
 has a deadline; (5) the handler; (6) an error becomes a status with its reason, and a refusal an entry in the log.  A
-refusal that cannot be logged is answered with AUDIT_UNAVAILABLE.
+refusal that cannot be logged is answered with AUDIT_UNAVAILABLE.  On a stream, (2) and (3) are asked again every few
+seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cloister.evidence.entry import Actor, Event, Subject
 from cloister_server.blocking import Blocking
 from cloister_server.calls import Call, Principal, enter_call
 from cloister_server.database.unit_of_work import UnitOfWork
+from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.errors import (
     DOMAIN,
     INTERNAL_TEXT,
@@ -34,10 +36,11 @@ from cloister_server.errors import (
     StoppingError,
     UnknownIdentityError,
 )
-from cloister_server.identity import presented, resolve, transport
+from cloister_server.identity import ENROLMENT_KIND, presented, resolve, resolve_token, transport
 from cloister_server.journal import Journal
 from cloister_server.metrics.recorder import Outcome, Recorder
 from cloister_server.policy_table import ROLES, WITH_EXPIRED_ROSTER
+from cloister_server.rechecking import finished, rechecked
 from cloister_server.rosters import Clock, Rosters
 
 # gRPC hands over handlers, requests and contexts of every method through one untyped door.
@@ -56,6 +59,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         self,
         unit_of_work: UnitOfWork,
         rosters: Rosters,
+        enrolment_keys: EnrolmentKeys,
         clock: Clock,
         blocking: Blocking,
         journal: Journal,
@@ -65,6 +69,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         """`stopping`: whether only calls that are open already may go on."""
         self._unit_of_work = unit_of_work
         self._rosters = rosters
+        self._enrolment_keys = enrolment_keys
         self._clock = clock
         self._blocking = blocking
         self._journal = journal
@@ -91,7 +96,7 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _answer(self, method: str, behaviour: Handler, *, unary: bool) -> Handler:
-        async def handle(request: object, context: Context) -> object:
+        async def handle(request: Any, context: Context) -> object:  # noqa: ANN401  # a message, or a stream of them
             corr_id = uuid.uuid4().hex
             call: Call | None = None
             with self._metrics.call(method) as outcome:
@@ -99,7 +104,8 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
                     call = await self._enter(method, corr_id, context)
                     _check_roles(method, call.principal)
                     _check_deadline(context, unary=unary)
-                    return await behaviour(request, context)
+                    received = rechecked(request, call.recheck) if hasattr(request, "__aiter__") else request
+                    return await behaviour(received, context)
                 except Exception as error:  # this is the place where every error becomes a status
                     await self._refuse(error, method, corr_id, call, context, outcome)
                     raise
@@ -116,10 +122,11 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
                     _check_roles(method, call.principal)
                     answer = behaviour(request, context)
                     if hasattr(answer, "__aiter__"):
-                        async for message in answer:
+                        async for message in rechecked(answer, call.recheck):
                             yield message
                     else:
-                        await answer  # a handler that writes to the context by itself: the health service's Watch
+                        # A handler that writes to the context by itself: the health service's Watch.
+                        await finished(answer, call.recheck)
                 except Exception as error:
                     await self._refuse(error, method, corr_id, call, context, outcome)
                     raise
@@ -149,7 +156,11 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
     def _principal(self, method: str, context: Context) -> Principal:
         auth: Mapping[str, list[bytes]] = context.auth_context() or {}
         roster = self._rosters.current().roster if method in WITH_EXPIRED_ROSTER else self._rosters.valid()
-        return resolve(presented(auth), roster, transport(auth), now=self._clock())
+        caller = presented(auth)
+        if caller.kind == ENROLMENT_KIND:
+            token_id = self._enrolment_keys.token_of(caller.key_sha256)
+            return resolve_token(caller, roster.site, token_id, transport(auth))
+        return resolve(caller, roster, transport(auth), now=self._clock())
 
     async def _refuse(
         self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context, outcome: Outcome

@@ -13,6 +13,8 @@ APPROVER = "approver"
 AUDITOR = "auditor"
 ADMIN = "admin"
 WORKER = "worker"
+ENROLMENT = "enrolment"
+"""Of a caller who presents the key of an enrolment token, and of nobody on the roster."""
 
 _EVERYBODY = frozenset({MEMBER, APPROVER, AUDITOR, ADMIN, WORKER})
 _MEMBERS = frozenset({MEMBER})
@@ -21,12 +23,21 @@ _RELEASE_READERS = frozenset({MEMBER, APPROVER, AUDITOR})
 _TRANSFER = frozenset({MEMBER, WORKER})
 _WORKERS = frozenset({WORKER})
 _AUDITORS = frozenset({AUDITOR})
+_ADMINS = frozenset({ADMIN})
 
 _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
     "cloister.api.v1.IdentityService": {
         "GetSite": _EVERYBODY,
         "WhoAmI": _EVERYBODY,
-        "PublishRoster": frozenset({ADMIN}),
+        "RenewCertificate": _EVERYBODY,
+        "PublishRoster": _ADMINS,
+    },
+    "cloister.api.v1.EnrolmentService": {
+        "CreateToken": _ADMINS,
+        "ListTokens": _ADMINS,
+        "WithdrawToken": _ADMINS,
+        "AdmitClaim": _ADMINS,
+        "ClaimToken": frozenset({ENROLMENT}),
     },
     "cloister.api.v1.BlobService": {
         "GetUpload": _TRANSFER,
@@ -38,6 +49,10 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "GetDataset": _READERS,
         "ListDatasets": _READERS,
         "DeleteDataset": _MEMBERS,
+    },
+    "cloister.api.v1.GrantService": {
+        "GetWrap": _MEMBERS,
+        "AddWraps": _MEMBERS,
     },
     "cloister.api.v1.JobService": {
         "CreateJob": _MEMBERS,

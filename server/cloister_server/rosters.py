@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, insert, select
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Event, Subject
 from cloister.evidence.errors import BindingError, EvidenceError, ForkError
-from cloister.evidence.roster import Roster, verify_roster
+from cloister.evidence.roster import Roster, root_of, verify_roster
 from cloister.evidence.signatures import Statement
 from cloister_server.calls import SYSTEM, Call
 from cloister_server.database import tables
@@ -59,6 +59,11 @@ class Rosters:
             raise StartError("no roster was loaded; the site must be started with one")
         return self._in_force
 
+    @property
+    def root_public(self) -> bytes:
+        """Raw Ed25519 public key of the root in force: the configured one, or the one that succeeded it."""
+        return root_of(self.current().roster, self._expected.root_public)
+
     def valid(self) -> Roster:
         """The roster in force.  Raises WrongStateError once it has expired."""
         roster = self.current().roster
@@ -73,7 +78,7 @@ class Rosters:
         self.refresh()
         stored = self._in_force
         try:
-            roster = self._verify(first, 0 if stored is None else stored.roster.version)
+            roster = self._verify(first, None if stored is None else stored.roster)
         except EvidenceError as error:
             if stored is not None and not isinstance(error, ForkError | BindingError):
                 return  # an older or expired file beside a database that knows a newer roster
@@ -94,8 +99,9 @@ class Rosters:
         def work(tx: Transaction) -> int:
             stored = _newest(tx.connection)
             try:
-                roster = self._verify(statement, 0 if stored is None else Roster.parse(stored.payload).version)
-                if stored is not None and Roster.parse(stored.payload).version == roster.version:
+                before = None if stored is None else Roster.parse(stored.payload)
+                roster = self._verify(statement, before)
+                if stored is not None and before is not None and before.version == roster.version:
                     _check_same(stored, statement)
                     return roster.version
             except EvidenceError as error:
@@ -130,8 +136,12 @@ class Rosters:
         if self._in_force is None or roster.version > self._in_force.roster.version:
             self._in_force = InForce(statement, roster)
 
-    def _verify(self, statement: Statement, seen_version: int) -> Roster:
-        roster = verify_roster(statement, self._expected.root_public, seen_version=seen_version, now=self._clock())
+    def _verify(self, statement: Statement, before: Roster | None) -> Roster:
+        """Check a roster that would follow `before`.  Once a root has been succeeded, its own signature is refused."""
+        pinned, seen = self._expected.root_public, 0
+        if before is not None:
+            pinned, seen = root_of(before, pinned), before.version
+        roster = verify_roster(statement, pinned, seen_version=seen, now=self._clock())
         found = (roster.site, roster.log_origin, roster.log_vkey)
         if found != (self._expected.site, self._expected.log_origin, self._expected.log_vkey):
             raise BindingError(

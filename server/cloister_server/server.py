@@ -16,6 +16,8 @@ from cloister.api.v1 import (
     audit_pb2_grpc,
     blobs_pb2_grpc,
     datasets_pb2_grpc,
+    enrolment_pb2_grpc,
+    grants_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -33,10 +35,12 @@ from cloister_server.config import Config
 from cloister_server.database.engine import Database
 from cloister_server.database.hints import Listener
 from cloister_server.database.unit_of_work import UnitOfWork
+from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.errors import ServerError, StartError
 from cloister_server.heads import Heads
 from cloister_server.health import Health
 from cloister_server.interceptors import Gate
+from cloister_server.issuing import Issuer
 from cloister_server.journal import Journal
 from cloister_server.log_key import read_log_signer
 from cloister_server.metrics.exposition import exposed
@@ -50,6 +54,8 @@ from cloister_server.rosters import Clock, Expected, Rosters
 from cloister_server.services.audit import AuditService
 from cloister_server.services.blobs import BlobService
 from cloister_server.services.datasets import DatasetService
+from cloister_server.services.enrolment import EnrolmentService
+from cloister_server.services.grants import GrantService
 from cloister_server.services.identity import IdentityService
 from cloister_server.services.jobs import JobService
 from cloister_server.services.models import ModelService
@@ -100,12 +106,16 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
     rosters = Rosters(unit_of_work, expected, clock)
     unit_of_work.read(require_newest)
     rosters.start(_first_roster(config))
+    enrolment_keys = EnrolmentKeys(unit_of_work, clock)
+    enrolment_keys.refresh()
     return Site(
         config=config,
         unit_of_work=unit_of_work,
         ledger=ledger,
         heads=Heads(unit_of_work, ledger, signer, wall_micros),
         rosters=rosters,
+        enrolment_keys=enrolment_keys,
+        issuer=Issuer.load(config),
         store=store,
         uploads=Uploads(unit_of_work, store),
         notifier=Notifier(),
@@ -132,7 +142,9 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     health = Health(site, services, manager)
     await health.update()
     server = _grpc_server(site, health)
-    port = server.add_secure_port(site.config.address, server_credentials(site.config, site.journal))
+    port = server.add_secure_port(
+        site.config.address, server_credentials(site.config, site.enrolment_keys, site.journal)
+    )
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
@@ -162,11 +174,22 @@ def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
     def stopping() -> bool:
         return site.notifier.stopping
 
-    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal, site.metrics, stopping)
+    gate = Gate(
+        site.unit_of_work,
+        site.rosters,
+        site.enrolment_keys,
+        site.clock,
+        site.blocking,
+        site.journal,
+        site.metrics,
+        stopping,
+    )
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(site), server)
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(site), server)
     blobs_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(site), server)
     datasets_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetService(site), server)
+    grants_pb2_grpc.add_GrantServiceServicer_to_server(GrantService(site), server)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(site), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(site), server)
     workers_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(site), server)
@@ -184,6 +207,7 @@ async def _maintain(site: Site, health: Health) -> None:
             if ended:
                 site.notifier.notify()
             await site.blocking.run(site.rosters.refresh)
+            await site.blocking.run(site.enrolment_keys.refresh)
             await health.update()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come: leases depend on it
             site.journal.failure("maintenance_failed", error)

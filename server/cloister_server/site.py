@@ -14,7 +14,9 @@ from cloister_server.blocking import Blocking
 from cloister_server.config import Config
 from cloister_server.database.hints import announce
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
+from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.heads import Heads
+from cloister_server.issuing import Issuer
 from cloister_server.journal import Journal
 from cloister_server.metrics.recorder import Recorder
 from cloister_server.notifier import Notifier
@@ -34,6 +36,8 @@ class Site:
     ledger: Ledger
     heads: Heads
     rosters: Rosters
+    enrolment_keys: EnrolmentKeys
+    issuer: Issuer
     store: Store
     uploads: Uploads
     notifier: Notifier

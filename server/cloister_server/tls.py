@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's side of mutual TLS: a client certificate of the site's CA is always demanded.
+"""The server's side of mutual TLS: a client certificate of the site's CA, or of an enrolment token, is demanded.
 
 Certificate, key and CA are read again for the first connection after their files changed, so that they rotate without
-a restart.  Open connections stay as they are; files that do not fit together leave the old ones in use.
+a restart; so do the certificates of enrolment tokens.  Open connections stay as they are; files that do not fit
+together leave the old ones in use.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cryptography import x509
 
 from cloister.tls import pair_fault
 from cloister_server.config import Config
+from cloister_server.enrolment_keys import EnrolmentKeys
 from cloister_server.errors import StartError
 from cloister_server.journal import Journal
 
@@ -33,7 +35,7 @@ class _Files:
         """Changes whenever a file is written or replaced."""
         return tuple(_stamp(path) for path in (self.certificate, self.key, self.client_ca))
 
-    def read(self, now: datetime) -> grpc.ServerCertificateConfiguration:
+    def read(self, now: datetime, tokens: bytes) -> grpc.ServerCertificateConfiguration:
         """Raises StartError."""
         try:
             certificate, key = self.certificate.read_bytes(), self.key.read_bytes()
@@ -49,38 +51,41 @@ class _Files:
             raise StartError(
                 f"[tls] {self.client_ca} is not a PEM certificate; copy the site's ca.crt again"
             ) from error
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=client_ca)
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], root_certificates=client_ca + b"\n" + tokens
+        )
 
 
-def server_credentials(config: Config, journal: Journal) -> grpc.ServerCredentials:
+def server_credentials(config: Config, enrolment_keys: EnrolmentKeys, journal: Journal) -> grpc.ServerCredentials:
     """Raises StartError."""
     files = _Files(config.tls_certificate, config.tls_key, config.client_ca)
-    seen = files.stamps()
+    seen, tokens = files.stamps(), enrolment_keys.certificates()
     return grpc.dynamic_ssl_server_credentials(
-        files.read(datetime.now(UTC)),
-        _rotation(files, seen, journal),  # type: ignore[arg-type]  # None is its documented answer for "no change"
+        files.read(datetime.now(UTC), tokens),
+        _rotation(files, enrolment_keys, (seen, tokens), journal),  # type: ignore[arg-type]  # None is its documented answer for "no change"
         require_client_authentication=True,
     )
 
 
 def _rotation(
-    files: _Files, seen: tuple[tuple[int, int], ...], journal: Journal
+    files: _Files, enrolment_keys: EnrolmentKeys, seen: tuple[tuple[tuple[int, int], ...], bytes], journal: Journal
 ) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         """For each new connection: None keeps the certificate in use."""
         nonlocal seen
         # Before the files are read: one that changes meanwhile is seen again at the next connection.
-        stamps = files.stamps()
-        if stamps == seen:
+        before, now_seen = seen, (files.stamps(), enrolment_keys.certificates())
+        if now_seen == before:
             return None
-        seen = stamps
+        seen = now_seen
         try:
-            renewed = files.read(datetime.now(UTC))
+            renewed = files.read(datetime.now(UTC), now_seen[1])
         except StartError as error:
             # Half of a renewal looks like this too; its second file brings the next try.
             journal.write("error", "tls_reload_failed", reason=str(error))
             return None
-        journal.write("info", "tls_reloaded")
+        if now_seen[0] != before[0]:
+            journal.write("info", "tls_reloaded")
         return renewed
 
     return fetch

@@ -39,7 +39,9 @@ VIEWS = tuple(
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoodRequests]:
     directory: Path = tmp_path_factory.mktemp("site")
-    with served(Founded(directory), sqlite_url(directory), Journal(LOG)) as live:
+    key, certificate = directory / "root" / "ca.key", directory / "root" / "ca.crt"
+    url, journal = sqlite_url(directory), Journal(LOG)
+    with served(Founded(directory), url, journal, issuing_key=key, issuing_certificate=certificate) as live:
         yield GoodRequests(live)
 
 

@@ -69,7 +69,7 @@ class Foreign:
 
     def id_for(self, method: str) -> str:
         service, _, name = method.rpartition("/")
-        if "Dataset" in service or "Blob" in service:
+        if "Dataset" in service or "Blob" in service or "Grant" in service:
             return self.dataset
         if name in ("ApproveRelease", "GetRelease", "FinishRelease"):
             return self.release

@@ -15,6 +15,8 @@ from cloister.api.v1 import (
     audit_pb2,
     blobs_pb2,
     datasets_pb2,
+    enrolment_pb2,
+    grants_pb2,
     identity_pb2,
     jobs_pb2,
     models_pb2,
@@ -22,7 +24,18 @@ from cloister.api.v1 import (
 )
 from served_site import Caller, Refused, read_refusal
 
-FILES = (audit_pb2, blobs_pb2, datasets_pb2, identity_pb2, jobs_pb2, models_pb2, workers_pb2, health_pb2)
+FILES = (
+    audit_pb2,
+    blobs_pb2,
+    datasets_pb2,
+    enrolment_pb2,
+    grants_pb2,
+    identity_pb2,
+    jobs_pb2,
+    models_pb2,
+    workers_pb2,
+    health_pb2,
+)
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES

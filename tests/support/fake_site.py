@@ -109,7 +109,7 @@ class FakeControlPlane:
 
     def control(self) -> ControlPlane:
         """As the agent uses it, without waiting between tries."""
-        return ControlPlane(lambda: Stubs(self, self), lambda _: None)  # type: ignore[arg-type]  # stands for both stubs
+        return ControlPlane(lambda: Stubs(self, self, self), lambda _: None)  # type: ignore[arg-type]  # stands for both stubs
 
     def _call(self, name: str) -> None:
         self.calls.append(name)

@@ -20,6 +20,7 @@ from cloister_server.policy_table import ROLES
 from contract_methods import empty_request
 from debias_job import METHOD
 from debias_site import found
+from good_tokens import GoodTokens
 from json_strategies import Edit, edited
 from served_site import MEMBERS, Caller, Refused, ServedSite, refusal, sha256
 from site_objects import (
@@ -72,6 +73,7 @@ class GoodRequests:
         self.finished, self.export, self.result = self._finish_a_job()
         self.release = self._ask_for_release()
         self._held = self.finished
+        self.tokens = GoodTokens(live, self.training)
         self._makers: dict[str, Callable[[], Message]] = {
             f"{_API}IdentityService/PublishRoster": self._roster,
             f"{_API}BlobService/WriteBlob": self._piece,
@@ -91,10 +93,13 @@ class GoodRequests:
             f"{_API}WorkerService/CreateArtifact": self._artifact,
             f"{_API}WorkerService/FinishJob": self._finish,
             f"{_API}WorkerService/FinishRelease": self._grant,
+            **self.tokens.makers(),
         }
 
     def callers(self, method: str) -> list[Caller]:
         """One caller for each role that may call a method."""
+        if "enrolment" in ROLES[method]:
+            return [self.tokens.holder]
         people = ("alice", "bob", "carol", "dana")
         allowed = [name for name in people if ROLES[method] & set(MEMBERS[name][1])]
         return [self.live.caller(name) for name in (*allowed, *([HOST] if "worker" in ROLES[method] else []))]

@@ -32,6 +32,7 @@ from cloister.api.v1 import (
     audit_pb2_grpc,
     blobs_pb2_grpc,
     datasets_pb2_grpc,
+    enrolment_pb2_grpc,
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
@@ -92,6 +93,7 @@ class Caller:
         self.keys = keys
         self.channel = channel
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+        self.enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(channel)
         self.blobs = blobs_pb2_grpc.BlobServiceStub(channel)
         self.datasets = datasets_pb2_grpc.DatasetServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
@@ -193,6 +195,9 @@ class Founded:
             tls_certificate=self.directory / "tls.crt",
             tls_key=self.directory / "tls.key",
             client_ca=self.directory / "ca.crt",
+            issuing_key=None,
+            issuing_certificate=None,
+            certificate_days=30,
             database_url=database_url,
             store_directory=self.directory / "store",
             reserve_bytes=1 << 20,

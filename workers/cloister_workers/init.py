@@ -13,7 +13,7 @@ from cloister.files import create_private, give_to_owner, private_directory, rep
 from cloister.sealed.keys import Identity
 from cloister.tls import generate_tls_key, load_tls_key, make_csr, spki_sha256, tls_key_pem
 from cloister_workers.config import HostPaths
-from cloister_workers.keyagent.memory import STATE, Remembered, write_state
+from cloister_workers.keyagent.memory import STATE, Memory, Remembered, write_state
 from cloister_workers.keyagent.vault import ROOT_PUBLIC, SEALING_KEY, SIGNING_KEY, SITE
 
 REQUEST = "request.json"
@@ -46,7 +46,7 @@ def install_welcome(root: Path, welcome: Welcome) -> None:
         raise UsageError(f"the welcome is for a {welcome.kind}; ask the custodian for one made by 'host add'")
     _check_certificate(paths, welcome)
     pinned = paths.keyagent / ROOT_PUBLIC
-    if pinned.exists() and pinned.read_text(encoding="ascii").strip() != welcome.root_public:
+    if pinned.exists() and welcome.root_public not in _roots(paths):
         # A host that took any root that comes along could be moved to the control plane's own.
         raise UsageError("the welcome names another root than the one that this host pins; make a new host for it")
     site = json.dumps({"site": welcome.site, "id": welcome.id}).encode("utf-8")
@@ -72,6 +72,15 @@ def _hand_over(paths: HostPaths) -> None:
     """An administrator runs this as root; the key agent and the agent are users of their own."""
     for folder in (paths.keyagent, paths.agent):
         give_to_owner(folder)
+
+
+def _roots(paths: HostPaths) -> tuple[str, ...]:
+    """The root that was pinned, and the one that succeeded it, base64."""
+    pinned = (paths.keyagent / ROOT_PUBLIC).read_text(encoding="ascii").strip()
+    if not (paths.keyagent / STATE).exists():
+        return (pinned,)
+    followed = Memory(paths.keyagent).state.root_public
+    return (b64(followed),) if followed else (pinned,)
 
 
 def _check_certificate(paths: HostPaths, welcome: Welcome) -> None:

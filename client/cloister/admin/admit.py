@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 from cloister.admin.certificates import identity_uri, issue_certificate
 from cloister.admin.custody import Custody
-from cloister.admin.draft import add_host, add_person
+from cloister.admin.draft import add_host, add_person, replace_keys
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
+from cloister.tls import load_csr, spki_sha256
 
 CERTIFICATE_DAYS = 90
 SERVER_NAMES = ("localhost", "127.0.0.1")
 
 
-def admit_person(
+def admit_person(  # noqa: PLR0913 - each is one fact of the admission
     custody: Custody,
     request: EnrolmentRequest,
     person: str,
@@ -28,13 +29,58 @@ def admit_person(
     now: int,
     endpoint: str = "",
     days: int = CERTIFICATE_DAYS,
+    service: bool = False,
 ) -> Welcome:
-    """Add a person to the draft and make their welcome.  They are known once the roster is signed and published."""
-    draft = add_person(custody.draft(), request, person, team, roles, now=now)
+    """Add a person, or an account of a pipeline, to the draft and make their welcome.
+
+    They are known once the roster is signed and published.
+    """
+    draft = add_person(custody.draft(), request, person, team, roles, now=now, service=service)
     names = (identity_uri(draft.site, "person", person),)
     welcome = _welcome(custody, request, person, names, days, now, endpoint)
     custody.save_draft(draft)
     return welcome
+
+
+def rekey_person(
+    custody: Custody,
+    request: EnrolmentRequest,
+    person: str,
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Replace the keys of a person of the draft and make their welcome."""
+    draft = replace_keys(custody.draft(), request, person, now=now)
+    names = (identity_uri(draft.site, "person", person),)
+    welcome = _welcome(custody, request, person, names, days, now, endpoint)
+    custody.save_draft(draft)
+    return welcome
+
+
+def recertify(
+    custody: Custody,
+    request: EnrolmentRequest,
+    identifier: str,
+    *,
+    now: int,
+    endpoint: str = "",
+    days: int = CERTIFICATE_DAYS,
+) -> Welcome:
+    """Another certificate for a person or host of the draft who kept their TLS key; the draft stays as it is.
+
+    Raises UsageError for a key that the draft does not pin for them.
+    """
+    draft = custody.draft()
+    holders = draft.people if request.kind == "person" else draft.hosts
+    pins = next((holder.tls_sha256 for holder in holders if holder.id == identifier), ())
+    if spki_sha256(load_csr(request.csr_pem)) not in pins:
+        raise UsageError(
+            f"the draft does not pin this TLS key for {request.kind} {identifier!r}; admit the new keys instead"
+        )
+    names = (identity_uri(draft.site, request.kind, identifier),)
+    return _welcome(custody, request, identifier, names, days, now, endpoint)
 
 
 def admit_host(

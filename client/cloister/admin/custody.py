@@ -2,6 +2,7 @@
 """The custodian's directory.
 
 root.key      the site's root (Ed25519): signs rosters
+root-ID.key   roots before it, of no further use; root.next.key while a rotation is under way
 ca.key        key of the certificate authority (P-256), and its certificate ca.crt
 draft.json    the roster that will be signed next, not signed yet
 roster.dsse   the roster that was signed last
@@ -11,15 +12,15 @@ site.json     {"site", "endpoint"}: what welcome files say
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
 
 from cloister.admin.certificates import CertificateAuthority
-from cloister.errors import HomeError
-from cloister.evidence.roster import Roster
-from cloister.evidence.signatures import SigningKey, Statement, b64
+from cloister.errors import HomeError, UsageError
+from cloister.evidence.roster import ROSTER_TYPE, Roster
+from cloister.evidence.signatures import SigningKey, Statement, b64, key_id, verify
 from cloister.files import replace_private
 from cloister.tls import load_tls_key
 
@@ -65,6 +66,22 @@ class Custody:
     def roster(self) -> Statement:
         """The roster that was signed last.  Raises HomeError where none was."""
         return Statement.from_bytes(self._read(ROSTER))
+
+    def adopt(self, statement: Statement) -> Roster:
+        """Go on from the roster in force, after a restore or at another custodian's machine.
+
+        Raises an EvidenceError for one that this root did not sign, UsageError where the draft is ahead of it.
+        """
+        root = self.root_key().public
+        verify(statement, ROSTER_TYPE, {key_id(root): root}, "this directory's root")
+        published, draft = Roster.parse(statement.payload), self.draft()
+        if published.site != draft.site:
+            raise UsageError(f"the roster is of site {published.site!r}, this directory is of {draft.site!r}")
+        if published.version < draft.version:
+            raise UsageError(f"the draft is at version {draft.version} already, the roster at {published.version}")
+        self.save_draft(replace(published, version=published.version + 1, issued_at=0, expires_at=0))
+        self.save_roster(statement)
+        return published
 
     def save_roster(self, statement: Statement) -> None:
         replace_private(self.directory / ROSTER, statement.to_bytes())

@@ -16,7 +16,7 @@ from cloister.evidence.checkpoint import open_checkpoint
 from cloister.evidence.errors import EvidenceError, FormatError
 from cloister.evidence.fields import IDENTIFIER
 from cloister.evidence.note import NoteVerifier
-from cloister.evidence.roster import ROLES, Host, KeyRecord, Person, Roster, Team
+from cloister.evidence.roster import ROLES, SERVICE_ROLES, Host, KeyRecord, Person, Roster, Team
 from cloister.evidence.signatures import unb64
 from cloister.sealed.errors import KeyFormatError
 from cloister.sealed.keys import Recipient
@@ -53,9 +53,16 @@ def add_team(draft: Roster, team: str, recovery_recipient: str) -> Roster:
 
 
 def add_person(
-    draft: Roster, request: EnrolmentRequest, person: str, team: str, roles: Sequence[str], *, now: int
+    draft: Roster,
+    request: EnrolmentRequest,
+    person: str,
+    team: str,
+    roles: Sequence[str],
+    *,
+    now: int,
+    service: bool = False,
 ) -> Roster:
-    """Add a person with the keys of their request.  Raises UsageError."""
+    """Add a person, or an account of a pipeline, with the keys of their request.  Raises UsageError."""
     _kind(request, "person")
     _identifier("person", person)
     _new("person", person, [p.id for p in draft.people])
@@ -64,6 +71,10 @@ def add_person(
     if not roles or (unknown := sorted(set(roles) - set(ROLES))):
         named = f"role {unknown[0]!r} is unknown" if roles else "a person needs a role"
         raise UsageError(f"{named}; roles are {', '.join(ROLES)}")
+    if service and (forbidden := sorted(set(roles) - set(SERVICE_ROLES))):
+        raise UsageError(
+            f"a service may not be {forbidden[0]}: nobody sits before it; give {' or '.join(SERVICE_ROLES)}"
+        )
     record = Person(
         id=person,
         team=team,
@@ -71,8 +82,27 @@ def add_person(
         signing_keys=(_signing_key(request, now),),
         tls_sha256=(_tls_pin(draft, request),),
         recipient=_recipient(request.recipient),
+        service=service,
     )
     return replace(draft, people=(*draft.people, record))
+
+
+def replace_keys(draft: Roster, request: EnrolmentRequest, person: str, *, now: int) -> Roster:
+    """Give a person the keys of a new request; their old signing keys are retired, old TLS keys forgotten at once.
+
+    Raises UsageError, also for somebody who has left: whoever comes back is added again, by another id.
+    """
+    _kind(request, "person")
+    record = _known("person", person, {p.id: p for p in draft.people})
+    if not record.roles:
+        raise UsageError(f"person {person!r} has left; add them again under another id")
+    fresh = _signing_key(request, now)
+    if fresh.key_id in {key.key_id for key in record.signing_keys}:
+        raise UsageError(f"the request has a signing key that {person!r} had before; ask for new keys")
+    keys = (*(_retired(key, now) for key in record.signing_keys), fresh)
+    pins, recipient = (_tls_pin(draft, request),), _recipient(request.recipient)
+    changed = replace(record, signing_keys=keys, tls_sha256=pins, recipient=recipient)
+    return replace(draft, people=tuple(changed if p.id == person else p for p in draft.people))
 
 
 def retire_person(draft: Roster, person: str, *, now: int) -> Roster:

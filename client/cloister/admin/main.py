@@ -11,6 +11,7 @@ from cloister import __version__
 from cloister.admin.people import host, person, server, team
 from cloister.admin.signing import log, policy, roster
 from cloister.admin.site import root
+from cloister.admin.tokens import token
 from cloister.cli.exits import run
 from cloister.cli.main import CONTEXT
 
@@ -24,7 +25,7 @@ def cli() -> None:
     """
 
 
-for command in (root, team, person, host, server, log, policy, roster):
+for command in (root, team, token, person, host, server, log, policy, roster):
     cli.add_command(command)
 
 

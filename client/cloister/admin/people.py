@@ -15,6 +15,7 @@ from cloister.admin.options import (
     directory_option,
     endpoint_option,
     request_argument,
+    service_option,
     welcome_option,
 )
 from cloister.cli.options import now
@@ -69,15 +70,17 @@ def person() -> None:
 @click.option("--id", "identifier", required=True, help="Id on the roster.")
 @click.option("--team", "team_name", required=True, help="Team, added before.")
 @click.option("--role", "roles", multiple=True, required=True, help="member, approver, auditor or admin; repeatable.")
+@service_option
 @endpoint_option
 @days_option
 @welcome_option
-def person_add(
+def person_add(  # noqa: PLR0913, PLR0917 - click passes each option by its name
     request: Path,
     directory: Path,
     identifier: str,
     team_name: str,
     roles: tuple[str, ...],
+    service: bool,
     endpoint: str,
     days: int,
     output: Path,
@@ -88,7 +91,38 @@ def person_add(
 
     asked = _read(request, output)
     custody = Custody(directory)
-    made = admit_person(custody, asked, identifier, team_name, roles, now=now(), endpoint=endpoint, days=days)
+    made = admit_person(
+        custody, asked, identifier, team_name, roles, now=now(), endpoint=endpoint, days=days, service=service
+    )
+    _write(output, made, NEXT)
+
+
+@person.command("certify")
+@request_argument
+@directory_option
+@click.option("--id", "identifier", required=True, help="Id on the roster.")
+@endpoint_option
+@days_option
+@welcome_option
+def person_certify(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+    """Certify the TLS key of a person on the roster again: their REQUEST is the one of the beginning."""
+    _recertify("person", request, directory, identifier, endpoint, days, output)
+
+
+@person.command("rekey")
+@request_argument
+@directory_option
+@click.option("--id", "identifier", required=True, help="Id on the roster.")
+@endpoint_option
+@days_option
+@welcome_option
+def person_rekey(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+    """Give a person on the roster the new keys of a REQUEST; the old ones sign and connect no more."""
+    from cloister.admin.admit import rekey_person
+    from cloister.admin.custody import Custody
+
+    asked = _read(request, output)
+    made = rekey_person(Custody(directory), asked, identifier, now=now(), endpoint=endpoint, days=days)
     _write(output, made, NEXT)
 
 
@@ -130,6 +164,18 @@ def host_add(
     _write(output, made, NEXT)
 
 
+@host.command("certify")
+@request_argument
+@directory_option
+@click.option("--id", "identifier", required=True, help="Id on the roster.")
+@endpoint_option
+@days_option
+@welcome_option
+def host_certify(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+    """Certify the TLS key of a host on the roster again: their REQUEST is the one of the beginning."""
+    _recertify("host", request, directory, identifier, endpoint, days, output)
+
+
 @host.command("retire")
 @click.argument("identifier")
 @directory_option
@@ -163,6 +209,20 @@ def certify(request: Path, directory: Path, names: tuple[str, ...], endpoint: st
     asked = _read(request, output)
     made = certify_server(Custody(directory), asked, names or SERVER_NAMES, now=now(), endpoint=endpoint, days=days)
     _write(output, made, "next: give the welcome file to the control plane")
+
+
+def _recertify(
+    kind: str, request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path
+) -> None:
+    from cloister.admin.admit import recertify
+    from cloister.admin.custody import Custody
+    from cloister.errors import UsageError
+
+    asked = _read(request, output)
+    if asked.kind != kind:
+        raise UsageError(f"the request is for a {asked.kind}, not for a {kind}")
+    made = recertify(Custody(directory), asked, identifier, now=now(), endpoint=endpoint, days=days)
+    _write(output, made, "next: give the welcome file to whoever sent the request; the roster stays as it is")
 
 
 def _read(request: Path, output: Path) -> EnrolmentRequest:

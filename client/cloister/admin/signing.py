@@ -136,6 +136,33 @@ def roster_sign(directory: Path, days: int) -> None:
     print_fields((("version", str(Roster.parse(statement.payload).version)), ("roster", str(directory / ROSTER))))
 
 
+@roster.command("fetch")
+@click.option("-o", "--output", type=_new, required=True, help="New file.")
+@home_option
+def roster_fetch(output: Path, home: Path | None) -> None:
+    """Write the signed roster in force, verified, to a file (uses your own home)."""
+    from cloister.files import create_private
+    from cloister.home import Home
+    from cloister.site import ROSTER_FILE
+
+    with open_client(home) as client:
+        version = client.site.roster.version
+    create_private(output, Home.at(home).read(ROSTER_FILE))
+    click.echo(f"version {version}")
+
+
+@roster.command("adopt")
+@click.argument("signed", metavar="ROSTER", type=_file)
+@directory_option
+def roster_adopt(signed: Path, directory: Path) -> None:
+    """Make the ROSTER in force the draft, one version on: after a restore, or at another custodian's machine."""
+    from cloister.admin.custody import Custody
+    from cloister.evidence.signatures import Statement
+
+    adopted = Custody(directory).adopt(Statement.from_bytes(signed.read_bytes()))
+    click.echo(f"next roster: version {adopted.version + 1}")
+
+
 @roster.command("show")
 @click.argument("source", metavar="[ROSTER]", type=_file, required=False)
 @click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), envvar="CLOISTER_ROOT")

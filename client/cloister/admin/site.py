@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`cloister-admin root`: the beginning of a site."""
+"""`cloister-admin root`: the beginning of a site, and its root over the years."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import click
 
 from cloister.admin.options import directory_option
 from cloister.cli.output import print_fields
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_new = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -59,3 +62,55 @@ def show(directory: Path) -> None:
             ("hosts", ", ".join(host.id for host in draft.hosts)),
         )
     )
+
+
+@root.command()
+@directory_option
+@click.option("-o", "--output", type=_new, required=True, help="New file.")
+@click.option("--passphrase-file", type=_file, help="Read the passphrase from here.  [default: ask]")
+def backup(directory: Path, output: Path, passphrase_file: Path | None) -> None:
+    """Write an encrypted backup of the whole directory; make one after each change of the root."""
+    from cloister.admin.backup import write_backup
+    from cloister.admin.custody import Custody
+    from cloister.files import create_private
+
+    create_private(output, write_backup(Custody(directory), _passphrase(passphrase_file, confirm=True)))
+    click.echo(str(output))
+
+
+@root.command()
+@click.argument("source", metavar="BACKUP", type=_file)
+@directory_option
+@click.option("--passphrase-file", type=_file, help="Read the passphrase from here.  [default: ask]")
+def restore(source: Path, directory: Path, passphrase_file: Path | None) -> None:
+    """Make the directory out of a BACKUP, then go on from the roster in force with roster adopt."""
+    from cloister.admin.backup import restore_backup
+
+    custody = restore_backup(source.read_bytes(), _passphrase(passphrase_file, confirm=False), directory)
+    print_fields((("site", custody.draft().site), ("root", custody.root_public())))
+    click.echo("next: cloister-admin roster adopt, with the roster in force: the backup may be older", err=True)
+
+
+@root.command()
+@directory_option
+def rotate(directory: Path) -> None:
+    """Make a new root that the old one names; the next roster is signed by the new one.
+
+    Clients and key agents that pin the old root follow, and refuse the old one from then on.
+    """
+    from cloister.admin.custody import Custody
+    from cloister.admin.rotation import rotate_root
+    from cloister.cli.options import now
+
+    rotated = rotate_root(Custody(directory), now=now())
+    print_fields(
+        (("old root", rotated.old), ("new root", rotated.new), ("old key", str(directory / rotated.retired_file)))
+    )
+    click.echo("next: root backup, roster sign, roster publish; then destroy the old key", err=True)
+
+
+def _passphrase(path: Path | None, *, confirm: bool) -> str:
+    if path is not None:
+        return path.read_text("utf-8").rstrip("\n")
+    asked: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    return asked

@@ -10,10 +10,11 @@ import click
 from cloister import __version__
 from cloister.cli.audit import audit
 from cloister.cli.dataset import dataset
-from cloister.cli.enrol import enroll, keygen, whoami
+from cloister.cli.enrol import enroll, keygen, renew, whoami
 from cloister.cli.exits import run
 from cloister.cli.job import job
 from cloister.cli.model import model
+from cloister.cli.recovery import recovery
 from cloister.cli.sealing import inspect, open_, seal
 from cloister.cli.tune import tune
 
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (keygen, enroll, whoami, dataset, job, tune, model, audit, seal, open_, inspect):
+for command in (keygen, enroll, renew, whoami, dataset, job, tune, model, audit, recovery, seal, open_, inspect):
     cli.add_command(command)
 
 

@@ -31,10 +31,13 @@ rows_option = click.option(
 
 
 def open_client(home: Path | None) -> Client:
-    """The client of a home, with the site verified."""
+    """The client of a home, with the site verified and a certificate past half its life renewed."""
     from cloister.client import Client
 
-    return Client.open(home)
+    client = Client.open(home)
+    if warning := client.renew_if_due(now()):
+        click.echo(f"warning: {warning}", err=True)
+    return client
 
 
 def now() -> int:

@@ -24,7 +24,7 @@ class Actor:
 
     id: str
     kind: str
-    """person, host, system or unknown."""
+    """person, host, enrolment (the holder of a token), system or unknown."""
     cert_sha256: str = ""
     """SHA-256 of the TLS public key that was presented, hex."""
 
@@ -43,7 +43,8 @@ class Subject:
     """What it was done to."""
 
     type: str
-    """dataset, job, model, release, artifact, roster, policy, log, backup, session or method."""
+    """dataset, job, model, release, artifact, roster, policy, log, backup, session, certificate,
+    token or method."""
     id: str
     digest: str = ""
 

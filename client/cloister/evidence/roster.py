@@ -16,12 +16,15 @@ from cloister.evidence.errors import ExpiredError, FormatError, RollbackError, R
 from cloister.evidence.fields import Fields
 from cloister.evidence.note import NoteVerifier
 from cloister.evidence.signatures import Statement, b64, key_id, unb64, verify
+from cloister.evidence.succession import MAX_SUCCESSIONS, follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROSTER_TYPE = "application/vnd.cloister.roster+json"
 ROLES = ("member", "approver", "auditor", "admin")
+SERVICE_ROLES = ("auditor", "member")
+"""What an account of a pipeline may be."""
 CLOCK_SKEW_SECONDS = 300
 """Two honest clocks may be this far apart."""
 
@@ -66,9 +69,13 @@ class Person:
     """SHA-256 of the SubjectPublicKeyInfo of every TLS key that this person may present, hex."""
     recipient: str
     """age1pq… key to which models are released."""
+    service: bool = False
+    """An account of a pipeline: nobody sits before it, so it neither approves nor administers."""
 
     def to_json(self) -> JSON:
+        service: dict[str, JSON] = {"service": True} if self.service else {}
         return {
+            **service,
             "id": self.id,
             "team": self.team,
             "roles": list(self.roles),
@@ -86,8 +93,11 @@ class Person:
             signing_keys=tuple(KeyRecord.read(f) for f in fields.objects("signing_keys")),
             tls_sha256=fields.texts("tls_sha256"),
             recipient=fields.text("recipient"),
+            service=fields.mark("service"),
         )
         fields.finish()
+        if person.service and (forbidden := set(person.roles) - set(SERVICE_ROLES)):
+            raise FormatError(f"roster: {person.id} is a service and may not be {min(forbidden)}")
         if unknown := set(person.roles) - set(ROLES):
             raise FormatError(f"roster: person {person.id} has the unknown role {min(unknown)!r}")
         return person
@@ -164,11 +174,16 @@ class Roster:
     hosts: tuple[Host, ...]
     log_restored: tuple[str, ...] = ()
     """Signed heads at which the log went on after a restore from a backup, oldest first; `restoration.py`."""
+    successions: tuple[Statement, ...] = ()
+    """From each root of this site to the next, oldest first; see `cloister.evidence.succession`."""
 
     def to_payload(self) -> bytes:
         log: dict[str, JSON] = {"origin": self.log_origin, "vkey": self.log_vkey}
         if self.log_restored:
             log["restored"] = list(self.log_restored)
+        changed: dict[str, JSON] = {}
+        if self.successions:
+            changed["successions"] = [b64(statement.to_bytes()) for statement in self.successions]
         return canonical_bytes(
             {
                 "type": "roster",
@@ -183,6 +198,7 @@ class Roster:
                 "people": [person.to_json() for person in self.people],
                 "teams": [team.to_json() for team in self.teams],
                 "hosts": [host.to_json() for host in self.hosts],
+                **changed,
             }
         )
 
@@ -204,6 +220,7 @@ class Roster:
             people=tuple(Person.read(f) for f in fields.objects("people")),
             teams=tuple(Team.read(f) for f in fields.objects("teams")),
             hosts=tuple(Host.read(f) for f in fields.objects("hosts")),
+            successions=_successions(fields.unless_absent("successions", fields.texts)),
         )
         log.finish()
         fields.finish()
@@ -263,12 +280,35 @@ def _find(kind: str, wanted: str, records: Iterable[_R]) -> _R:
     raise RosterError(f"{kind} {wanted!r} is not on the roster")
 
 
+def _successions(texts: tuple[str, ...] | None) -> tuple[Statement, ...]:
+    if texts is None:
+        return ()
+    if not 0 < len(texts) <= MAX_SUCCESSIONS:
+        raise FormatError(f"roster: successions holds 1 to {MAX_SUCCESSIONS} statements, or is left out")
+    return tuple(Statement.from_bytes(unb64(text, "roster: a succession")) for text in texts)
+
+
+def root_of(roster: Roster, pinned: bytes) -> bytes:
+    """The root that a verified roster is signed by, for whoever pinned an earlier one: what to pin from now on."""
+    return follow(pinned, roster.successions, roster.site)
+
+
+def _signing_root(payload: bytes, pinned: bytes) -> bytes:
+    """Whose signature a roster needs.  Of the payload, which is not verified yet, only the successions are read."""
+    try:
+        claimed = Roster.parse(payload)
+    except FormatError:
+        return pinned
+    return follow(pinned, claimed.successions, claimed.site)
+
+
 def verify_roster(statement: Statement, root_public: bytes, *, seen_version: int, now: int) -> Roster:
-    """Check a roster against the pinned root.
+    """Check a roster against the pinned root, or the one that succeeded it: `root_of` says which.
 
     Raises SignatureError (not the root's), RollbackError (older than `seen_version`), ExpiredError, FormatError.
     """
-    verify(statement, ROSTER_TYPE, {key_id(root_public): root_public}, "the site's root")
+    root = _signing_root(statement.payload, root_public)
+    verify(statement, ROSTER_TYPE, {key_id(root): root}, "the site's root")
     roster = Roster.parse(statement.payload)
     if roster.version < seen_version:
         raise RollbackError(

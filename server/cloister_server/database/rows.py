@@ -133,6 +133,22 @@ class ReleaseRow:
     created_at: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenRow:
+    """An enrolment token, without its secret."""
+
+    id: str
+    state: str
+    person: str
+    tls_sha256: str
+    certificate_pem: str
+    statement: bytes
+    claim: bytes
+    welcome: bytes
+    created_at: int
+    expires_at_s: int
+
+
 # The driver's rows carry no types: here, and nowhere else, columns become fields.
 def one(connection: Connection, query: Select[Any], make: Callable[..., T]) -> T | None:
     """The only row, or None."""

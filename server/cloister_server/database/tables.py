@@ -7,6 +7,7 @@ The ledger's own tables are `cloister_audit.tables`; one schema history covers b
 Job states: QUEUED or PREEMPTED (waiting) → VALIDATING → RUNNING (leased) → SUCCEEDED, FAILED, CANCELLED;
 a lost lease leads to PREEMPTED, or to FAILED after the last attempt; waiting too long leads to EXPIRED.
 Object states: UPLOADING → READY → DELETED.  Release states: PENDING → QUEUED → LEASED → GRANTED or REFUSED.
+Enrolment token states: OPEN → CLAIMED → ADMITTED; from each of them to WITHDRAWN.
 """
 
 from __future__ import annotations
@@ -50,6 +51,22 @@ policy = Table(
     Column("statement", LargeBinary, nullable=False),
     Column("published_at", BigInteger, nullable=False),
     comment="Insert only. The highest version is in force; jobs stay bound to theirs.",
+)
+
+enrolment_token = Table(
+    "enrolment_token",
+    metadata,
+    Column("id", _ID, primary_key=True, comment="id of its signing key; the secret is never here"),
+    Column("state", String(16), nullable=False),
+    Column("person", _ID, nullable=False),
+    Column("tls_sha256", _DIGEST, nullable=False, unique=True),
+    Column("certificate_pem", Text, nullable=False, comment="of the token's TLS key: lets its holder connect"),
+    Column("statement", LargeBinary, nullable=False, comment="signed by an admin"),
+    Column("claim", LargeBinary, nullable=False, comment="signed with the token's key; empty while it is open"),
+    Column("welcome", LargeBinary, nullable=False, comment="signed by the root; empty until it is admitted"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at_s", BigInteger, nullable=False, comment="Unix seconds, from the statement"),
+    Index("enrolment_token_by_expiry", "expires_at_s"),
 )
 
 sealed_object = Table(

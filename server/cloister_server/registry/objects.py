@@ -63,10 +63,11 @@ def read_offer(
         raise of_evidence(error) from error
     if not 0 < verified.trailer.ciphertext_size <= _MAX_BLOB:
         raise InvalidFieldError("sealed.trailer", f"{verified.trailer.ciphertext_size} is not a size of a sealed file")
-    return Offered(sealed, verified, _read_wraps(wraps))
+    return Offered(sealed, verified, read_wraps(wraps))
 
 
-def _read_wraps(wraps: Iterable[common_pb2.Wrap]) -> dict[str, bytes]:
+def read_wraps(wraps: Iterable[common_pb2.Wrap]) -> dict[str, bytes]:
+    """Recipient key id to wrap, each of the right size and named once.  Raises InvalidFieldError."""
     found: dict[str, bytes] = {}
     for wrap in wraps:
         if len(wrap.wrap) != WRAP_SIZE:

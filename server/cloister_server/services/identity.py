@@ -8,6 +8,7 @@ from cloister.evidence.entry import Subject
 from cloister.wire import statement_from_proto, statement_to_proto
 from cloister_server import __version__
 from cloister_server.calls import Context, current_call
+from cloister_server.issuing import certificate_sha256
 from cloister_server.site import Site
 
 ENVELOPE_VERSIONS = (1,)
@@ -41,6 +42,17 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         return identity_pb2.WhoAmIResponse(
             id=caller.id, team=caller.team, roles=sorted(caller.roles), transport=caller.transport
         )
+
+    async def RenewCertificate(
+        self, request: identity_pb2.RenewCertificateRequest, context: Context
+    ) -> identity_pb2.RenewCertificateResponse:
+        call, site = current_call(), self._site
+        caller = call.principal
+        call.about("certificate", caller.id)
+        pem = site.issuer.renew(caller, site.rosters.valid(), request.csr_pem, now=site.clock())
+        subject = Subject("certificate", caller.id, certificate_sha256(pem))
+        await site.record("certificate.renew", lambda tx: tx.record(call.event("certificate.renew", subject)))
+        return identity_pb2.RenewCertificateResponse(certificate_pem=pem)
 
     async def PublishRoster(
         self, request: identity_pb2.PublishRosterRequest, context: Context

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from cloister.admin.policy import read_policy
+from cloister.admin.rotation import rotate_root
 from cloister.admin.sign import sign_next
 from cloister.api.v1 import datasets_pb2, models_pb2
 from cloister.errors import CloisterError
@@ -21,8 +22,9 @@ from cloister.evidence.errors import (
     TamperedError,
 )
 from cloister.evidence.manifest import Manifest
-from cloister.evidence.roster import ROSTER_TYPE
+from cloister.evidence.roster import ROSTER_TYPE, Roster
 from cloister.evidence.signatures import SigningKey
+from cloister.evidence.succession import sign_succession
 from cloister.wire import statement_to_proto
 from memory_site import POLICY
 from set_clock import NOW
@@ -43,6 +45,26 @@ def test_forged_roster(site):
     site.roster = SigningKey.generate().sign(ROSTER_TYPE, site.roster.payload)
     with pytest.raises(SignatureError):
         site.client().site.refresh()
+
+
+def test_the_root_that_was_succeeded(site):
+    """Once the client has followed to a new root, nothing that the old one signs counts, a new succession included."""
+    stolen = site.custody.root_key()
+    rotate_root(site.custody, now=NOW)
+    site.roster = sign_next(site.custody, 30, now=NOW)
+    site.client().site.refresh()
+    assert site.custody.root_key().public == site.homes["anna"].pins().root_public
+    newest = site.roster
+    roster = Roster.parse(newest.payload)
+    thief = SigningKey.generate()
+    step = sign_succession("test", stolen, thief, now=NOW)
+    for key, successions in ((stolen, ()), (thief, (step,)), (thief, (*roster.successions, step))):
+        forged = dataclasses.replace(roster, version=roster.version + 1, successions=successions)
+        site.roster = key.sign(ROSTER_TYPE, forged.to_payload())
+        with pytest.raises(SignatureError):
+            site.client().site.refresh()
+    site.roster = newest
+    site.client().site.refresh()
 
 
 def test_expired_roster(site):

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from builders import DAY, Site, frozen_memory
-from cloister.evidence.errors import ReplayError
+from cloister.evidence.errors import ReplayError, SignatureError
+from cloister.evidence.roster import ROSTER_TYPE
+from cloister.evidence.signatures import SigningKey
+from cloister.evidence.succession import sign_succession
 from cloister.sealed.bundle import write_bundle
 from cloister.sealed.errors import BundleFormatError, FileNotAllowedError
 from cloister.sealed.filelist import list_digest
 from cloister_workers.keyagent import documents
 from cloister_workers.keyagent.bundles import CanonicalBundle, check_frozen, files_sha256, scan
 from cloister_workers.keyagent.errors import MemoryDamagedError, RequestError
+from cloister_workers.keyagent.gate import Gate
 from cloister_workers.keyagent.memory import KEEP_SECONDS, STATE, Memory, Opened, Remembered, write_state
 from cloister_workers.keyagent.protocol import Frame
 from cloister_workers.keyagent.server import KeyAgent
@@ -43,6 +47,34 @@ def test_the_state_survives_its_file(tmp_path: Path) -> None:
     write_state(tmp_path / STATE, state)
     assert Memory(tmp_path).state == state
     assert (tmp_path / STATE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_agent_follows_to_a_new_root_and_never_back(tmp_path: Path) -> None:
+    """A succession that the pinned root signed is followed and remembered on disk; then the old root is refused."""
+    site = Site(NOW)
+    paths = write_directory(tmp_path, site)
+    new = SigningKey.generate()
+    step = sign_succession("test", site.root, new, now=NOW)
+    gate = Gate(load_vault(paths.keyagent), Memory(paths.keyagent), lambda: NOW)
+    roster = replace(site.roster, successions=(step,))
+    gate.update_roster(new.sign(ROSTER_TYPE, roster.to_payload()))
+    again = Gate(load_vault(paths.keyagent), Memory(paths.keyagent), lambda: NOW)
+    assert new.public == again.remembered.root_public
+    newer = replace(site.roster, version=9)
+    with pytest.raises(SignatureError):
+        again.update_roster(site.root.sign(ROSTER_TYPE, newer.to_payload()))
+    assert 9 == again.update_roster(new.sign(ROSTER_TYPE, newer.to_payload())).version
+
+
+def test_a_state_of_before_successions_is_read(tmp_path: Path) -> None:
+    """A file that an earlier version wrote has no root of its own: the one in root.pub is in force."""
+    import json
+
+    write_state(tmp_path / STATE, Remembered(3))
+    table = json.loads((tmp_path / STATE).read_text())
+    del table["root_public"]
+    (tmp_path / STATE).write_text(json.dumps(table))
+    assert Remembered(3) == Memory(tmp_path).state
 
 
 @pytest.mark.parametrize("field", ["roster_version", "checkpoint", "opened"])

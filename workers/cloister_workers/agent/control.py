@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from cloister.api.v1 import blobs_pb2, workers_pb2
+from cloister.api.v1 import blobs_pb2, identity_pb2, workers_pb2
 from cloister.api.v1.blobs_pb2_grpc import BlobServiceStub
+from cloister.api.v1.identity_pb2_grpc import IdentityServiceStub
 from cloister.api.v1.workers_pb2_grpc import WorkerServiceStub
 from cloister.channel import translate
 from cloister.errors import CloisterError, ConnectError, StorageError
@@ -40,10 +41,11 @@ class Stubs:
 
     worker: WorkerServiceStub
     blobs: BlobServiceStub
+    identity: IdentityServiceStub
 
     @classmethod
     def on(cls, channel: grpc.Channel) -> Stubs:
-        return cls(WorkerServiceStub(channel), BlobServiceStub(channel))
+        return cls(WorkerServiceStub(channel), BlobServiceStub(channel), IdentityServiceStub(channel))
 
 
 class ControlPlane:
@@ -82,6 +84,14 @@ class ControlPlane:
                 raise translate(error) from None
         call.cancel()
         return None
+
+    def renew_certificate(self, csr_pem: str) -> str:
+        """A certificate for a CSR, both PEM.  Raises CloisterError."""
+        request = identity_pb2.RenewCertificateRequest(csr_pem=csr_pem)
+        try:
+            return self._stubs().identity.RenewCertificate(request, timeout=DEADLINE_SECONDS).certificate_pem
+        except grpc.RpcError as error:
+            raise translate(error) from None
 
     def heartbeat(self, lease: Lease, timeout: float) -> workers_pb2.Directive.ValueType:
         """Keep a lease, once.  Raises LeaseLostError, CloisterError."""

@@ -35,6 +35,8 @@ class Loop:
     """A number from 0 to 1, so that many hosts do not come back at the same moment."""
     tell: Callable[[str], None] = nobody
     """Told in one line what this host does: fixed words and ids."""
+    between: Callable[[], None] = lambda: None
+    """Called between two pieces of work."""
 
     def run(self, *, once: bool = False) -> None:
         """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done."""
@@ -49,10 +51,11 @@ class Loop:
                 self.stop.wait(longest * (0.5 + 0.5 * self.jitter()))
                 continue
             failures = 0
-            if answer is None or answer.WhichOneof("work") is None:
+            if answer is None:
                 continue
-            if self._do(answer) or once:
+            if answer.WhichOneof("work") is not None and (self._do(answer) or once):
                 return
+            self.between()
 
     def _request(self) -> workers_pb2.LeaseWorkRequest:
         return workers_pb2.LeaseWorkRequest(

@@ -22,6 +22,7 @@ from cloister_workers.agent.errors import ConfigError
 from cloister_workers.agent.host import Host, log_line, steady_clock
 from cloister_workers.agent.loop import Loop
 from cloister_workers.agent.modelcache import ModelCache
+from cloister_workers.agent.recertification import Recertification
 from cloister_workers.agent.renewal import Pair, RenewedChannel
 from cloister_workers.agent.spool import Spool
 from cloister_workers.agent.training import Place
@@ -60,7 +61,9 @@ def run(root: Path, endpoint: str | None, trainer_socket: Path | None = None, *,
         host = make_host(config, ControlPlane(way.stubs, time.sleep, manager.alive), trainer_socket)
         log_line({"event": "ready", "host": config.host_id, "sandboxed": host.sandboxed, "gpus": gpus()})
         manager.ready(f"host {config.host_id}, {gpus()} GPUs")
-        loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random, manager.status)
+        recertification = Recertification(config.paths.agent, host.control.renew_certificate, log_line)
+        between = recertification.look
+        loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random, manager.status, between)
         loop.run(once=once)
     finally:
         way.close()

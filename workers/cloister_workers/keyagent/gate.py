@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import ReplayError
 from cloister.evidence.restoration import after_restorations
-from cloister.evidence.roster import Roster, verify_roster
+from cloister.evidence.roster import Roster, root_of, verify_roster
 from cloister.evidence.signatures import Statement
 from cloister_workers.keyagent.memory import Memory, Opened, Remembered
 from cloister_workers.keyagent.vault import Vault
@@ -89,8 +89,10 @@ class Gate:
 
     def _roster(self, statement: Statement, now: int) -> Roster:
         state = self.remembered
-        roster = verify_roster(statement, self._vault.root_public, seen_version=state.roster_version, now=now)
-        if roster.version > state.roster_version:
+        pinned = state.root_public or self._vault.root_public
+        roster = verify_roster(statement, pinned, seen_version=state.roster_version, now=now)
+        root = root_of(roster, pinned)
+        if roster.version > state.roster_version or root != pinned:
             log = after_restorations(state.log, roster)
             newer = replace(
                 state,
@@ -98,6 +100,8 @@ class Gate:
                 roster_expires_at=roster.expires_at,
                 checkpoint=log.checkpoint,
                 restorations=log.restorations,
+                # Once a root has succeeded the pinned one, the old root's signature counts no more.
+                root_public=state.root_public if root == pinned else root,
             )
             self._memory.replace(newer)
         return roster

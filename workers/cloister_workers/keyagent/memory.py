@@ -16,6 +16,7 @@ from pathlib import Path
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.restoration import LogMemory
+from cloister.evidence.signatures import b64, unb64
 from cloister.files import replace_private
 from cloister_workers.keyagent.errors import MemoryDamagedError
 
@@ -41,6 +42,8 @@ class Remembered:
     checkpoint: str = ""
     """Signed note of the newest head of the log, or empty."""
     opened: Mapping[str, Opened] = field(default_factory=dict)
+    root_public: bytes = b""
+    """The root that succeeded the one in root.pub; empty while that one is in force."""
     restorations: int = 0
     """How many restored heads of the log were accepted."""
 
@@ -78,6 +81,7 @@ def write_state(path: Path, state: Remembered) -> None:
             "roster_version": state.roster_version,
             "roster_expires_at": state.roster_expires_at,
             "checkpoint": state.checkpoint,
+            "root_public": b64(state.root_public),
             "restorations": state.restorations,
             "opened": {key: [item.attempt, item.expires_at] for key, item in state.opened.items()},
         }
@@ -92,6 +96,8 @@ def _read(path: Path) -> Remembered:
             roster_version=_count(table["roster_version"]),
             roster_expires_at=_count(table["roster_expires_at"]),
             checkpoint=str(table["checkpoint"]),
+            # Left out by those who wrote this file before roots could succeed one another.
+            root_public=unb64(str(table.get("root_public", "")), "root_public"),
             opened={str(k): Opened(_count(v[0]), _count(v[1])) for k, v in table["opened"].items()},
             # Absent in a file of an earlier version, which knew of none.
             restorations=_count(table.get("restorations", 0)),

@@ -45,6 +45,11 @@ class IdentityServiceStub:
                 request_serializer=cloister_dot_api_dot_v1_dot_identity__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=cloister_dot_api_dot_v1_dot_identity__pb2.WhoAmIResponse.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/cloister.api.v1.IdentityService/RenewCertificate',
+                request_serializer=cloister_dot_api_dot_v1_dot_identity__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=cloister_dot_api_dot_v1_dot_identity__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
         self.PublishRoster = channel.unary_unary(
                 '/cloister.api.v1.IdentityService/PublishRoster',
                 request_serializer=cloister_dot_api_dot_v1_dot_identity__pb2.PublishRosterRequest.SerializeToString,
@@ -71,6 +76,14 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """A new certificate for a TLS key that the roster pins for the caller, under the caller's name. Everybody on the roster.
+        Where the control plane has no issuing key it fails with WRONG_STATE, state no_issuing_key. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PublishRoster(self, request, context):
         """Replaces the roster by a newer one that the root has signed. Admins.
         Publishing the same version twice succeeds; after a failure read GetSite and publish again.
@@ -91,6 +104,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=cloister_dot_api_dot_v1_dot_identity__pb2.WhoAmIRequest.FromString,
                     response_serializer=cloister_dot_api_dot_v1_dot_identity__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=cloister_dot_api_dot_v1_dot_identity__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=cloister_dot_api_dot_v1_dot_identity__pb2.RenewCertificateResponse.SerializeToString,
             ),
             'PublishRoster': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishRoster,
@@ -153,6 +171,33 @@ class IdentityService:
             '/cloister.api.v1.IdentityService/WhoAmI',
             cloister_dot_api_dot_v1_dot_identity__pb2.WhoAmIRequest.SerializeToString,
             cloister_dot_api_dot_v1_dot_identity__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloister.api.v1.IdentityService/RenewCertificate',
+            cloister_dot_api_dot_v1_dot_identity__pb2.RenewCertificateRequest.SerializeToString,
+            cloister_dot_api_dot_v1_dot_identity__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

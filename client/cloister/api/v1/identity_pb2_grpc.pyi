@@ -39,6 +39,10 @@ class IdentityServiceStub:
     """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]
     """The caller as the control plane sees it. Everybody on the roster. Safe to repeat."""
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RenewCertificateRequest, _identity_pb2.RenewCertificateResponse]
+    """A new certificate for a TLS key that the roster pins for the caller, under the caller's name. Everybody on the roster.
+    Where the control plane has no issuing key it fails with WRONG_STATE, state no_issuing_key. Safe to repeat.
+    """
     PublishRoster: _grpc.UnaryUnaryMultiCallable[_identity_pb2.PublishRosterRequest, _identity_pb2.PublishRosterResponse]
     """Replaces the roster by a newer one that the root has signed. Admins.
     Publishing the same version twice succeeds; after a failure read GetSite and publish again.
@@ -55,6 +59,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """The caller as the control plane sees it. Everybody on the roster. Safe to repeat."""
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_identity_pb2.RenewCertificateRequest, _identity_pb2.RenewCertificateResponse]  # type: ignore[assignment]
+    """A new certificate for a TLS key that the roster pins for the caller, under the caller's name. Everybody on the roster.
+    Where the control plane has no issuing key it fails with WRONG_STATE, state no_issuing_key. Safe to repeat.
+    """
     PublishRoster: _aio.UnaryUnaryMultiCallable[_identity_pb2.PublishRosterRequest, _identity_pb2.PublishRosterResponse]  # type: ignore[assignment]
     """Replaces the roster by a newer one that the root has signed. Admins.
     Publishing the same version twice succeeds; after a failure read GetSite and publish again.
@@ -80,6 +88,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.WhoAmIResponse, _abc.Awaitable[_identity_pb2.WhoAmIResponse]]:
         """The caller as the control plane sees it. Everybody on the roster. Safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _identity_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RenewCertificateResponse, _abc.Awaitable[_identity_pb2.RenewCertificateResponse]]:
+        """A new certificate for a TLS key that the roster pins for the caller, under the caller's name. Everybody on the roster.
+        Where the control plane has no issuing key it fails with WRONG_STATE, state no_issuing_key. Safe to repeat.
+        """
 
     @_abc_1.abstractmethod
     def PublishRoster(
