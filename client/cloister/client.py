@@ -31,6 +31,7 @@ from cloister.evidence.signatures import Statement
 from cloister.home import Home
 from cloister.jobs import Jobs
 from cloister.models import Models
+from cloister.operations import Operations
 from cloister.releases import Releases
 from cloister.session import Session
 from cloister.site import SiteGuard
@@ -65,6 +66,7 @@ class Client:
         self.datasets = Datasets(session)
         self.models = Models(session, Releases(session))
         self.jobs = Jobs(session, self.datasets, self.models)
+        self.operations = Operations(session)
         self.audit = Audit(session)
 
     @classmethod

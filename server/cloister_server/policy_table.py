@@ -21,6 +21,7 @@ _RELEASE_READERS = frozenset({MEMBER, APPROVER, AUDITOR})
 _TRANSFER = frozenset({MEMBER, WORKER})
 _WORKERS = frozenset({WORKER})
 _AUDITORS = frozenset({AUDITOR})
+_ADMINS = frozenset({ADMIN})
 
 _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
     "cloister.api.v1.IdentityService": {
@@ -68,6 +69,13 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "CreateArtifact": _WORKERS,
         "FinishJob": _WORKERS,
         "FinishRelease": _WORKERS,
+    },
+    "cloister.api.v1.OperationsService": {
+        "GetMaintenance": _EVERYBODY,
+        "BeginMaintenance": _ADMINS,
+        "EndMaintenance": _ADMINS,
+        "ListWorkers": _ADMINS,
+        "SetWorkerMode": _ADMINS,
     },
     "cloister.api.v1.AuditService": {
         "GetCheckpoint": _EVERYBODY,

@@ -13,9 +13,11 @@ from cloister.cli.dataset import dataset
 from cloister.cli.enrol import enroll, keygen, whoami
 from cloister.cli.exits import run
 from cloister.cli.job import job
+from cloister.cli.maintenance import maintenance
 from cloister.cli.model import model
 from cloister.cli.sealing import inspect, open_, seal
 from cloister.cli.tune import tune
+from cloister.cli.worker import worker
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -30,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (keygen, enroll, whoami, dataset, job, tune, model, audit, seal, open_, inspect):
+for command in (keygen, enroll, whoami, dataset, job, tune, model, worker, maintenance, audit, seal, open_, inspect):
     cli.add_command(command)
 
 

@@ -41,6 +41,8 @@ APPLICATION_MAY: Mapping[str, tuple[str, ...]] = {
     "release": UPDATE,
     "release_approval": INSERT,
     "opening": INSERT,
+    "maintenance": ("SELECT", "INSERT", "DELETE"),
+    "worker_host": UPDATE,
 }
 """Every table stands here; a test says so."""
 

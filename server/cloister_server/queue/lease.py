@@ -17,6 +17,7 @@ from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import JobRow, ReleaseRow, one
 from cloister_server.database.unit_of_work import Transaction
+from cloister_server.operations import workers
 from cloister_server.queue import events, expiry, order, views
 from cloister_server.queue.states import LEASED, QUEUED, RELEASE_LEASED, VALIDATING, WAITING
 from cloister_server.recipients import host_key_id
@@ -49,6 +50,8 @@ def take(tx: Transaction, call: Call, roster: Roster, lease_seconds: int) -> Job
     """Lease the next piece of work to the calling host, or None."""
     expiry.take_back(tx, call.principal.id)
     expiry.sweep(tx)
+    if not workers.takes_work(tx.connection, call.principal.id):
+        return None
     key_id = host_key_id(roster, call.principal.id)
     return _take_release(tx, call, key_id, lease_seconds) or _take_job(tx, call, key_id, lease_seconds)
 
