@@ -22,7 +22,6 @@ from cloister.api.v1 import (
     identity_pb2,
     jobs_pb2,
     models_pb2,
-    operations_pb2,
     workers_pb2,
 )
 from cloister.wire import statement_to_proto

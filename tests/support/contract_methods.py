@@ -18,11 +18,22 @@ from cloister.api.v1 import (
     identity_pb2,
     jobs_pb2,
     models_pb2,
+    operations_pb2,
     workers_pb2,
 )
 from served_site import Caller, Refused, read_refusal
 
-FILES = (audit_pb2, blobs_pb2, datasets_pb2, identity_pb2, jobs_pb2, models_pb2, workers_pb2, health_pb2)
+FILES = (
+    audit_pb2,
+    blobs_pb2,
+    datasets_pb2,
+    identity_pb2,
+    jobs_pb2,
+    models_pb2,
+    operations_pb2,
+    workers_pb2,
+    health_pb2,
+)
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES
