@@ -15,6 +15,8 @@ ACTIONS: dict[str, str] = {
     "worker.cordon": "An admin kept a host from new work.",
     "worker.drain": "An admin kept a host from new work, and has its agent end after what it runs.",
     "worker.uncordon": "An admin let a host take work again.",
+    "quota.set": "An admin set what a team may have at once.",
+    "quota.list": "Somebody read limits of teams and what is used of them.",
     "session.denied": "A connection without a certificate that the roster pins.",
     "method.denied": "A call that the caller's roles do not allow, or for an object of another team.",
     "method.failed": "A call that was refused for another reason.",

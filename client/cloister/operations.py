@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from cloister.api.v1 import operations_pb2
@@ -50,3 +51,14 @@ class Operations:
         request = operations_pb2.SetWorkerModeRequest(host=host, mode=MODES[mode])
         stubs = self._session.connection
         return stubs.call(stubs.operations.SetWorkerMode, request).worker
+
+    def usage(self) -> list[operations_pb2.TeamUsage]:
+        """Limits and what is used of them: every team for admins, their own for members."""
+        stubs = self._session.connection
+        return list(stubs.call(stubs.operations.ListUsage, operations_pb2.ListUsageRequest()).teams)
+
+    def set_quota(self, team: str, limits: Mapping[str, int]) -> operations_pb2.TeamUsage:
+        """Replace a team's limits by these fields of `Quota`; what is left out is lifted.  Admins."""
+        request = operations_pb2.SetQuotaRequest(team=team, limits=operations_pb2.Quota(**limits))
+        stubs = self._session.connection
+        return stubs.call(stubs.operations.SetQuota, request).usage

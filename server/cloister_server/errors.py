@@ -23,7 +23,8 @@ ServerError                     any refusal that a caller may see; never raised 
 ├── PolicyNotMetError           the release policy does not hold
 ├── SelfApprovalError           an approval by the requester
 ├── LogBehindCallerError        the caller's checkpoint is ahead of this log
-└── MaintenanceError            the site takes nothing new for now
+├── MaintenanceError            the site takes nothing new for now
+└── QuotaExceededError          the team has what it may have
 
 ConfigError and StartError stop the process before it serves, BackupError a backup or a restore; they never cross
 the wire.
@@ -229,6 +230,13 @@ class MaintenanceError(ServerError):
 
     reason = "MAINTENANCE"
     code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class QuotaExceededError(ServerError):
+    """The team has what it may have."""
+
+    reason = "QUOTA_EXCEEDED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def of_evidence(error: EvidenceError) -> ServerError:

@@ -76,6 +76,8 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "EndMaintenance": _ADMINS,
         "ListWorkers": _ADMINS,
         "SetWorkerMode": _ADMINS,
+        "ListUsage": frozenset({ADMIN, MEMBER}),
+        "SetQuota": _ADMINS,
     },
     "cloister.api.v1.AuditService": {
         "GetCheckpoint": _EVERYBODY,

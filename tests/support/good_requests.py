@@ -24,7 +24,7 @@ from cloister.api.v1 import (
     workers_pb2,
 )
 from cloister.wire import sealed_to_proto, statement_from_proto, statement_to_proto
-from cloister_server.database.tables import job_attempt, maintenance, worker_host
+from cloister_server.database.tables import job_attempt, maintenance, team_quota, worker_host
 from cloister_server.policy_table import ROLES
 from contract_methods import empty_request
 from debias_job import METHOD
@@ -98,6 +98,7 @@ class GoodRequests:
             f"{_API}OperationsService/SetWorkerMode": lambda: operations_pb2.SetWorkerModeRequest(
                 host=HOST, mode=operations_pb2.WORKER_MODE_CORDONED
             ),
+            f"{_API}OperationsService/SetQuota": lambda: operations_pb2.SetQuotaRequest(team="blue"),
             f"{_API}WorkerService/Heartbeat": lambda: self.held_ids("Heartbeat"),
             f"{_API}WorkerService/RequestOpening": lambda: self.held_ids("RequestOpening"),
             f"{_API}WorkerService/ReportEvents": self._events,
@@ -121,6 +122,7 @@ class GoodRequests:
         """Whatever was asked before, the site takes new work and every host may have it."""
         with self.live.database.writer.begin() as connection:
             connection.execute(delete(maintenance))
+            connection.execute(delete(team_quota))
             connection.execute(update(worker_host).values(mode="ACTIVE"))
 
     def signed(self, method: str, first: list[Edit], second: list[Edit]) -> Message:

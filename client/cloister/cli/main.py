@@ -15,6 +15,7 @@ from cloister.cli.exits import run
 from cloister.cli.job import job
 from cloister.cli.maintenance import maintenance
 from cloister.cli.model import model
+from cloister.cli.quota import quota
 from cloister.cli.sealing import inspect, open_, seal
 from cloister.cli.tune import tune
 from cloister.cli.worker import worker
@@ -32,7 +33,22 @@ def cli() -> None:
     """
 
 
-for command in (keygen, enroll, whoami, dataset, job, tune, model, worker, maintenance, audit, seal, open_, inspect):
+for command in (
+    keygen,
+    enroll,
+    whoami,
+    dataset,
+    job,
+    tune,
+    model,
+    worker,
+    maintenance,
+    quota,
+    audit,
+    seal,
+    open_,
+    inspect,
+):
     cli.add_command(command)
 
 

@@ -43,6 +43,7 @@ APPLICATION_MAY: Mapping[str, tuple[str, ...]] = {
     "opening": INSERT,
     "maintenance": ("SELECT", "INSERT", "DELETE"),
     "worker_host": UPDATE,
+    "team_quota": UPDATE,
 }
 """Every table stands here; a test says so."""
 

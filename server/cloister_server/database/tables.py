@@ -302,3 +302,14 @@ worker_host = Table(
     Column("version", String(32), nullable=False),
     comment="What hosts of the roster said of themselves last.",
 )
+
+team_quota = Table(
+    "team_quota",
+    metadata,
+    Column("team", _ID, primary_key=True),
+    Column("queued_jobs", BigInteger, nullable=True),
+    Column("running_jobs", BigInteger, nullable=True),
+    Column("stored_bytes", BigInteger, nullable=True),
+    Column("gpu_seconds", BigInteger, nullable=True, comment="in 24 hours"),
+    comment="What a team may have at once; null for no limit.",
+)

@@ -17,7 +17,7 @@ from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import JobRow, ReleaseRow, one
 from cloister_server.database.unit_of_work import Transaction
-from cloister_server.operations import workers
+from cloister_server.operations import quotas, workers
 from cloister_server.queue import events, expiry, order, views
 from cloister_server.queue.states import LEASED, QUEUED, RELEASE_LEASED, VALIDATING, WAITING
 from cloister_server.recipients import host_key_id
@@ -60,7 +60,8 @@ def _take_job(tx: Transaction, call: Call, key_id: str, lease_seconds: int) -> J
     connection, host = tx.connection, call.principal
     next_one = order.for_host(connection, host.pool, key_id).limit(1).with_for_update(skip_locked=True, of=_JOB)
     job_id = connection.execute(next_one).scalar_one_or_none()
-    if job_id is None:
+    # Two hosts can pick jobs of one team at once; who comes second finds no place left, and asks again.
+    if job_id is None or not quotas.may_run(connection, _team(connection, job_id)):
         return None
     now = now_ms(connection)
     resume = _newest_checkpoint(connection, job_id, key_id)
@@ -84,6 +85,10 @@ def _take_job(tx: Transaction, call: Call, key_id: str, lease_seconds: int) -> J
     detail: dict[str, JSON] = {"attempt": row.attempt, "resume": resume}
     tx.record(call.event("job.lease", Subject("job", job_id, row.authorisation_sha256), detail=detail))
     return row
+
+
+def _team(connection: Connection, job_id: str) -> str:
+    return str(connection.execute(select(_JOB.c.team).where(_JOB.c.id == job_id)).scalar_one())
 
 
 def _or_now(connection: Connection) -> ColumnElement[int]:

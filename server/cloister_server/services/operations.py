@@ -6,7 +6,7 @@ from __future__ import annotations
 from cloister.api.v1 import operations_pb2, operations_pb2_grpc
 from cloister.evidence.entry import Subject
 from cloister_server.calls import Context, current_call
-from cloister_server.operations import maintenance, workers
+from cloister_server.operations import maintenance, quotas, workers
 from cloister_server.site import Site
 
 
@@ -56,3 +56,19 @@ class OperationsService(operations_pb2_grpc.OperationsServiceServicer):
         roster, now = site.rosters.valid(), site.clock()
         worker = await site.change("worker.mode", lambda tx: workers.set_mode(tx, call, roster, request, now))
         return operations_pb2.SetWorkerModeResponse(worker=worker)
+
+    async def ListUsage(
+        self, request: operations_pb2.ListUsageRequest, context: Context
+    ) -> operations_pb2.ListUsageResponse:
+        call, site = current_call(), self._site
+        roster = site.rosters.valid()
+        found = await site.record("quota.list", lambda tx: quotas.list_usage(tx, call, roster))
+        return operations_pb2.ListUsageResponse(teams=found)
+
+    async def SetQuota(
+        self, request: operations_pb2.SetQuotaRequest, context: Context
+    ) -> operations_pb2.SetQuotaResponse:
+        call, site = current_call(), self._site
+        roster = site.rosters.valid()
+        usage = await site.change("quota.set", lambda tx: quotas.set_limits(tx, call, roster, request))
+        return operations_pb2.SetQuotaResponse(usage=usage)

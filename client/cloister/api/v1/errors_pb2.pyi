@@ -74,6 +74,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the site is under maintenance and takes nothing new; metadata "until" says when that is expected to end, in
     Unix seconds. Try again then; what runs goes on.
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 24
+    """RESOURCE_EXHAUSTED: the team has what it may have; metadata "quota", "limit" and "used" say of what. Wait, free some, or
+    ask an administrator to raise it.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that a call can fail with: google.rpc.ErrorInfo.reason without the prefix, domain "cloister"."""
@@ -129,5 +133,9 @@ goes on from what was last received.
 ERROR_REASON_MAINTENANCE: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: the site is under maintenance and takes nothing new; metadata "until" says when that is expected to end, in
 Unix seconds. Try again then; what runs goes on.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 24
+"""RESOURCE_EXHAUSTED: the team has what it may have; metadata "quota", "limit" and "used" say of what. Wait, free some, or
+ask an administrator to raise it.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

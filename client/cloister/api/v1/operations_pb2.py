@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cloister/api/v1/operations.proto\x12\x0f\x63loister.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\x0bMaintenance\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x04 \x01(\t\"\x17\n\x15GetMaintenanceRequest\"K\n\x16GetMaintenanceResponse\x12\x31\n\x0bmaintenance\x18\x01 \x01(\x0b\x32\x1c.cloister.api.v1.Maintenance\"T\n\x17\x42\x65ginMaintenanceRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x18\x42\x65ginMaintenanceResponse\x12\x31\n\x0bmaintenance\x18\x01 \x01(\x0b\x32\x1c.cloister.api.v1.Maintenance\x12\x0f\n\x07running\x18\x02 \x01(\x05\"\x17\n\x15\x45ndMaintenanceRequest\"\x18\n\x16\x45ndMaintenanceResponse\"\xe5\x01\n\x06Worker\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12)\n\x04mode\x18\x03 \x01(\x0e\x32\x1b.cloister.api.v1.WorkerMode\x12-\n\tlast_seen\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04gpus\x18\x05 \x01(\x05\x12\x16\n\tsandboxed\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0f\n\x07work_id\x18\x08 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\t \x01(\x05\x42\x0c\n\n_sandboxed\"\x14\n\x12ListWorkersRequest\"?\n\x13ListWorkersResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.cloister.api.v1.Worker\"O\n\x14SetWorkerModeRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12)\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.cloister.api.v1.WorkerMode\"@\n\x15SetWorkerModeResponse\x12\'\n\x06worker\x18\x01 \x01(\x0b\x32\x17.cloister.api.v1.Worker*u\n\nWorkerMode\x12\x1b\n\x17WORKER_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12WORKER_MODE_ACTIVE\x10\x01\x12\x18\n\x14WORKER_MODE_CORDONED\x10\x02\x12\x18\n\x14WORKER_MODE_DRAINING\x10\x03\x32\xfc\x03\n\x11OperationsService\x12\x61\n\x0eGetMaintenance\x12&.cloister.api.v1.GetMaintenanceRequest\x1a\'.cloister.api.v1.GetMaintenanceResponse\x12g\n\x10\x42\x65ginMaintenance\x12(.cloister.api.v1.BeginMaintenanceRequest\x1a).cloister.api.v1.BeginMaintenanceResponse\x12\x61\n\x0e\x45ndMaintenance\x12&.cloister.api.v1.EndMaintenanceRequest\x1a\'.cloister.api.v1.EndMaintenanceResponse\x12X\n\x0bListWorkers\x12#.cloister.api.v1.ListWorkersRequest\x1a$.cloister.api.v1.ListWorkersResponse\x12^\n\rSetWorkerMode\x12%.cloister.api.v1.SetWorkerModeRequest\x1a&.cloister.api.v1.SetWorkerModeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cloister/api/v1/operations.proto\x12\x0f\x63loister.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\x0bMaintenance\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x04 \x01(\t\"\x17\n\x15GetMaintenanceRequest\"K\n\x16GetMaintenanceResponse\x12\x31\n\x0bmaintenance\x18\x01 \x01(\x0b\x32\x1c.cloister.api.v1.Maintenance\"T\n\x17\x42\x65ginMaintenanceRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x18\x42\x65ginMaintenanceResponse\x12\x31\n\x0bmaintenance\x18\x01 \x01(\x0b\x32\x1c.cloister.api.v1.Maintenance\x12\x0f\n\x07running\x18\x02 \x01(\x05\"\x17\n\x15\x45ndMaintenanceRequest\"\x18\n\x16\x45ndMaintenanceResponse\"\xe5\x01\n\x06Worker\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12)\n\x04mode\x18\x03 \x01(\x0e\x32\x1b.cloister.api.v1.WorkerMode\x12-\n\tlast_seen\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04gpus\x18\x05 \x01(\x05\x12\x16\n\tsandboxed\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0f\n\x07work_id\x18\x08 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\t \x01(\x05\x42\x0c\n\n_sandboxed\"\x14\n\x12ListWorkersRequest\"?\n\x13ListWorkersResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.cloister.api.v1.Worker\"O\n\x14SetWorkerModeRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12)\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.cloister.api.v1.WorkerMode\"@\n\x15SetWorkerModeResponse\x12\'\n\x06worker\x18\x01 \x01(\x0b\x32\x17.cloister.api.v1.Worker\"\xb3\x01\n\x05Quota\x12\x18\n\x0bqueued_jobs\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0crunning_jobs\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0cstored_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0bgpu_seconds\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42\x0e\n\x0c_queued_jobsB\x0f\n\r_running_jobsB\x0f\n\r_stored_bytesB\x0e\n\x0c_gpu_seconds\"g\n\tTeamUsage\x12\x0c\n\x04team\x18\x01 \x01(\t\x12&\n\x06limits\x18\x02 \x01(\x0b\x32\x16.cloister.api.v1.Quota\x12$\n\x04used\x18\x03 \x01(\x0b\x32\x16.cloister.api.v1.Quota\"\x12\n\x10ListUsageRequest\">\n\x11ListUsageResponse\x12)\n\x05teams\x18\x01 \x03(\x0b\x32\x1a.cloister.api.v1.TeamUsage\"G\n\x0fSetQuotaRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12&\n\x06limits\x18\x02 \x01(\x0b\x32\x16.cloister.api.v1.Quota\"=\n\x10SetQuotaResponse\x12)\n\x05usage\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.TeamUsage*u\n\nWorkerMode\x12\x1b\n\x17WORKER_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12WORKER_MODE_ACTIVE\x10\x01\x12\x18\n\x14WORKER_MODE_CORDONED\x10\x02\x12\x18\n\x14WORKER_MODE_DRAINING\x10\x03\x32\xa1\x05\n\x11OperationsService\x12\x61\n\x0eGetMaintenance\x12&.cloister.api.v1.GetMaintenanceRequest\x1a\'.cloister.api.v1.GetMaintenanceResponse\x12g\n\x10\x42\x65ginMaintenance\x12(.cloister.api.v1.BeginMaintenanceRequest\x1a).cloister.api.v1.BeginMaintenanceResponse\x12\x61\n\x0e\x45ndMaintenance\x12&.cloister.api.v1.EndMaintenanceRequest\x1a\'.cloister.api.v1.EndMaintenanceResponse\x12X\n\x0bListWorkers\x12#.cloister.api.v1.ListWorkersRequest\x1a$.cloister.api.v1.ListWorkersResponse\x12^\n\rSetWorkerMode\x12%.cloister.api.v1.SetWorkerModeRequest\x1a&.cloister.api.v1.SetWorkerModeResponse\x12R\n\tListUsage\x12!.cloister.api.v1.ListUsageRequest\x1a\".cloister.api.v1.ListUsageResponse\x12O\n\x08SetQuota\x12 .cloister.api.v1.SetQuotaRequest\x1a!.cloister.api.v1.SetQuotaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cloister.api.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERMODE']._serialized_start=1016
-  _globals['_WORKERMODE']._serialized_end=1133
+  _globals['_WORKERMODE']._serialized_start=1523
+  _globals['_WORKERMODE']._serialized_end=1640
   _globals['_MAINTENANCE']._serialized_start=86
   _globals['_MAINTENANCE']._serialized_end=213
   _globals['_GETMAINTENANCEREQUEST']._serialized_start=215
@@ -58,6 +58,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETWORKERMODEREQUEST']._serialized_end=948
   _globals['_SETWORKERMODERESPONSE']._serialized_start=950
   _globals['_SETWORKERMODERESPONSE']._serialized_end=1014
-  _globals['_OPERATIONSSERVICE']._serialized_start=1136
-  _globals['_OPERATIONSSERVICE']._serialized_end=1644
+  _globals['_QUOTA']._serialized_start=1017
+  _globals['_QUOTA']._serialized_end=1196
+  _globals['_TEAMUSAGE']._serialized_start=1198
+  _globals['_TEAMUSAGE']._serialized_end=1301
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1303
+  _globals['_LISTUSAGEREQUEST']._serialized_end=1321
+  _globals['_LISTUSAGERESPONSE']._serialized_start=1323
+  _globals['_LISTUSAGERESPONSE']._serialized_end=1385
+  _globals['_SETQUOTAREQUEST']._serialized_start=1387
+  _globals['_SETQUOTAREQUEST']._serialized_end=1458
+  _globals['_SETQUOTARESPONSE']._serialized_start=1460
+  _globals['_SETQUOTARESPONSE']._serialized_end=1521
+  _globals['_OPERATIONSSERVICE']._serialized_start=1643
+  _globals['_OPERATIONSSERVICE']._serialized_end=2316
 # @@protoc_insertion_point(module_scope)

@@ -365,3 +365,179 @@ class SetWorkerModeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetWorkerModeResponse: _TypeAlias = SetWorkerModeResponse  # noqa: Y015
+
+@_typing.final
+class Quota(_message.Message):
+    """Figures of a team: limits, where an absent one is none, or what is used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_JOBS_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_SECONDS_FIELD_NUMBER: _builtins.int
+    queued_jobs: _builtins.int
+    """Jobs that wait. Beyond it a submission is refused."""
+    running_jobs: _builtins.int
+    """Jobs that run. Beyond it jobs wait, and other teams go first."""
+    stored_bytes: _builtins.int
+    """Bytes of sealed objects. Beyond it datasets and models are refused; results and checkpoints count and are not."""
+    gpu_seconds: _builtins.int
+    """Lease time of the last 24 hours times the GPUs of the host, one at least. Beyond it a submission is refused."""
+    def __init__(
+        self,
+        *,
+        queued_jobs: _builtins.int | None = ...,
+        running_jobs: _builtins.int | None = ...,
+        stored_bytes: _builtins.int | None = ...,
+        gpu_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_seconds", b"_gpu_seconds", "_queued_jobs", b"_queued_jobs", "_running_jobs", b"_running_jobs", "_stored_bytes", b"_stored_bytes", "gpu_seconds", b"gpu_seconds", "queued_jobs", b"queued_jobs", "running_jobs", b"running_jobs", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_seconds", b"_gpu_seconds", "_queued_jobs", b"_queued_jobs", "_running_jobs", b"_running_jobs", "_stored_bytes", b"_stored_bytes", "gpu_seconds", b"gpu_seconds", "queued_jobs", b"queued_jobs", "running_jobs", b"running_jobs", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_seconds: _TypeAlias = _typing.Literal["gpu_seconds"]  # noqa: Y015
+    _WhichOneofArgType__gpu_seconds: _TypeAlias = _typing.Literal["_gpu_seconds", b"_gpu_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__queued_jobs: _TypeAlias = _typing.Literal["queued_jobs"]  # noqa: Y015
+    _WhichOneofArgType__queued_jobs: _TypeAlias = _typing.Literal["_queued_jobs", b"_queued_jobs"]  # noqa: Y015
+    _WhichOneofReturnType__running_jobs: _TypeAlias = _typing.Literal["running_jobs"]  # noqa: Y015
+    _WhichOneofArgType__running_jobs: _TypeAlias = _typing.Literal["_running_jobs", b"_running_jobs"]  # noqa: Y015
+    _WhichOneofReturnType__stored_bytes: _TypeAlias = _typing.Literal["stored_bytes"]  # noqa: Y015
+    _WhichOneofArgType__stored_bytes: _TypeAlias = _typing.Literal["_stored_bytes", b"_stored_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_seconds) -> _WhichOneofReturnType__gpu_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queued_jobs) -> _WhichOneofReturnType__queued_jobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__running_jobs) -> _WhichOneofReturnType__running_jobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stored_bytes) -> _WhichOneofReturnType__stored_bytes | None: ...
+
+Global___Quota: _TypeAlias = Quota  # noqa: Y015
+
+@_typing.final
+class TeamUsage(_message.Message):
+    """One team."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    team: _builtins.str
+    """Id on the roster."""
+    @_builtins.property
+    def limits(self) -> Global___Quota:
+        """What it may have."""
+
+    @_builtins.property
+    def used(self) -> Global___Quota:
+        """What it has."""
+
+    def __init__(
+        self,
+        *,
+        team: _builtins.str = ...,
+        limits: Global___Quota | None = ...,
+        used: Global___Quota | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "team", b"team", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TeamUsage: _TypeAlias = TeamUsage  # noqa: Y015
+
+@_typing.final
+class ListUsageRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageRequest: _TypeAlias = ListUsageRequest  # noqa: Y015
+
+@_typing.final
+class ListUsageResponse(_message.Message):
+    """By team."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEAMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedCompositeFieldContainer[Global___TeamUsage]:
+        """Those that the caller may see."""
+
+    def __init__(
+        self,
+        *,
+        teams: _abc.Iterable[Global___TeamUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["teams", b"teams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015
+
+@_typing.final
+class SetQuotaRequest(_message.Message):
+    """All limits of a team."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    team: _builtins.str
+    """Id of a team of the roster."""
+    @_builtins.property
+    def limits(self) -> Global___Quota:
+        """A limit that is absent here is lifted."""
+
+    def __init__(
+        self,
+        *,
+        team: _builtins.str = ...,
+        limits: Global___Quota | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotaRequest: _TypeAlias = SetQuotaRequest  # noqa: Y015
+
+@_typing.final
+class SetQuotaResponse(_message.Message):
+    """As it stands now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> Global___TeamUsage:
+        """The team."""
+
+    def __init__(
+        self,
+        *,
+        usage: Global___TeamUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotaResponse: _TypeAlias = SetQuotaResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class OperationsServiceStub:
                 request_serializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetWorkerModeRequest.SerializeToString,
                 response_deserializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetWorkerModeResponse.FromString,
                 _registered_method=True)
+        self.ListUsage = channel.unary_unary(
+                '/cloister.api.v1.OperationsService/ListUsage',
+                request_serializer=cloister_dot_api_dot_v1_dot_operations__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=cloister_dot_api_dot_v1_dot_operations__pb2.ListUsageResponse.FromString,
+                _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/cloister.api.v1.OperationsService/SetQuota',
+                request_serializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetQuotaResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -102,6 +112,20 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsage(self, request, context):
+        """Limits of teams and what is used of them: all teams for admins, their own for members. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetQuota(self, request, context):
+        """Replaces a team's limits. Admins. After a failure send the same request again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +153,16 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.SetWorkerMode,
                     request_deserializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetWorkerModeRequest.FromString,
                     response_serializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetWorkerModeResponse.SerializeToString,
+            ),
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=cloister_dot_api_dot_v1_dot_operations__pb2.ListUsageRequest.FromString,
+                    response_serializer=cloister_dot_api_dot_v1_dot_operations__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetQuotaRequest.FromString,
+                    response_serializer=cloister_dot_api_dot_v1_dot_operations__pb2.SetQuotaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +301,60 @@ class OperationsService:
             '/cloister.api.v1.OperationsService/SetWorkerMode',
             cloister_dot_api_dot_v1_dot_operations__pb2.SetWorkerModeRequest.SerializeToString,
             cloister_dot_api_dot_v1_dot_operations__pb2.SetWorkerModeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloister.api.v1.OperationsService/ListUsage',
+            cloister_dot_api_dot_v1_dot_operations__pb2.ListUsageRequest.SerializeToString,
+            cloister_dot_api_dot_v1_dot_operations__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloister.api.v1.OperationsService/SetQuota',
+            cloister_dot_api_dot_v1_dot_operations__pb2.SetQuotaRequest.SerializeToString,
+            cloister_dot_api_dot_v1_dot_operations__pb2.SetQuotaResponse.FromString,
             options,
             channel_credentials,
             insecure,

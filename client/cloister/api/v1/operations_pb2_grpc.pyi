@@ -45,6 +45,10 @@ class OperationsServiceStub:
     """Every host of the roster, with what it said of itself last. Admins. Safe to repeat."""
     SetWorkerMode: _grpc.UnaryUnaryMultiCallable[_operations_pb2.SetWorkerModeRequest, _operations_pb2.SetWorkerModeResponse]
     """Says whether a host takes work. Admins. After a failure send the same request again."""
+    ListUsage: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListUsageRequest, _operations_pb2.ListUsageResponse]
+    """Limits of teams and what is used of them: all teams for admins, their own for members. Safe to repeat."""
+    SetQuota: _grpc.UnaryUnaryMultiCallable[_operations_pb2.SetQuotaRequest, _operations_pb2.SetQuotaResponse]
+    """Replaces a team's limits. Admins. After a failure send the same request again."""
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
@@ -63,6 +67,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Every host of the roster, with what it said of itself last. Admins. Safe to repeat."""
     SetWorkerMode: _aio.UnaryUnaryMultiCallable[_operations_pb2.SetWorkerModeRequest, _operations_pb2.SetWorkerModeResponse]  # type: ignore[assignment]
     """Says whether a host takes work. Admins. After a failure send the same request again."""
+    ListUsage: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListUsageRequest, _operations_pb2.ListUsageResponse]  # type: ignore[assignment]
+    """Limits of teams and what is used of them: all teams for admins, their own for members. Safe to repeat."""
+    SetQuota: _aio.UnaryUnaryMultiCallable[_operations_pb2.SetQuotaRequest, _operations_pb2.SetQuotaResponse]  # type: ignore[assignment]
+    """Replaces a team's limits. Admins. After a failure send the same request again."""
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Running the site: maintenance, and which worker hosts take work."""
@@ -108,5 +116,21 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.SetWorkerModeResponse, _abc.Awaitable[_operations_pb2.SetWorkerModeResponse]]:
         """Says whether a host takes work. Admins. After a failure send the same request again."""
+
+    @_abc_1.abstractmethod
+    def ListUsage(
+        self,
+        request: _operations_pb2.ListUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.ListUsageResponse, _abc.Awaitable[_operations_pb2.ListUsageResponse]]:
+        """Limits of teams and what is used of them: all teams for admins, their own for members. Safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def SetQuota(
+        self,
+        request: _operations_pb2.SetQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.SetQuotaResponse, _abc.Awaitable[_operations_pb2.SetQuotaResponse]]:
+        """Replaces a team's limits. Admins. After a failure send the same request again."""
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

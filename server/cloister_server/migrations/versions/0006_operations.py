@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maintenance, and what is known of worker hosts."""
+"""Maintenance, what is known of worker hosts, and quotas."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,8 +33,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("host"),
         comment="What hosts of the roster said of themselves last.",
     )
+    op.create_table(
+        "team_quota",
+        sa.Column("team", sa.String(length=64), nullable=False),
+        sa.Column("queued_jobs", sa.BigInteger(), nullable=True),
+        sa.Column("running_jobs", sa.BigInteger(), nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("gpu_seconds", sa.BigInteger(), nullable=True, comment="in 24 hours"),
+        sa.PrimaryKeyConstraint("team"),
+        comment="What a team may have at once; null for no limit.",
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("team_quota")
     op.drop_table("worker_host")
     op.drop_table("maintenance")
