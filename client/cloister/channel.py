@@ -25,6 +25,7 @@ from cloister.api.v1 import (
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
+    operations_pb2_grpc,
 )
 from cloister.errors import CloisterError, ConnectError, HomeError, PermissionDeniedError, ServerError
 from cloister.reasons import DOMAIN, error_for, one_line
@@ -61,6 +62,7 @@ class Connection:
         self.models = models_pb2_grpc.ModelServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.blobs = blobs_pb2_grpc.BlobServiceStub(channel)
+        self.operations = operations_pb2_grpc.OperationsServiceStub(channel)
         self.audit = audit_pb2_grpc.AuditServiceStub(channel)
 
     def call(

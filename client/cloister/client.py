@@ -33,6 +33,7 @@ from cloister.grants import Grants
 from cloister.home import Home
 from cloister.jobs import Jobs
 from cloister.models import Models
+from cloister.operations import Operations
 from cloister.releases import Releases
 from cloister.renewal import renew, renew_if_due
 from cloister.session import Session
@@ -69,6 +70,7 @@ class Client:
         self.datasets = Datasets(session)
         self.models = Models(session, Releases(session))
         self.jobs = Jobs(session, self.datasets, self.models)
+        self.operations = Operations(session)
         self.audit = Audit(session)
         self.tokens = Tokens(session)
         self.grants = Grants(session, self.datasets, self.models)

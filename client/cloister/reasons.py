@@ -59,6 +59,8 @@ REASONS: Mapping[str, Answer] = {
     "ROSTER_ROLLBACK": Answer(RefusedError, "a newer roster is in force; sign one with a higher version"),
     "POLICY_NOT_MET": Answer(RefusedError, "the release policy does not hold"),
     "SELF_APPROVAL": Answer(PermissionDeniedError, "somebody other than the requester must approve"),
+    "MAINTENANCE": Answer(RefusedError, "try again when it has ended; see: cloister maintenance show"),
+    "QUOTA_EXCEEDED": Answer(RefusedError, "wait or free some; see: cloister quota list"),
     "LOG_BEHIND_CALLER": Answer(
         ServerError, "the log is shorter than what was seen before: it was rolled back or forked; tell an auditor"
     ),

@@ -21,6 +21,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 MEMBER = "member"
 AUDITOR = "auditor"
 WORKER = "worker"
+ADMIN = "admin"
 
 
 @dataclass(frozen=True)

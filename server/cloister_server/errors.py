@@ -22,7 +22,9 @@ ServerError                     any refusal that a caller may see; never raised 
 ├── RosterRollbackError         an older roster than the one in force
 ├── PolicyNotMetError           the release policy does not hold
 ├── SelfApprovalError           an approval by the requester
-└── LogBehindCallerError        the caller's checkpoint is ahead of this log
+├── LogBehindCallerError        the caller's checkpoint is ahead of this log
+├── MaintenanceError            the site takes nothing new for now
+└── QuotaExceededError          the team has what it may have
 
 ConfigError and StartError stop the process before it serves, BackupError a backup or a restore; they never cross
 the wire.
@@ -221,6 +223,20 @@ class LogBehindCallerError(ServerError):
 
     reason = "LOG_BEHIND_CALLER"
     code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class MaintenanceError(ServerError):
+    """Nothing new is taken while the site is under maintenance."""
+
+    reason = "MAINTENANCE"
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class QuotaExceededError(ServerError):
+    """The team has what it may have."""
+
+    reason = "QUOTA_EXCEEDED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def of_evidence(error: EvidenceError) -> ServerError:

@@ -84,6 +84,15 @@ _BY_SERVICE: dict[str, dict[str, frozenset[str]]] = {
         "FinishJob": _WORKERS,
         "FinishRelease": _WORKERS,
     },
+    "cloister.api.v1.OperationsService": {
+        "GetMaintenance": _EVERYBODY,
+        "BeginMaintenance": _ADMINS,
+        "EndMaintenance": _ADMINS,
+        "ListWorkers": _ADMINS,
+        "SetWorkerMode": _ADMINS,
+        "ListUsage": frozenset({ADMIN, MEMBER}),
+        "SetQuota": _ADMINS,
+    },
     "cloister.api.v1.AuditService": {
         "GetCheckpoint": _EVERYBODY,
         "GetEntry": _AUDITORS,

@@ -21,6 +21,7 @@ from cloister.api.v1 import (
     identity_pb2_grpc,
     jobs_pb2_grpc,
     models_pb2_grpc,
+    operations_pb2_grpc,
     workers_pb2_grpc,
 )
 from cloister.evidence.canonical import JSON
@@ -59,6 +60,7 @@ from cloister_server.services.grants import GrantService
 from cloister_server.services.identity import IdentityService
 from cloister_server.services.jobs import JobService
 from cloister_server.services.models import ModelService
+from cloister_server.services.operations import OperationsService
 from cloister_server.services.workers import WorkerService
 from cloister_server.site import Site
 from cloister_server.store import Store
@@ -193,6 +195,7 @@ def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(site), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(site), server)
     workers_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(site), server)
+    operations_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsService(site), server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(site), server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     return server

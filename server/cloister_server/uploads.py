@@ -12,6 +12,7 @@ from cloister_server.calls import SYSTEM, Call
 from cloister_server.database import tables
 from cloister_server.database.rows import ObjectRow
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
+from cloister_server.operations import maintenance
 from cloister_server.registry import access, objects
 from cloister_server.store import Store
 
@@ -26,9 +27,12 @@ class Uploads:
         self._store = store
 
     def begin(self, call: Call, object_id: str, attempt: int) -> ObjectRow:
-        """Raises NotFoundError, LeaseLostError, StorageExhaustedError."""
+        """Raises NotFoundError, LeaseLostError, MaintenanceError, StorageExhaustedError."""
         row = self.check(call, object_id, attempt)
         if row.state == objects.UPLOADING:
+            if call.principal.kind == "person":
+                # A host's results belong to what runs, and that goes on.
+                self._unit_of_work.read(maintenance.check_open)
             self._store.check_room(row.size - self._store.committed(objects.declared(row)))
         return row
 

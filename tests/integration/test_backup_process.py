@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import MetaData, create_engine, make_url
 
 from backup_bench import BackupBench
 from cloister.evidence.signatures import b64
@@ -19,6 +19,7 @@ from cloister_server.backup.folder import BACKUP_BUILT, BACKUP_COMMITTED, Backup
 from cloister_server.crashpoints import VARIABLE
 from cloister_server.database.engine import open_database
 from cloister_server.migrations.schema import upgrade
+from postgres_roles import with_roles
 from postgres_server import client_programs
 from queue_bench import Bench
 from served_site import ORIGIN, SITE, Founded
@@ -67,10 +68,20 @@ def site(founded: Founded, tmp_path: Path) -> Path:
 
 
 def fill(founded: Founded, url: str, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
     database = open_database(url)
     upgrade(database)
     BackupBench(Bench(founded, database), directory)
     database.dispose()
+
+
+def drop_tables(url: str) -> None:
+    """Leave a database as a superuser made it for a restore: with roles and nothing else."""
+    found, engine = MetaData(), create_engine(url)
+    with engine.begin() as connection:
+        found.reflect(connection)
+        found.drop_all(connection)
+    engine.dispose()
 
 
 def command(*arguments: str | Path, crash_at: str = "") -> subprocess.CompletedProcess[str]:
@@ -157,3 +168,23 @@ def test_a_missing_pg_dump_is_told(founded: Founded, tmp_path: Path, postgres_ur
     assert 4 == said.returncode
     assert "pg_dump was not found" in said.stderr
     assert [] == BackupFolder(tmp_path / "backups").complete()
+
+
+def test_a_backup_by_the_application_is_restored_by_the_owner(
+    founded: Founded, tmp_path: Path, postgres_url: Callable[[], str]
+) -> None:
+    """With the roles of a real site the backup needs no more than serving does, and after the restore serving works."""
+    here = with_roles(postgres_url())
+    fill(founded, here.owner, tmp_path / "site")
+    config = write_config(founded, tmp_path / "site", here.application)
+    target = tmp_path / "backups"
+    programs = ("--postgres-bin", client_programs())
+    said = command("backup", "--config", config, "--to", target, *programs)
+    assert 0 == said.returncode, said.stderr
+    there = with_roles(postgres_url())
+    drop_tables(there.owner)
+    other = write_config(founded, tmp_path / "there", there.application)
+    head = ("--head-out", tmp_path / "head")
+    said = command("restore", "--config", other, "--from", target, "--database", there.owner, *programs, *head)
+    assert 0 == said.returncode, said.stderr
+    assert 0 == command("backup", "--config", other, "--to", tmp_path / "again", *programs).returncode

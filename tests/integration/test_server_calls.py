@@ -139,7 +139,7 @@ def test_health_answers_for_every_service(live: ServedSite) -> None:
     request = health_pb2.HealthCheckRequest(service="cloister.api.v1.JobService")
     assert health_pb2.HealthCheckResponse.SERVING == stub.Check(request, timeout=30).status
     statuses = stub.List(health_pb2.HealthListRequest(), timeout=30).statuses
-    assert 11 == len(statuses)
+    assert 12 == len(statuses)
 
 
 def test_pages_cover_a_list_exactly_once(live: ServedSite) -> None:

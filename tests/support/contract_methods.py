@@ -20,6 +20,7 @@ from cloister.api.v1 import (
     identity_pb2,
     jobs_pb2,
     models_pb2,
+    operations_pb2,
     workers_pb2,
 )
 from served_site import Caller, Refused, read_refusal
@@ -33,6 +34,7 @@ FILES = (
     identity_pb2,
     jobs_pb2,
     models_pb2,
+    operations_pb2,
     workers_pb2,
     health_pb2,
 )

@@ -11,11 +11,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from google.protobuf.message import Message
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
-from cloister.api.v1 import blobs_pb2, common_pb2, datasets_pb2, identity_pb2, jobs_pb2, models_pb2, workers_pb2
+from cloister.api.v1 import (
+    blobs_pb2,
+    common_pb2,
+    datasets_pb2,
+    identity_pb2,
+    jobs_pb2,
+    models_pb2,
+    operations_pb2,
+    workers_pb2,
+)
 from cloister.wire import sealed_to_proto, statement_from_proto, statement_to_proto
-from cloister_server.database.tables import job_attempt
+from cloister_server.database.tables import job_attempt, maintenance, team_quota, worker_host
 from cloister_server.policy_table import ROLES
 from contract_methods import empty_request
 from debias_job import METHOD
@@ -87,6 +96,11 @@ class GoodRequests:
             f"{_API}ModelService/PublishPolicy": self._policy,
             f"{_API}ModelService/CreateRelease": self._release,
             f"{_API}ModelService/ApproveRelease": self._approval,
+            f"{_API}OperationsService/BeginMaintenance": lambda: operations_pb2.BeginMaintenanceRequest(reason="disks"),
+            f"{_API}OperationsService/SetWorkerMode": lambda: operations_pb2.SetWorkerModeRequest(
+                host=HOST, mode=operations_pb2.WORKER_MODE_CORDONED
+            ),
+            f"{_API}OperationsService/SetQuota": lambda: operations_pb2.SetQuotaRequest(team="blue"),
             f"{_API}WorkerService/Heartbeat": lambda: self.held_ids("Heartbeat"),
             f"{_API}WorkerService/RequestOpening": lambda: self.held_ids("RequestOpening"),
             f"{_API}WorkerService/ReportEvents": self._events,
@@ -106,7 +120,15 @@ class GoodRequests:
 
     def request(self, method: str) -> Message:
         """A request that would be answered."""
+        self._open()
         return self._makers.get(method, lambda: self._with_ids(method))()
+
+    def _open(self) -> None:
+        """Whatever was asked before, the site takes new work and every host may have it."""
+        with self.live.database.writer.begin() as connection:
+            connection.execute(delete(maintenance))
+            connection.execute(delete(team_quota))
+            connection.execute(update(worker_host).values(mode="ACTIVE"))
 
     def signed(self, method: str, first: list[Edit], second: list[Edit]) -> Message:
         """A good request whose documents were changed before they were signed by whoever has the right to."""

@@ -13,10 +13,13 @@ from cloister.cli.dataset import dataset
 from cloister.cli.enrol import enroll, keygen, renew, whoami
 from cloister.cli.exits import run
 from cloister.cli.job import job
+from cloister.cli.maintenance import maintenance
 from cloister.cli.model import model
+from cloister.cli.quota import quota
 from cloister.cli.recovery import recovery
 from cloister.cli.sealing import inspect, open_, seal
 from cloister.cli.tune import tune
+from cloister.cli.worker import worker
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -31,7 +34,24 @@ def cli() -> None:
     """
 
 
-for command in (keygen, enroll, renew, whoami, dataset, job, tune, model, audit, recovery, seal, open_, inspect):
+for command in (
+    keygen,
+    enroll,
+    renew,
+    whoami,
+    dataset,
+    job,
+    tune,
+    model,
+    worker,
+    maintenance,
+    quota,
+    audit,
+    recovery,
+    seal,
+    open_,
+    inspect,
+):
     cli.add_command(command)
 
 

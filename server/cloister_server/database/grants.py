@@ -41,6 +41,10 @@ APPLICATION_MAY: Mapping[str, tuple[str, ...]] = {
     "release": UPDATE,
     "release_approval": INSERT,
     "opening": INSERT,
+    "enrolment_token": UPDATE,
+    "maintenance": ("SELECT", "INSERT", "DELETE"),
+    "worker_host": UPDATE,
+    "team_quota": UPDATE,
 }
 """Every table stands here; a test says so."""
 

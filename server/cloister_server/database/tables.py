@@ -15,6 +15,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     ForeignKey,
@@ -293,4 +294,39 @@ opening = Table(
     Column("attempt", Integer, primary_key=True),
     Column("requested_at", BigInteger, nullable=False),
     comment="One opening for each attempt of a job or release; its entry is in the log.",
+)
+
+maintenance = Table(
+    "maintenance",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("reason", String(200), nullable=False, comment="in an admin's words, shown to everybody"),
+    Column("since", BigInteger, nullable=False),
+    Column("until_s", BigInteger, nullable=False, comment="expected end, Unix seconds; 0 for none"),
+    Column("by_person", _ID, nullable=False),
+    CheckConstraint("id = 1", name="maintenance_is_one_row"),
+    comment="Its one row is there while nothing new is taken.",
+)
+
+worker_host = Table(
+    "worker_host",
+    metadata,
+    Column("host", _ID, primary_key=True),
+    Column("mode", String(16), nullable=False, comment="ACTIVE, CORDONED or DRAINING"),
+    Column("last_seen", BigInteger, nullable=False, comment="0 for never"),
+    Column("gpus", Integer, nullable=False),
+    Column("sandboxed", Boolean, nullable=True),
+    Column("version", String(32), nullable=False),
+    comment="What hosts of the roster said of themselves last.",
+)
+
+team_quota = Table(
+    "team_quota",
+    metadata,
+    Column("team", _ID, primary_key=True),
+    Column("queued_jobs", BigInteger, nullable=True),
+    Column("running_jobs", BigInteger, nullable=True),
+    Column("stored_bytes", BigInteger, nullable=True),
+    Column("gpu_seconds", BigInteger, nullable=True, comment="in 24 hours"),
+    comment="What a team may have at once; null for no limit.",
 )

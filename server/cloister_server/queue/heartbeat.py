@@ -10,6 +10,7 @@ from cloister_server.calls import Call
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.database.unit_of_work import Transaction
+from cloister_server.operations import workers
 from cloister_server.queue.fence import held_job, held_release, is_release
 from cloister_server.queue.states import PAUSING
 
@@ -22,14 +23,22 @@ def keep(
 ) -> workers_pb2.Directive.ValueType:
     """Prolong the lease.  Raises LeaseLostError."""
     until = now_ms(tx.connection) + lease_seconds * 1000
+    go_on = _go_on(tx, call.principal.id)
     if is_release(tx.connection, work_id):
         call.about("release", work_id)
         release = held_release(tx.connection, work_id, call.principal.id, attempt)
         tx.connection.execute(update(_RELEASE).where(_RELEASE.c.id == release.id).values(lease_until=until))
-        return workers_pb2.DIRECTIVE_CONTINUE
+        return go_on
     call.about("job", work_id)
     job = held_job(tx.connection, work_id, call.principal.id, attempt)
     tx.connection.execute(update(_JOB).where(_JOB.c.id == job.id).values(lease_until=until))
     if job.cancel_requested:
         return workers_pb2.DIRECTIVE_CANCEL
-    return workers_pb2.DIRECTIVE_PAUSE if job.state == PAUSING else workers_pb2.DIRECTIVE_CONTINUE
+    return workers_pb2.DIRECTIVE_PAUSE if job.state == PAUSING else go_on
+
+
+def _go_on(tx: Transaction, host: str) -> workers_pb2.Directive.ValueType:
+    """Work on, or work on and then take nothing more."""
+    workers.seen(tx, host)
+    draining = workers.mode_of(tx.connection, host) == workers.DRAINING
+    return workers_pb2.DIRECTIVE_DRAIN if draining else workers_pb2.DIRECTIVE_CONTINUE

@@ -17,6 +17,7 @@ from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import JobRow, ReleaseRow, one
 from cloister_server.database.unit_of_work import Transaction
+from cloister_server.operations import quotas, workers
 from cloister_server.queue import events, expiry, order, views
 from cloister_server.queue.states import LEASED, QUEUED, RELEASE_LEASED, VALIDATING, WAITING
 from cloister_server.recipients import host_key_id
@@ -49,6 +50,8 @@ def take(tx: Transaction, call: Call, roster: Roster, lease_seconds: int) -> Job
     """Lease the next piece of work to the calling host, or None."""
     expiry.take_back(tx, call.principal.id)
     expiry.sweep(tx)
+    if not workers.takes_work(tx.connection, call.principal.id):
+        return None
     key_id = host_key_id(roster, call.principal.id)
     return _take_release(tx, call, key_id, lease_seconds) or _take_job(tx, call, key_id, lease_seconds)
 
@@ -57,7 +60,8 @@ def _take_job(tx: Transaction, call: Call, key_id: str, lease_seconds: int) -> J
     connection, host = tx.connection, call.principal
     next_one = order.for_host(connection, host.pool, key_id).limit(1).with_for_update(skip_locked=True, of=_JOB)
     job_id = connection.execute(next_one).scalar_one_or_none()
-    if job_id is None:
+    # Two hosts can pick jobs of one team at once; who comes second finds no place left, and asks again.
+    if job_id is None or not quotas.may_run(connection, _team(connection, job_id)):
         return None
     now = now_ms(connection)
     resume = _newest_checkpoint(connection, job_id, key_id)
@@ -81,6 +85,10 @@ def _take_job(tx: Transaction, call: Call, key_id: str, lease_seconds: int) -> J
     detail: dict[str, JSON] = {"attempt": row.attempt, "resume": resume}
     tx.record(call.event("job.lease", Subject("job", job_id, row.authorisation_sha256), detail=detail))
     return row
+
+
+def _team(connection: Connection, job_id: str) -> str:
+    return str(connection.execute(select(_JOB.c.team).where(_JOB.c.id == job_id)).scalar_one())
 
 
 def _or_now(connection: Connection) -> ColumnElement[int]:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, se
 
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
+from cloister_server.operations import quotas
 from cloister_server.queue.states import WAITING
 
 WINDOW_MS = 24 * 3600 * 1000
@@ -33,13 +34,13 @@ def waiting(connection: Connection, pool: str) -> Select[Any]:
 
 
 def for_host(connection: Connection, pool: str, host_key_id: str) -> Select[Any]:
-    """The same, for a host that holds a wrap of every input."""
+    """The same, for a host that holds a wrap of every input, without teams that run as many as they may."""
     unwrapped = (
         select(_INPUT.c.job_id)
         .outerjoin(_GRANT, (_GRANT.c.object_id == _INPUT.c.object_id) & (_GRANT.c.recipient_key_id == host_key_id))
         .where(_INPUT.c.job_id == _JOB.c.id, _GRANT.c.object_id.is_(None))
     )
-    return waiting(connection, pool).where(~exists(unwrapped.correlate(_JOB)))
+    return waiting(connection, pool).where(~exists(unwrapped.correlate(_JOB)), ~quotas.at_running_limit())
 
 
 def jobs_ahead(connection: Connection, pool: str, job_id: str) -> int:

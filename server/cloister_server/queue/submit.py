@@ -36,6 +36,7 @@ from cloister_server.errors import (
     WrongStateError,
     of_evidence,
 )
+from cloister_server.operations import maintenance, quotas
 from cloister_server.queue import events, views
 from cloister_server.queue import spec as specs
 from cloister_server.queue.states import QUEUED
@@ -60,13 +61,15 @@ def submit(tx: Transaction, call: Call, request: jobs_pb2.CreateJobRequest, rost
     """Queue a job, or return it where the very same one is queued already.
 
     Raises EvidenceRejectedError, InvalidFieldError, NotFoundError, BlobIncompleteError, NoCapableWorkerError,
-    IdConflictError, WrongStateError.
+    IdConflictError, MaintenanceError, QuotaExceededError, WrongStateError.
     """
     submitted = _read(call, request, roster, now)
     authorisation = submitted.authorisation
     stored = views.find_locked(tx.connection, authorisation.job_id)
     if stored is not None:
         return _again(tx.connection, call, stored, submitted)
+    maintenance.check_open(tx.connection)
+    quotas.check_submit(tx, authorisation.team)
     _check_policy(tx.connection, authorisation)
     rows = [
         _check_input(tx.connection, role, reference, authorisation, now) for role, reference in authorisation.places()

@@ -18,6 +18,7 @@ from cloister_server.database import tables
 from cloister_server.database.rows import ObjectRow, several
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import EvidenceRejectedError, InvalidFieldError, NotFoundError, WrongStateError
+from cloister_server.operations import maintenance, quotas
 from cloister_server.pages import Page, timestamp
 from cloister_server.queue.states import ENDED
 from cloister_server.recipients import owned_key_ids
@@ -40,6 +41,8 @@ def create(
         raise InvalidFieldError("sealed.manifest", "a dataset allows at least one purpose")
     stored = objects.find(tx.connection, manifest.id)
     if stored is None:
+        maintenance.check_open(tx.connection)
+        quotas.check_store(tx, manifest.team, offered.trailer.ciphertext_size)
         _check_revision(tx.connection, manifest)
         objects.check_recipients(offered, owned_key_ids(roster, manifest.pool, manifest.team, now))
     if objects.register(tx, offered):

@@ -51,6 +51,7 @@ from cloister_server.errors import (
     of_evidence,
     of_policy,
 )
+from cloister_server.operations import maintenance
 from cloister_server.queue import views
 from cloister_server.queue.fence import held_release
 from cloister_server.queue.states import GRANTED, PENDING, QUEUED, REFUSED
@@ -79,6 +80,7 @@ def create(
         if stored.request_sha256 != statement.digest:
             raise IdConflictError(f"release id {asked.release_id} is in use for something else; make a new id")
         return release_views.message(tx.connection, call, stored)
+    maintenance.check_open(tx.connection)
     version = _version(tx.connection, asked)
     pool = _check_job(tx.connection, asked, version)
     policy = _check_policy(tx.connection, asked, version, roster, now)

@@ -24,6 +24,7 @@ from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import VersionRow, figures, one, several, to_text
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import InvalidFieldError, NotFoundError
+from cloister_server.operations import maintenance, quotas
 from cloister_server.pages import Page, timestamp
 from cloister_server.recipients import owned_key_ids
 from cloister_server.registry import objects
@@ -45,6 +46,8 @@ def create(
     check_owned(call, manifest, KIND)
     _check_manifest(manifest)
     if objects.find(tx.connection, manifest.id) is None:
+        maintenance.check_open(tx.connection)
+        quotas.check_store(tx, manifest.team, offered.trailer.ciphertext_size)
         objects.check_recipients(offered, owned_key_ids(roster, manifest.pool, manifest.team, now))
     if objects.register(tx, offered):
         _insert_base(tx.connection, manifest)

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import time
 
+from sqlalchemy import Connection
+
 from cloister.api.v1 import workers_pb2, workers_pb2_grpc
 from cloister.evidence.roster import Roster
 from cloister.wire import statement_to_proto
-from cloister_server.calls import Call, Context, current_call
+from cloister_server.calls import Call, Context, Principal, current_call
 from cloister_server.database.rows import JobRow
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import InvalidFieldError, StoppingError
+from cloister_server.operations import workers
 from cloister_server.queue import artifacts, finish, handover, heartbeat, lease, openings, reports
 from cloister_server.registry import releases
 from cloister_server.site import Site
@@ -30,6 +33,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         call, site = current_call(), self._site
         if not 0 <= request.wait_seconds <= MAX_WAIT_SECONDS:
             raise InvalidFieldError("wait_seconds", f"{request.wait_seconds} is not between 0 and {MAX_WAIT_SECONDS}")
+        await site.record("worker.seen", lambda tx: workers.note(tx, call, request))
         end = time.monotonic() + request.wait_seconds
         while True:
             if site.notifier.stopping:
@@ -47,7 +51,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         answer = workers_pb2.LeaseWorkResponse(
             lease_seconds=site.config.lease_seconds, roster=statement_to_proto(in_force.statement)
         )
-        if await site.look(lambda connection: lease.work_may_wait(connection, host.id, host.pool)):
+        if await site.look(lambda connection: _may_get_work(connection, host)):
             await site.record("job.lease", lambda tx: self._take(tx, call, in_force.roster, answer))
             if answer.WhichOneof("work"):
                 site.notifier.notify()
@@ -113,3 +117,8 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         roster, now = site.rosters.valid(), site.clock()
         state = await site.change("release.finish", lambda tx: releases.finish(tx, call, request, roster, now))
         return workers_pb2.FinishReleaseResponse(state=state)
+
+
+def _may_get_work(connection: Connection, host: Principal) -> bool:
+    """A cheap look before a lease is tried."""
+    return workers.takes_work(connection, host.id) and lease.work_may_wait(connection, host.id, host.pool)

@@ -62,6 +62,7 @@ class Loop:
             wait_seconds=min(self.poll_seconds, MAX_WAIT_SECONDS),
             gpus=self.gpus,
             worker_version=cloister.__version__,
+            sandboxed=self.host.sandboxed,
         )
 
     def _do(self, answer: workers_pb2.LeaseWorkResponse) -> bool:

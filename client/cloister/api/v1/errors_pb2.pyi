@@ -70,6 +70,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: this control plane is being stopped. Call again; another one, or this one started anew, answers. A stream
     goes on from what was last received.
     """
+    ERROR_REASON_MAINTENANCE: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the site is under maintenance and takes nothing new; metadata "until" says when that is expected to end, in
+    Unix seconds. Try again then; what runs goes on.
+    """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 24
+    """RESOURCE_EXHAUSTED: the team has what it may have; metadata "quota", "limit" and "used" say of what. Wait, free some, or
+    ask an administrator to raise it.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that a call can fail with: google.rpc.ErrorInfo.reason without the prefix, domain "cloister"."""
@@ -121,5 +129,13 @@ ERROR_REASON_LOG_BEHIND_CALLER: ErrorReason.ValueType  # 21
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 22
 """UNAVAILABLE: this control plane is being stopped. Call again; another one, or this one started anew, answers. A stream
 goes on from what was last received.
+"""
+ERROR_REASON_MAINTENANCE: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the site is under maintenance and takes nothing new; metadata "until" says when that is expected to end, in
+Unix seconds. Try again then; what runs goes on.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 24
+"""RESOURCE_EXHAUSTED: the team has what it may have; metadata "quota", "limit" and "used" say of what. Wait, free some, or
+ask an administrator to raise it.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

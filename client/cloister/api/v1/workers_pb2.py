@@ -27,7 +27,7 @@ from cloister.api.v1 import jobs_pb2 as cloister_dot_api_dot_v1_dot_jobs__pb2
 from cloister.api.v1 import models_pb2 as cloister_dot_api_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63loister/api/v1/workers.proto\x12\x0f\x63loister.api.v1\x1a\x1c\x63loister/api/v1/common.proto\x1a\x1a\x63loister/api/v1/jobs.proto\x1a\x1c\x63loister/api/v1/models.proto\"\x84\x01\n\rGrantedObject\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12-\n\x06sealed\x18\x02 \x01(\x0b\x32\x1d.cloister.api.v1.SealedObject\x12#\n\x04wrap\x18\x03 \x01(\x0b\x32\x15.cloister.api.v1.Wrap\x12\x0c\n\x04size\x18\x04 \x01(\x03\"w\n\x0bResumePoint\x12.\n\x06object\x18\x01 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0c\n\x04step\x18\x03 \x01(\x03\"\xe2\x04\n\x08JobLease\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\x12\x31\n\rauthorisation\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12*\n\x06policy\x18\x05 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12-\n\x05model\x18\x06 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x34\n\x0cmodel_layers\x18\x07 \x03(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x30\n\x08training\x18\x08 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x32\n\nvalidation\x18\t \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x32\n\nevaluation\x18\n \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12,\n\x06resume\x18\x0b \x01(\x0b\x32\x1c.cloister.api.v1.ResumePoint\x12.\n\x06replay\x18\x0c \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x31\n\tauxiliary\x18\r \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x38\n\x10\x61uxiliary_layers\x18\x0e \x03(\x0b\x32\x1e.cloister.api.v1.GrantedObject\"\xca\x02\n\x0cReleaseLease\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12+\n\x07request\x18\x03 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12-\n\tapprovals\x18\x04 \x03(\x0b\x32\x1a.cloister.api.v1.Statement\x12*\n\x06policy\x18\x05 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12*\n\x06result\x18\x06 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x31\n\rauthorisation\x18\x07 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12.\n\x06object\x18\x08 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\"N\n\x10LeaseWorkRequest\x12\x14\n\x0cwait_seconds\x18\x01 \x01(\x05\x12\x0c\n\x04gpus\x18\x02 \x01(\x05\x12\x16\n\x0eworker_version\x18\x03 \x01(\t\"\xba\x01\n\x11LeaseWorkResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x19.cloister.api.v1.JobLeaseH\x00\x12\x30\n\x07release\x18\x02 \x01(\x0b\x32\x1d.cloister.api.v1.ReleaseLeaseH\x00\x12\x15\n\rlease_seconds\x18\x03 \x01(\x05\x12*\n\x06roster\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.StatementB\x06\n\x04work\"4\n\x10HeartbeatRequest\x12\x0f\n\x07work_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"B\n\x11HeartbeatResponse\x12-\n\tdirective\x18\x01 \x01(\x0e\x32\x1a.cloister.api.v1.Directive\"M\n\x15RequestOpeningRequest\x12\x0f\n\x07work_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x12\n\nsince_size\x18\x03 \x01(\x03\"\xaa\x01\n\x16RequestOpeningResponse\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x17\n\x0finclusion_proof\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x19\n\x11\x63onsistency_proof\x18\x05 \x03(\x0c\x12*\n\x06roster\x18\x06 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\"\x87\x02\n\x0bWorkerEvent\x12\x12\n\nstream_seq\x18\x01 \x01(\x03\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x34\n\x04\x64\x61ta\x18\x05 \x03(\x0b\x32&.cloister.api.v1.WorkerEvent.DataEntry\x12+\n\x08progress\x18\x06 \x01(\x0b\x32\x19.cloister.api.v1.Progress\x12&\n\x04step\x18\x07 \x01(\x0b\x32\x18.cloister.api.v1.JobStep\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"d\n\x13ReportEventsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.cloister.api.v1.WorkerEvent\"\x16\n\x14ReportEventsResponse\"\x85\x02\n\x15\x43reateArtifactRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.cloister.api.v1.ArtifactKind\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12-\n\x06sealed\x18\x05 \x01(\x0b\x32\x1d.cloister.api.v1.SealedObject\x12$\n\x05wraps\x18\x06 \x03(\x0b\x32\x15.cloister.api.v1.Wrap\x12*\n\x06result\x18\x07 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0f\n\x07\x66igures\x18\x08 \x01(\x0c\"+\n\x16\x43reateArtifactResponse\x12\x11\n\tobject_id\x18\x01 \x01(\t\"\xff\x03\n\x10\x46inishJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.cloister.api.v1.JobState\x12\x13\n\x0b\x61rtifact_id\x18\x04 \x01(\t\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x19.cloister.api.v1.JobError\x12L\n\x0emetrics_before\x18\x06 \x03(\x0b\x32\x34.cloister.api.v1.FinishJobRequest.MetricsBeforeEntry\x12J\n\rmetrics_after\x18\x07 \x03(\x0b\x32\x33.cloister.api.v1.FinishJobRequest.MetricsAfterEntry\x12\x16\n\x0etrained_tokens\x18\x08 \x01(\x03\x12.\n\nlayer_kind\x18\t \x01(\x0e\x32\x1a.cloister.api.v1.LayerKind\x12\x14\n\x0clayer_digest\x18\n \x01(\t\x1a\x34\n\x12MetricsBeforeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11MetricsAfterEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\x11\x46inishJobResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.cloister.api.v1.JobState\"\xa0\x01\n\x14\x46inishReleaseRequest\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12#\n\x04wrap\x18\x03 \x01(\x0b\x32\x15.cloister.api.v1.Wrap\x12-\n\tstatement\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0f\n\x07refusal\x18\x05 \x01(\t\"E\n\x15\x46inishReleaseResponse\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.cloister.api.v1.ReleaseState*~\n\tDirective\x12\x19\n\x15\x44IRECTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTIVE_CONTINUE\x10\x01\x12\x14\n\x10\x44IRECTIVE_CANCEL\x10\x02\x12\x13\n\x0f\x44IRECTIVE_PAUSE\x10\x03\x12\x13\n\x0f\x44IRECTIVE_DRAIN\x10\x04*z\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_STATE\x10\x01\x12\x18\n\x14\x41RTIFACT_KIND_EXPORT\x10\x02\x12\x18\n\x14\x41RTIFACT_KIND_REPORT\x10\x03\x32\x8e\x05\n\rWorkerService\x12R\n\tLeaseWork\x12!.cloister.api.v1.LeaseWorkRequest\x1a\".cloister.api.v1.LeaseWorkResponse\x12R\n\tHeartbeat\x12!.cloister.api.v1.HeartbeatRequest\x1a\".cloister.api.v1.HeartbeatResponse\x12\x61\n\x0eRequestOpening\x12&.cloister.api.v1.RequestOpeningRequest\x1a\'.cloister.api.v1.RequestOpeningResponse\x12[\n\x0cReportEvents\x12$.cloister.api.v1.ReportEventsRequest\x1a%.cloister.api.v1.ReportEventsResponse\x12\x61\n\x0e\x43reateArtifact\x12&.cloister.api.v1.CreateArtifactRequest\x1a\'.cloister.api.v1.CreateArtifactResponse\x12R\n\tFinishJob\x12!.cloister.api.v1.FinishJobRequest\x1a\".cloister.api.v1.FinishJobResponse\x12^\n\rFinishRelease\x12%.cloister.api.v1.FinishReleaseRequest\x1a&.cloister.api.v1.FinishReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63loister/api/v1/workers.proto\x12\x0f\x63loister.api.v1\x1a\x1c\x63loister/api/v1/common.proto\x1a\x1a\x63loister/api/v1/jobs.proto\x1a\x1c\x63loister/api/v1/models.proto\"\x84\x01\n\rGrantedObject\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12-\n\x06sealed\x18\x02 \x01(\x0b\x32\x1d.cloister.api.v1.SealedObject\x12#\n\x04wrap\x18\x03 \x01(\x0b\x32\x15.cloister.api.v1.Wrap\x12\x0c\n\x04size\x18\x04 \x01(\x03\"w\n\x0bResumePoint\x12.\n\x06object\x18\x01 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0c\n\x04step\x18\x03 \x01(\x03\"\xe2\x04\n\x08JobLease\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\x12\x31\n\rauthorisation\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12*\n\x06policy\x18\x05 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12-\n\x05model\x18\x06 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x34\n\x0cmodel_layers\x18\x07 \x03(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x30\n\x08training\x18\x08 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x32\n\nvalidation\x18\t \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x32\n\nevaluation\x18\n \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12,\n\x06resume\x18\x0b \x01(\x0b\x32\x1c.cloister.api.v1.ResumePoint\x12.\n\x06replay\x18\x0c \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x31\n\tauxiliary\x18\r \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\x12\x38\n\x10\x61uxiliary_layers\x18\x0e \x03(\x0b\x32\x1e.cloister.api.v1.GrantedObject\"\xca\x02\n\x0cReleaseLease\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12+\n\x07request\x18\x03 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12-\n\tapprovals\x18\x04 \x03(\x0b\x32\x1a.cloister.api.v1.Statement\x12*\n\x06policy\x18\x05 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12*\n\x06result\x18\x06 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x31\n\rauthorisation\x18\x07 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12.\n\x06object\x18\x08 \x01(\x0b\x32\x1e.cloister.api.v1.GrantedObject\"t\n\x10LeaseWorkRequest\x12\x14\n\x0cwait_seconds\x18\x01 \x01(\x05\x12\x0c\n\x04gpus\x18\x02 \x01(\x05\x12\x16\n\x0eworker_version\x18\x03 \x01(\t\x12\x16\n\tsandboxed\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0c\n\n_sandboxed\"\xba\x01\n\x11LeaseWorkResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x19.cloister.api.v1.JobLeaseH\x00\x12\x30\n\x07release\x18\x02 \x01(\x0b\x32\x1d.cloister.api.v1.ReleaseLeaseH\x00\x12\x15\n\rlease_seconds\x18\x03 \x01(\x05\x12*\n\x06roster\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.StatementB\x06\n\x04work\"4\n\x10HeartbeatRequest\x12\x0f\n\x07work_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"B\n\x11HeartbeatResponse\x12-\n\tdirective\x18\x01 \x01(\x0e\x32\x1a.cloister.api.v1.Directive\"M\n\x15RequestOpeningRequest\x12\x0f\n\x07work_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x12\n\nsince_size\x18\x03 \x01(\x03\"\xaa\x01\n\x16RequestOpeningResponse\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x17\n\x0finclusion_proof\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x19\n\x11\x63onsistency_proof\x18\x05 \x03(\x0c\x12*\n\x06roster\x18\x06 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\"\x87\x02\n\x0bWorkerEvent\x12\x12\n\nstream_seq\x18\x01 \x01(\x03\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x34\n\x04\x64\x61ta\x18\x05 \x03(\x0b\x32&.cloister.api.v1.WorkerEvent.DataEntry\x12+\n\x08progress\x18\x06 \x01(\x0b\x32\x19.cloister.api.v1.Progress\x12&\n\x04step\x18\x07 \x01(\x0b\x32\x18.cloister.api.v1.JobStep\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"d\n\x13ReportEventsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.cloister.api.v1.WorkerEvent\"\x16\n\x14ReportEventsResponse\"\x85\x02\n\x15\x43reateArtifactRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.cloister.api.v1.ArtifactKind\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12-\n\x06sealed\x18\x05 \x01(\x0b\x32\x1d.cloister.api.v1.SealedObject\x12$\n\x05wraps\x18\x06 \x03(\x0b\x32\x15.cloister.api.v1.Wrap\x12*\n\x06result\x18\x07 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0f\n\x07\x66igures\x18\x08 \x01(\x0c\"+\n\x16\x43reateArtifactResponse\x12\x11\n\tobject_id\x18\x01 \x01(\t\"\xff\x03\n\x10\x46inishJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.cloister.api.v1.JobState\x12\x13\n\x0b\x61rtifact_id\x18\x04 \x01(\t\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x19.cloister.api.v1.JobError\x12L\n\x0emetrics_before\x18\x06 \x03(\x0b\x32\x34.cloister.api.v1.FinishJobRequest.MetricsBeforeEntry\x12J\n\rmetrics_after\x18\x07 \x03(\x0b\x32\x33.cloister.api.v1.FinishJobRequest.MetricsAfterEntry\x12\x16\n\x0etrained_tokens\x18\x08 \x01(\x03\x12.\n\nlayer_kind\x18\t \x01(\x0e\x32\x1a.cloister.api.v1.LayerKind\x12\x14\n\x0clayer_digest\x18\n \x01(\t\x1a\x34\n\x12MetricsBeforeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11MetricsAfterEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\x11\x46inishJobResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.cloister.api.v1.JobState\"\xa0\x01\n\x14\x46inishReleaseRequest\x12\x12\n\nrelease_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12#\n\x04wrap\x18\x03 \x01(\x0b\x32\x15.cloister.api.v1.Wrap\x12-\n\tstatement\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0f\n\x07refusal\x18\x05 \x01(\t\"E\n\x15\x46inishReleaseResponse\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.cloister.api.v1.ReleaseState*~\n\tDirective\x12\x19\n\x15\x44IRECTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTIVE_CONTINUE\x10\x01\x12\x14\n\x10\x44IRECTIVE_CANCEL\x10\x02\x12\x13\n\x0f\x44IRECTIVE_PAUSE\x10\x03\x12\x13\n\x0f\x44IRECTIVE_DRAIN\x10\x04*z\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_STATE\x10\x01\x12\x18\n\x14\x41RTIFACT_KIND_EXPORT\x10\x02\x12\x18\n\x14\x41RTIFACT_KIND_REPORT\x10\x03\x32\x8e\x05\n\rWorkerService\x12R\n\tLeaseWork\x12!.cloister.api.v1.LeaseWorkRequest\x1a\".cloister.api.v1.LeaseWorkResponse\x12R\n\tHeartbeat\x12!.cloister.api.v1.HeartbeatRequest\x1a\".cloister.api.v1.HeartbeatResponse\x12\x61\n\x0eRequestOpening\x12&.cloister.api.v1.RequestOpeningRequest\x1a\'.cloister.api.v1.RequestOpeningResponse\x12[\n\x0cReportEvents\x12$.cloister.api.v1.ReportEventsRequest\x1a%.cloister.api.v1.ReportEventsResponse\x12\x61\n\x0e\x43reateArtifact\x12&.cloister.api.v1.CreateArtifactRequest\x1a\'.cloister.api.v1.CreateArtifactResponse\x12R\n\tFinishJob\x12!.cloister.api.v1.FinishJobRequest\x1a\".cloister.api.v1.FinishJobResponse\x12^\n\rFinishRelease\x12%.cloister.api.v1.FinishReleaseRequest\x1a&.cloister.api.v1.FinishReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,10 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINISHJOBREQUEST_METRICSBEFOREENTRY']._serialized_options = b'8\001'
   _globals['_FINISHJOBREQUEST_METRICSAFTERENTRY']._loaded_options = None
   _globals['_FINISHJOBREQUEST_METRICSAFTERENTRY']._serialized_options = b'8\001'
-  _globals['_DIRECTIVE']._serialized_start=3495
-  _globals['_DIRECTIVE']._serialized_end=3621
-  _globals['_ARTIFACTKIND']._serialized_start=3623
-  _globals['_ARTIFACTKIND']._serialized_end=3745
+  _globals['_DIRECTIVE']._serialized_start=3533
+  _globals['_DIRECTIVE']._serialized_end=3659
+  _globals['_ARTIFACTKIND']._serialized_start=3661
+  _globals['_ARTIFACTKIND']._serialized_end=3783
   _globals['_GRANTEDOBJECT']._serialized_start=139
   _globals['_GRANTEDOBJECT']._serialized_end=271
   _globals['_RESUMEPOINT']._serialized_start=273
@@ -53,41 +53,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASELEASE']._serialized_start=1008
   _globals['_RELEASELEASE']._serialized_end=1338
   _globals['_LEASEWORKREQUEST']._serialized_start=1340
-  _globals['_LEASEWORKREQUEST']._serialized_end=1418
-  _globals['_LEASEWORKRESPONSE']._serialized_start=1421
-  _globals['_LEASEWORKRESPONSE']._serialized_end=1607
-  _globals['_HEARTBEATREQUEST']._serialized_start=1609
-  _globals['_HEARTBEATREQUEST']._serialized_end=1661
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1663
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1729
-  _globals['_REQUESTOPENINGREQUEST']._serialized_start=1731
-  _globals['_REQUESTOPENINGREQUEST']._serialized_end=1808
-  _globals['_REQUESTOPENINGRESPONSE']._serialized_start=1811
-  _globals['_REQUESTOPENINGRESPONSE']._serialized_end=1981
-  _globals['_WORKEREVENT']._serialized_start=1984
-  _globals['_WORKEREVENT']._serialized_end=2247
-  _globals['_WORKEREVENT_DATAENTRY']._serialized_start=2204
-  _globals['_WORKEREVENT_DATAENTRY']._serialized_end=2247
-  _globals['_REPORTEVENTSREQUEST']._serialized_start=2249
-  _globals['_REPORTEVENTSREQUEST']._serialized_end=2349
-  _globals['_REPORTEVENTSRESPONSE']._serialized_start=2351
-  _globals['_REPORTEVENTSRESPONSE']._serialized_end=2373
-  _globals['_CREATEARTIFACTREQUEST']._serialized_start=2376
-  _globals['_CREATEARTIFACTREQUEST']._serialized_end=2637
-  _globals['_CREATEARTIFACTRESPONSE']._serialized_start=2639
-  _globals['_CREATEARTIFACTRESPONSE']._serialized_end=2682
-  _globals['_FINISHJOBREQUEST']._serialized_start=2685
-  _globals['_FINISHJOBREQUEST']._serialized_end=3196
-  _globals['_FINISHJOBREQUEST_METRICSBEFOREENTRY']._serialized_start=3091
-  _globals['_FINISHJOBREQUEST_METRICSBEFOREENTRY']._serialized_end=3143
-  _globals['_FINISHJOBREQUEST_METRICSAFTERENTRY']._serialized_start=3145
-  _globals['_FINISHJOBREQUEST_METRICSAFTERENTRY']._serialized_end=3196
-  _globals['_FINISHJOBRESPONSE']._serialized_start=3198
-  _globals['_FINISHJOBRESPONSE']._serialized_end=3259
-  _globals['_FINISHRELEASEREQUEST']._serialized_start=3262
-  _globals['_FINISHRELEASEREQUEST']._serialized_end=3422
-  _globals['_FINISHRELEASERESPONSE']._serialized_start=3424
-  _globals['_FINISHRELEASERESPONSE']._serialized_end=3493
-  _globals['_WORKERSERVICE']._serialized_start=3748
-  _globals['_WORKERSERVICE']._serialized_end=4402
+  _globals['_LEASEWORKREQUEST']._serialized_end=1456
+  _globals['_LEASEWORKRESPONSE']._serialized_start=1459
+  _globals['_LEASEWORKRESPONSE']._serialized_end=1645
+  _globals['_HEARTBEATREQUEST']._serialized_start=1647
+  _globals['_HEARTBEATREQUEST']._serialized_end=1699
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1701
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1767
+  _globals['_REQUESTOPENINGREQUEST']._serialized_start=1769
+  _globals['_REQUESTOPENINGREQUEST']._serialized_end=1846
+  _globals['_REQUESTOPENINGRESPONSE']._serialized_start=1849
+  _globals['_REQUESTOPENINGRESPONSE']._serialized_end=2019
+  _globals['_WORKEREVENT']._serialized_start=2022
+  _globals['_WORKEREVENT']._serialized_end=2285
+  _globals['_WORKEREVENT_DATAENTRY']._serialized_start=2242
+  _globals['_WORKEREVENT_DATAENTRY']._serialized_end=2285
+  _globals['_REPORTEVENTSREQUEST']._serialized_start=2287
+  _globals['_REPORTEVENTSREQUEST']._serialized_end=2387
+  _globals['_REPORTEVENTSRESPONSE']._serialized_start=2389
+  _globals['_REPORTEVENTSRESPONSE']._serialized_end=2411
+  _globals['_CREATEARTIFACTREQUEST']._serialized_start=2414
+  _globals['_CREATEARTIFACTREQUEST']._serialized_end=2675
+  _globals['_CREATEARTIFACTRESPONSE']._serialized_start=2677
+  _globals['_CREATEARTIFACTRESPONSE']._serialized_end=2720
+  _globals['_FINISHJOBREQUEST']._serialized_start=2723
+  _globals['_FINISHJOBREQUEST']._serialized_end=3234
+  _globals['_FINISHJOBREQUEST_METRICSBEFOREENTRY']._serialized_start=3129
+  _globals['_FINISHJOBREQUEST_METRICSBEFOREENTRY']._serialized_end=3181
+  _globals['_FINISHJOBREQUEST_METRICSAFTERENTRY']._serialized_start=3183
+  _globals['_FINISHJOBREQUEST_METRICSAFTERENTRY']._serialized_end=3234
+  _globals['_FINISHJOBRESPONSE']._serialized_start=3236
+  _globals['_FINISHJOBRESPONSE']._serialized_end=3297
+  _globals['_FINISHRELEASEREQUEST']._serialized_start=3300
+  _globals['_FINISHRELEASEREQUEST']._serialized_end=3460
+  _globals['_FINISHRELEASERESPONSE']._serialized_start=3462
+  _globals['_FINISHRELEASERESPONSE']._serialized_end=3531
+  _globals['_WORKERSERVICE']._serialized_start=3786
+  _globals['_WORKERSERVICE']._serialized_end=4440
 # @@protoc_insertion_point(module_scope)

@@ -325,24 +325,30 @@ class LeaseWorkRequest(_message.Message):
     WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     WORKER_VERSION_FIELD_NUMBER: _builtins.int
+    SANDBOXED_FIELD_NUMBER: _builtins.int
     wait_seconds: _builtins.int
     """Seconds to wait for work, at most 30."""
     gpus: _builtins.int
     """GPUs that are free."""
     worker_version: _builtins.str
     """Version of the worker."""
+    sandboxed: _builtins.bool
+    """Whether trainers run in a sandbox here; absent in agents that do not say."""
     def __init__(
         self,
         *,
         wait_seconds: _builtins.int = ...,
         gpus: _builtins.int = ...,
         worker_version: _builtins.str = ...,
+        sandboxed: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sandboxed", b"_sandboxed", "sandboxed", b"sandboxed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "wait_seconds", b"wait_seconds", "worker_version", b"worker_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sandboxed", b"_sandboxed", "gpus", b"gpus", "sandboxed", b"sandboxed", "wait_seconds", b"wait_seconds", "worker_version", b"worker_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__sandboxed: _TypeAlias = _typing.Literal["sandboxed"]  # noqa: Y015
+    _WhichOneofArgType__sandboxed: _TypeAlias = _typing.Literal["_sandboxed", b"_sandboxed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sandboxed) -> _WhichOneofReturnType__sandboxed | None: ...
 
 Global___LeaseWorkRequest: _TypeAlias = LeaseWorkRequest  # noqa: Y015
 
