@@ -34,11 +34,21 @@ demo: setup ## Run the main job from a sealed dataset to a verified audit log, o
 
 .PHONY: test
 test: setup lint types check-protos ## Check everything, then run all tests but the slow ones
-	$(PYTEST) $(PARALLEL) -m "not slow"
+	$(PYTEST) $(PARALLEL) -m "not slow and not deploy"
 
 .PHONY: test-all
 test-all: setup lint types check-protos ## The same with the slow tests: crash loops, long runs
-	$(PYTEST) $(PARALLEL)
+	$(PYTEST) $(PARALLEL) -m "not deploy"
+
+.PHONY: test-deploy
+test-deploy: setup ## As root on Debian: boot machines with a real systemd, install from the bundle, break things
+	@command -v debootstrap systemd-nspawn >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qy --no-install-recommends debootstrap systemd-container iproute2; }
+	$(PYTEST) -p no:randomly -m deploy tests/deploy
+
+.PHONY: bundle
+bundle: setup ## Build the offline bundles of a control plane, a worker host and a client: dist/ (KEY=release.pem signs)
+	@for role in server worker client; do $(BIN)/python deploy/bundle.py $$role $(if $(KEY),--sign-key $(KEY)); done
 
 .PHONY: unit
 unit: setup ## Run the unit tests: one module each, milliseconds

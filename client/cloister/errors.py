@@ -3,7 +3,8 @@
 
     CloisterError                 any failure that the client reports; its exit code is `exit_code`
     ├── UsageError                an argument, a file or a specification is wrong            2
-    │   └── RowsError             rows of a dataset are not what they must be                2
+    │   ├── RowsError             rows of a dataset are not what they must be                2
+    │   └── ConfigurationError    a service's configuration file is wrong                    2
     ├── HomeError                 the home directory is not there, not complete, or taken    2
     ├── ConnectError              the control plane cannot be reached, or not now            3
     ├── NotFoundError             no such object, or one of another team                     4
@@ -43,6 +44,10 @@ class UsageError(CloisterError):
 
 class RowsError(UsageError):
     """Rows of a dataset are not what they must be; the message names their numbers."""
+
+
+class ConfigurationError(UsageError):
+    """A service's configuration file is wrong; one line for each problem, with the file and the line."""
 
 
 class HomeError(CloisterError):

@@ -42,6 +42,15 @@ def replace_private(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def give_to_owner(folder: Path) -> None:
+    """As root, hand all in a folder to the folder's owner, for whose service it was made; others need not."""
+    if os.geteuid() != 0:
+        return
+    owner = folder.stat()
+    for path in folder.rglob("*"):
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 @contextmanager
 def new_output(path: Path) -> Iterator[BinaryIO]:
     """A file of mode 0600 that gets its name at the end, or vanishes on any error.

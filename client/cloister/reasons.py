@@ -39,6 +39,7 @@ REASONS: Mapping[str, Answer] = {
     "INTERNAL": Answer(ServerError, "try once more, then give the correlation id to the administrator"),
     "AUDIT_UNAVAILABLE": Answer(ConnectError, "the audit log cannot be written; try again later"),
     "DATABASE_UNAVAILABLE": Answer(ConnectError, "the control plane's database does not answer; try again later"),
+    "SERVER_STOPPING": Answer(ConnectError, "the control plane is being restarted; try again in a moment"),
     "UNKNOWN_IDENTITY": Answer(
         PermissionDeniedError, "this certificate is not on the site's roster; ask the root custodian to publish it"
     ),

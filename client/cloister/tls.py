@@ -7,6 +7,7 @@ A certificate alone proves nothing here: the roster pins the SHA-256 of its Subj
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -65,3 +66,26 @@ def spki_sha256(holder: x509.Certificate | x509.CertificateSigningRequest | TlsK
     """SHA-256 of the SubjectPublicKeyInfo in DER, hex: how the roster pins a TLS key."""
     spki = holder.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(spki).hexdigest()
+
+
+def pair_fault(certificate_pem: bytes, key_pem: bytes, now: datetime) -> str:
+    """Why a certificate and its key cannot be used, and what to do; empty where they can.
+
+    TLS would only refuse, in words that do not name the cause.  `now` is aware.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError:
+        return "the certificate is not PEM, or damaged; install the one that the root custodian sent again"
+    try:
+        key = load_tls_key(key_pem)
+    except UsageError as error:
+        return str(error)
+    if spki_sha256(certificate) != spki_sha256(key):
+        return "the certificate is not for this key; install the certificate and the key that were made together"
+    until, since = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if now >= until:
+        return f"the certificate expired on {until:%Y-%m-%d %H:%M} UTC; have the root custodian certify the key again"
+    if now < since:
+        return f"the certificate is valid from {since:%Y-%m-%d %H:%M} UTC only; check this machine's clock"
+    return ""

@@ -1,129 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file (TOML): docs/reference/configuration.md explains each field."""
+"""The control plane's configuration file (TOML).
+
+Each field states its key, its range and its meaning; docs/reference/configuration.md is made from them.
+"""
 
 from __future__ import annotations
 
-import tomllib
+import ipaddress
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from cloister.evidence.errors import FormatError
-from cloister.evidence.fields import IDENTIFIER
-from cloister.evidence.signatures import unb64
+from cloister.configuration.kinds import Address, File, Identifier, PublicKey, Seconds, Text, Whole
+from cloister.configuration.settings import Problem, Setting, Source, read_settings
+from cloister.errors import ConfigurationError
+from cloister_server.database.engine import Limits
 from cloister_server.errors import ConfigError
 
-_SECTIONS = ("site", "listen", "tls", "database", "store", "log", "queue")
+_FORBIDDEN_VARIABLE = "PGPASSWORD"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that a site is started with."""
 
-    site: str
-    root_public: bytes
-    """Raw Ed25519 public key of the root."""
-    roster_file: Path
-    """A signed roster; taken at start where it is newer than the one in the database."""
-    address: str
-    port_file: Path | None
-    """Where the port that was bound is written, for address "…:0"."""
-    tls_certificate: Path
-    tls_key: Path
-    client_ca: Path
-    database_url: str
-    store_directory: Path
-    reserve_bytes: int
-    """Free space that uploads leave alone."""
-    log_origin: str
-    log_key_file: Path
-    lease_seconds: int
-    heartbeat_seconds: int
-    """Between two heartbeats of a WatchJob stream."""
-    sweep_seconds: float
-    """Between two looks for leases that ran out."""
+    site: Annotated[str, Setting("site.name", Identifier(), "the site's identifier, as in the roster")]
+    root_public: Annotated[
+        bytes, Setting("site.root_public", PublicKey(), "public key of the root; the only trust anchor")
+    ]
+    roster_file: Annotated[
+        Path,
+        Setting("site.roster_file", File(), "a signed roster, taken at start where it is newer than the database's"),
+    ]
+    address: Annotated[str, Setting("listen.address", Address(), "where gRPC is served; port 0 takes a free one")]
+    port_file: Annotated[
+        Path | None, Setting("listen.port_file", File(made=True), "where the bound port is written")
+    ] = None
+    stop_grace_seconds: Annotated[
+        float, Setting("listen.stop_grace_seconds", Seconds(0, 600), "how long open calls may go on after SIGTERM")
+    ] = 10.0
+    tls_certificate: Annotated[
+        Path, Setting("tls.certificate", File(), "certificate of the control plane (PEM); read again when it changes")
+    ]
+    tls_key: Annotated[
+        Path, Setting("tls.key", File(secret=True), "its P-256 key (PEM, mode 0600); read again when it changes")
+    ]
+    client_ca: Annotated[
+        Path, Setting("tls.client_ca", File(), "certificate authority of people and hosts (PEM); read again likewise")
+    ]
+    database_url: Annotated[
+        str,
+        Setting(
+            "database.url", Text("URL"), "SQLAlchemy URL: `sqlite:////path/cloister.db` or `postgresql+psycopg://…`"
+        ),
+    ]
+    database_password_file: Annotated[
+        Path | None,
+        Setting("database.password_file", File(secret=True), "PostgreSQL password, instead of one in the URL"),
+    ] = None
+    pool_size: Annotated[
+        int, Setting("database.pool_size", Whole(2, 200), "connections of this process to PostgreSQL, at most")
+    ] = 16
+    lock_timeout_seconds: Annotated[
+        float, Setting("database.lock_timeout_seconds", Seconds(0.1, 600), "longest wait for a lock")
+    ] = 10.0
+    statement_timeout_seconds: Annotated[
+        float,
+        Setting("database.statement_timeout_seconds", Seconds(1, 3600), "longest statement on PostgreSQL"),
+    ] = 30.0
+    store_directory: Annotated[
+        Path,
+        Setting(
+            "store.directory",
+            File(folder=True, made=True),
+            "folder of the blobs; one file system, shared by every control plane of the site",
+        ),
+    ]
+    reserve_bytes: Annotated[
+        int, Setting("store.reserve_bytes", Whole(0, 1 << 50), "free space that uploads leave alone, in bytes")
+    ] = 1 << 30
+    log_origin: Annotated[str, Setting("log.origin", Text(), "name of the audit log, as in the roster")]
+    log_key_file: Annotated[
+        Path, Setting("log.key_file", File(secret=True), "the log's signing key, a note key (mode 0600)")
+    ]
+    lease_seconds: Annotated[
+        int, Setting("queue.lease_seconds", Whole(1, 3600), "a worker that says nothing for so long loses its job")
+    ] = 60
+    heartbeat_seconds: Annotated[
+        int, Setting("queue.heartbeat_seconds", Whole(1, 3600), "between two heartbeats of a watched job")
+    ] = 10
+    sweep_seconds: Annotated[
+        float,
+        Setting(
+            "queue.sweep_seconds",
+            Seconds(0.05, 3600),
+            "between two looks for expired leases, a newer roster, and health",
+        ),
+    ] = 5.0
 
-    def __post_init__(self) -> None:
-        if not IDENTIFIER.fullmatch(self.site):
-            raise ConfigError(f"[site] name: {self.site!r} is not an identifier (a-z, 0-9, '.', '_', '-')")
-        if len(self.root_public) != 32:
-            raise ConfigError("[site] root_public: expected an Ed25519 public key of 32 bytes in base64")
-        for name, value in (("lease_seconds", self.lease_seconds), ("heartbeat_seconds", self.heartbeat_seconds)):
-            if not 1 <= value <= 3600:
-                raise ConfigError(f"[queue] {name}: {value} is not between 1 and 3600")
+    metrics_address: Annotated[
+        str | None,
+        Setting("metrics.address", Address(), "where Prometheus reads `/metrics`; loopback, or with `client_ca` any"),
+    ] = None
+    metrics_client_ca: Annotated[
+        Path | None,
+        Setting("metrics.client_ca", File(), "serve metrics by TLS, to clients of this authority alone (PEM)"),
+    ] = None
 
+    @property
+    def database_limits(self) -> Limits:
+        """What one process may ask of the database."""
+        return Limits(self.pool_size, self.lock_timeout_seconds, self.statement_timeout_seconds)
 
-def load_config(path: Path) -> Config:
-    """Read the file; relative paths in it start at its folder.  Raises ConfigError."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if unknown := sorted(set(document) - set(_SECTIONS)):
-        raise ConfigError(f"{path}: unknown section [{unknown[0]}]")
-    sections = {name: _Section(path, name, document.get(name, {})) for name in _SECTIONS}
-    config = _config(sections)
-    for section in sections.values():
-        section.finish()
-    return config
-
-
-def _config(sections: dict[str, _Section]) -> Config:
-    site, listen, tls = sections["site"], sections["listen"], sections["tls"]
-    store, log, queue = sections["store"], sections["log"], sections["queue"]
-    return Config(
-        site=site.text("name"),
-        root_public=site.base64("root_public"),
-        roster_file=site.file("roster_file"),
-        address=listen.text("address"),
-        port_file=listen.file("port_file") if listen.has("port_file") else None,
-        tls_certificate=tls.file("certificate"),
-        tls_key=tls.file("key"),
-        client_ca=tls.file("client_ca"),
-        database_url=sections["database"].text("url"),
-        store_directory=store.file("directory"),
-        reserve_bytes=store.integer("reserve_bytes", 1 << 30),
-        log_origin=log.text("origin"),
-        log_key_file=log.file("key_file"),
-        lease_seconds=queue.integer("lease_seconds", 60),
-        heartbeat_seconds=queue.integer("heartbeat_seconds", 10),
-        sweep_seconds=queue.integer("sweep_seconds", 5),
-    )
-
-
-class _Section:
-    """One table of the file, being read."""
-
-    def __init__(self, path: Path, name: str, table: object) -> None:
-        if not isinstance(table, dict):
-            raise ConfigError(f"{path}: [{name}] is not a section")
-        self._path = path
-        self._name = name
-        self._left: dict[str, object] = dict(table)
-
-    def has(self, field: str) -> bool:
-        return field in self._left
-
-    def text(self, field: str) -> str:
-        value = self._left.pop(field, None)
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"{self._path}: [{self._name}] {field} is missing, or not a text")
-        return value
-
-    def file(self, field: str) -> Path:
-        return self._path.parent / self.text(field)
-
-    def base64(self, field: str) -> bytes:
+    def database_password(self) -> str | None:
+        """Out of its file.  Raises ConfigError."""
+        if self.database_password_file is None:
+            return None
         try:
-            return unb64(self.text(field), field)
-        except FormatError as error:
-            raise ConfigError(f"{self._path}: [{self._name}] {error}") from None
+            return self.database_password_file.read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"[database] password_file: {self.database_password_file} cannot be read") from error
 
-    def integer(self, field: str, default: int) -> int:
-        value = self._left.pop(field, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ConfigError(f"{self._path}: [{self._name}] {field} is not a whole number")
-        return value
 
-    def finish(self) -> None:
-        if self._left:
-            raise ConfigError(f"{self._path}: [{self._name}] does not know {min(self._left)!r}")
+def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the file; relative paths in it start at its folder.  Raises ConfigError with every problem."""
+    return read_config(path, environment)[0]
+
+
+def read_config(path: Path, environment: Mapping[str, str] = os.environ) -> tuple[Config, Source]:
+    """The same, with the lines of the file.  Raises ConfigError."""
+    if environment.get(_FORBIDDEN_VARIABLE):
+        # What is in the environment is seen by every child and by whoever reads /proc/PID/environ.
+        raise ConfigError(
+            f"{_FORBIDDEN_VARIABLE} is set: a password does not belong in the environment; "
+            "put it in a file and name that in [database] password_file"
+        )
+    try:
+        config, source = read_settings(Config, path, environment)
+    except ConfigurationError as error:
+        raise ConfigError(str(error)) from error
+    if not _is_closed(config):
+        problem = Problem(
+            "metrics.address",
+            f"{config.metrics_address!r} is not loopback and [metrics] client_ca is not set: everybody could read; "
+            "listen on 127.0.0.1, or name the authority of who may read",
+        )
+        raise ConfigError(source.show(problem))
+    return config, source
+
+
+def _is_closed(config: Config) -> bool:
+    if config.metrics_address is None or config.metrics_client_ca is not None:
+        return True
+    host = config.metrics_address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -4,6 +4,7 @@
 ServerError                     any refusal that a caller may see; never raised itself
 ├── AuditUnavailableError       the audit log cannot be written, so nothing may change
 ├── DatabaseUnavailableError    the database does not answer
+├── StoppingError               this control plane is being stopped
 ├── UnknownIdentityError        no certificate that the roster pins
 ├── RoleRequiredError           the caller's roles do not allow the method
 ├── NotFoundError               no such object, or one of another team: the answers are identical
@@ -69,6 +70,16 @@ class DatabaseUnavailableError(ServerError):
 
     reason = "DATABASE_UNAVAILABLE"
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class StoppingError(ServerError):
+    """This control plane is being stopped."""
+
+    reason = "SERVER_STOPPING"
+    code = grpc.StatusCode.UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("this control plane is being stopped; call again")
 
 
 class UnknownIdentityError(ServerError):

@@ -53,6 +53,7 @@ class Health:
         if status != self._shown:
             self._site.journal.write("error" if fault else "info", "health", serving=not fault, fault=fault)
         self._shown = status
+        self._site.metrics.serving(now=not fault)
         for name in self._names:
             self.servicer.statuses[name] = status
             await self.servicer.inner.set(name, status)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate in front of every handler.
 
-For each call, in this order: (1) a correlation id; (2) who calls, by certificate and roster; (3) whether the
-table lets these roles call this method; (4) whether a unary call has a deadline; (5) the handler; (6) an error
-becomes a status with its reason, and a refusal an entry in the log.  A refusal that cannot be logged is
-answered with AUDIT_UNAVAILABLE.
+For each call, in this order: (1) a correlation id; a control plane that is being stopped goes no further; (2) who
+calls, by certificate and roster; (3) whether the table lets these roles call this method; (4) whether a unary call
+has a deadline; (5) the handler; (6) an error becomes a status with its reason, and a refusal an entry in the log.  A
+refusal that cannot be logged is answered with AUDIT_UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ from cloister_server.errors import (
     DeadlineRequiredError,
     RoleRequiredError,
     ServerError,
+    StoppingError,
     UnknownIdentityError,
 )
 from cloister_server.identity import presented, resolve, transport
 from cloister_server.journal import Journal
+from cloister_server.metrics.recorder import Outcome, Recorder
 from cloister_server.policy_table import ROLES, WITH_EXPIRED_ROSTER
 from cloister_server.rosters import Clock, Rosters
 
@@ -43,6 +45,7 @@ Context = Any
 Handler = Any
 MAX_TEXT = 400
 """Characters of a refusal; a message may quote a field that is as long as its caller likes."""
+_HEALTH = "/grpc.health.v1.Health/"
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -50,13 +53,23 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
     """Wraps every handler of the server."""
 
     def __init__(
-        self, unit_of_work: UnitOfWork, rosters: Rosters, clock: Clock, blocking: Blocking, journal: Journal
+        self,
+        unit_of_work: UnitOfWork,
+        rosters: Rosters,
+        clock: Clock,
+        blocking: Blocking,
+        journal: Journal,
+        metrics: Recorder,
+        stopping: Callable[[], bool],
     ) -> None:
+        """`stopping`: whether only calls that are open already may go on."""
         self._unit_of_work = unit_of_work
         self._rosters = rosters
         self._clock = clock
         self._blocking = blocking
         self._journal = journal
+        self._metrics = metrics
+        self._stopping = stopping
 
     async def intercept_service(
         self,
@@ -81,14 +94,15 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         async def handle(request: object, context: Context) -> object:
             corr_id = uuid.uuid4().hex
             call: Call | None = None
-            try:
-                call = self._enter(method, corr_id, context)
-                _check_roles(method, call.principal)
-                _check_deadline(context, unary=unary)
-                return await behaviour(request, context)
-            except Exception as error:  # this is the place where every error becomes a status
-                await self._refuse(error, method, corr_id, call, context)
-                raise
+            with self._metrics.call(method) as outcome:
+                try:
+                    call = await self._enter(method, corr_id, context)
+                    _check_roles(method, call.principal)
+                    _check_deadline(context, unary=unary)
+                    return await behaviour(request, context)
+                except Exception as error:  # this is the place where every error becomes a status
+                    await self._refuse(error, method, corr_id, call, context, outcome)
+                    raise
 
         return handle
 
@@ -96,23 +110,31 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         async def handle(request: object, context: Context) -> AsyncIterator[object]:
             corr_id = uuid.uuid4().hex
             call: Call | None = None
-            try:
-                call = self._enter(method, corr_id, context)
-                _check_roles(method, call.principal)
-                answer = behaviour(request, context)
-                if hasattr(answer, "__aiter__"):
-                    async for message in answer:
-                        yield message
-                else:
-                    await answer  # a handler that writes to the context by itself: the health service's Watch
-            except Exception as error:
-                await self._refuse(error, method, corr_id, call, context)
-                raise
+            with self._metrics.call(method) as outcome:
+                try:
+                    call = await self._enter(method, corr_id, context)
+                    _check_roles(method, call.principal)
+                    answer = behaviour(request, context)
+                    if hasattr(answer, "__aiter__"):
+                        async for message in answer:
+                            yield message
+                    else:
+                        await answer  # a handler that writes to the context by itself: the health service's Watch
+                except Exception as error:
+                    await self._refuse(error, method, corr_id, call, context, outcome)
+                    raise
 
         return handle
 
-    def _enter(self, method: str, corr_id: str, context: Context) -> Call:
-        principal = self._principal(method, context)
+    async def _enter(self, method: str, corr_id: str, context: Context) -> Call:
+        if self._stopping() and not method.startswith(_HEALTH):
+            raise StoppingError
+        try:
+            principal = self._principal(method, context)
+        except UnknownIdentityError:
+            # Somebody whom a roster brought that another control plane published since this one looked last.
+            await self._blocking.run(self._rosters.refresh)
+            principal = self._principal(method, context)
 
         async def recheck() -> None:
             again = self._principal(method, context)
@@ -129,9 +151,12 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
         roster = self._rosters.current().roster if method in WITH_EXPIRED_ROSTER else self._rosters.valid()
         return resolve(presented(auth), roster, transport(auth), now=self._clock())
 
-    async def _refuse(self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context) -> None:
+    async def _refuse(
+        self, error: Exception, method: str, corr_id: str, call: Call | None, context: Context, outcome: Outcome
+    ) -> None:
         """Log the refusal and end the call with its status; returns only for an abort by the handler itself."""
         if isinstance(error, grpc.aio.AbortError):
+            outcome.code = _code_name(context)
             return
         if isinstance(error, ServerError):
             shown = await self._recorded(error, method, corr_id, call, context)
@@ -140,13 +165,14 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
             shown = ServerError(INTERNAL_TEXT)
         if isinstance(shown, AuditUnavailableError | DatabaseUnavailableError):
             self._journal.failure("unavailable", shown, method=method, corr_id=corr_id)
+        outcome.code = shown.code.name
         await context.abort_with_status(rpc_status.to_status(_status(shown, corr_id)))
 
     async def _recorded(
         self, error: ServerError, method: str, corr_id: str, call: Call | None, context: Context
     ) -> ServerError:
         """Write the entry of a refusal; the error to answer with."""
-        if isinstance(error, AuditUnavailableError | DatabaseUnavailableError):
+        if isinstance(error, AuditUnavailableError | DatabaseUnavailableError | StoppingError):
             return error
         try:
             if call is None:
@@ -169,6 +195,11 @@ class Gate(grpc.aio.ServerInterceptor):  # gRPC accepts no interceptor of anothe
 
     async def _log(self, event: Event) -> None:
         await self._blocking.run(self._unit_of_work.run, "refusal", lambda tx: tx.record(event))
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN.name
 
 
 def _check_roles(method: str, principal: Principal) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Event, Subject
@@ -79,8 +79,14 @@ class Rosters:
                 return  # an older or expired file beside a database that knows a newer roster
             raise StartError(f"roster file: {error}") from error
         if stored is None or roster.version > stored.roster.version:
-            self._unit_of_work.run("roster.publish", lambda tx: self._store(tx, first, roster, _started(first, roster)))
+            self._unit_of_work.run("roster.publish", lambda tx: self._take(tx, first, roster))
             self.refresh()
+
+    def _take(self, tx: Transaction, first: Statement, roster: Roster) -> None:
+        """Store the file's roster, unless another control plane that starts now has done so."""
+        newest = _newest_version(tx.connection)
+        if newest is None or roster.version > newest:
+            self._store(tx, first, roster, _started(first, roster))
 
     def publish(self, call: Call, statement: Statement) -> int:
         """Put a newer roster in force; the same one again changes nothing.  Returns the version in force."""
@@ -103,10 +109,21 @@ class Rosters:
         self.refresh()
         return version
 
+    def newest(self) -> InForce:
+        """The roster in force, after a look whether another control plane has published a newer one.
+
+        For answers that hand the roster out: a host that was shown a newer one refuses whatever comes with an older.
+        """
+        self.refresh()
+        return self.current()
+
     def refresh(self) -> None:
         """Take over the newest stored roster.  Its age was checked when it was stored; its signature is again."""
+        version = self._unit_of_work.read(_newest_version)
+        if version is None or (self._in_force is not None and version <= self._in_force.roster.version):
+            return
         statement = self._unit_of_work.read(_newest)
-        if statement is None or (self._in_force is not None and statement == self._in_force.statement):
+        if statement is None:
             return
         issued = Roster.parse(statement.payload).issued_at
         roster = verify_roster(statement, self._expected.root_public, seen_version=0, now=issued)
@@ -135,6 +152,11 @@ def _newest(connection: Connection) -> Statement | None:
     query = select(tables.roster.c.statement).order_by(tables.roster.c.version.desc()).limit(1)
     stored = connection.execute(query).scalar_one_or_none()
     return None if stored is None else Statement.from_bytes(stored)
+
+
+def _newest_version(connection: Connection) -> int | None:
+    found: int | None = connection.execute(select(func.max(tables.roster.c.version))).scalar_one()
+    return found
 
 
 def _check_same(stored: Statement, offered: Statement) -> None:

@@ -26,6 +26,7 @@ from cloister.evidence.entry import Event, Subject
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.note import NoteSigner
 from cloister.evidence.signatures import Statement
+from cloister.sd_notify import ServiceManager
 from cloister_audit.ledger import Ledger
 from cloister_server.blocking import Blocking
 from cloister_server.calls import SYSTEM
@@ -37,6 +38,8 @@ from cloister_server.heads import Heads
 from cloister_server.health import Health
 from cloister_server.interceptors import Gate
 from cloister_server.journal import Journal
+from cloister_server.metrics.exposition import exposed
+from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import require_newest
 from cloister_server.notifier import Notifier
 from cloister_server.policy_table import ROLES
@@ -54,10 +57,11 @@ from cloister_server.site import Site
 from cloister_server.store import Store
 from cloister_server.tls import server_credentials
 from cloister_server.uploads import Uploads
+from cloister_server.watchdog import keep_alive
 
+UNMANAGED = ServiceManager({})
 MESSAGE_LIMIT = 4 << 20
 MAX_CONCURRENT_CALLS = 256
-STOP_GRACE_SECONDS = 10.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -88,7 +92,8 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
     """Make the parts and load the roster.  Raises StartError, ServerError."""
     signer = _signer(config)
     ledger = Ledger(wall_micros)
-    unit_of_work = UnitOfWork(database, ledger)
+    metrics = Recorder()
+    unit_of_work = UnitOfWork(database, ledger, metrics)
     store = Store(config.store_directory, config.reserve_bytes)
     expected = Expected(config.site, config.root_public, config.log_origin, signer.vkey)
     rosters = Rosters(unit_of_work, expected, clock)
@@ -105,6 +110,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         notifier=Notifier(),
         blocking=Blocking(),
         journal=journal,
+        metrics=metrics,
         clock=clock,
     )
 
@@ -127,8 +133,8 @@ def _first_roster(config: Config) -> Statement:
 
 
 @contextlib.asynccontextmanager
-async def running(site: Site) -> AsyncIterator[int]:
-    """Serve the site inside this context; the value is the port."""
+async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncIterator[int]:
+    """Serve the site inside this context; the value is the port.  `manager` hears how it goes."""
     site.notifier.start()
     await site.blocking.run(_begin, site)
     services = tuple(sorted({method.split("/")[1] for method in ROLES}))
@@ -139,10 +145,15 @@ async def running(site: Site) -> AsyncIterator[int]:
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
-    tasks = [asyncio.create_task(_maintain(site, health))]
+    tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
     try:
-        yield port
+        async with exposed(site) as metrics_port:
+            if metrics_port is not None:
+                site.journal.write("info", "metrics", address=site.config.metrics_address, port=metrics_port)
+            manager.ready(f"serving on port {port}")
+            yield port
     finally:
+        manager.stopping("finishing the open calls")
         await _stop(site, server, health, tasks)
 
 
@@ -154,7 +165,10 @@ def _begin(site: Site) -> None:
 
 
 def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
-    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal)
+    def stopping() -> bool:
+        return site.notifier.stopping
+
+    gate = Gate(site.unit_of_work, site.rosters, site.clock, site.blocking, site.journal, site.metrics, stopping)
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(site), server)
     blobs_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(site), server)
@@ -176,19 +190,23 @@ async def _maintain(site: Site, health: Health) -> None:
             if ended:
                 site.notifier.notify()
             await site.blocking.run(site.rosters.refresh)
-        except ServerError as error:
+            await health.update()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come: leases depend on it
             site.journal.failure("maintenance_failed", error)
-        await health.update()
 
 
 async def _stop(site: Site, server: grpc.aio.Server, health: Health, tasks: list[asyncio.Task[None]]) -> None:
-    """New calls are refused, streams end, running calls get their grace; then the log says that it was in order."""
+    """Drain, then say in the log that it was in order.
+
+    (1) New calls are refused, and streams that wait end, both with SERVER_STOPPING, after which callers come back;
+    (2) health says NOT_SERVING, so that who balances looks elsewhere; (3) open calls get their grace.
+    """
     site.notifier.stop()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await health.stop()
-    await server.stop(STOP_GRACE_SECONDS)
+    await server.stop(site.config.stop_grace_seconds)
     subject = Subject("log", site.config.log_origin)
     try:
         await site.record("site.stop", lambda tx: tx.record(Event("site.stop", SYSTEM, subject)))

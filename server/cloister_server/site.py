@@ -15,6 +15,7 @@ from cloister_server.config import Config
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
 from cloister_server.heads import Heads
 from cloister_server.journal import Journal
+from cloister_server.metrics.recorder import Recorder
 from cloister_server.notifier import Notifier
 from cloister_server.rosters import Clock, Rosters
 from cloister_server.store import Store
@@ -37,6 +38,7 @@ class Site:
     notifier: Notifier
     blocking: Blocking
     journal: Journal
+    metrics: Recorder
     clock: Clock
     """Unix seconds, for the ages of documents; leases go by the database's clock."""
 

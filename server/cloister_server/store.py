@@ -3,6 +3,9 @@
 
     partial/<object id>                    an upload that is not finished
     blobs/<2 hex>/<64 hex>.<object id>     a complete blob
+    locks/<number>                         held while a partial file is written or completed
+
+Several control planes may share the directory, so the locks are files: flock excludes threads and processes alike.
 
 Threat: a member who declares another team's digest must not get at that team's blob, nor learn that it exists.
 So a blob belongs to one object, and every object is uploaded by those who declared it.
@@ -17,9 +20,10 @@ nothing half-written can be seen.  A crash before (3) leaves a partial file that
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
-import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,13 +60,16 @@ class Store:
         self._directory = directory
         self._reserve = reserve_bytes
         self._free = free
-        self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
-        for name in ("partial", "blobs"):
+        for name in ("partial", "blobs", "locks"):
             (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def has_room(self, size: int = 0) -> bool:
         """Whether `size` more bytes leave the reserve alone."""
-        return self._free(self._directory) - size >= self._reserve
+        return self.free_bytes() - size >= self._reserve
+
+    def free_bytes(self) -> int:
+        """What the file system can still take, the reserve included."""
+        return self._free(self._directory)
 
     def check_room(self, size: int) -> None:
         """Raises StorageExhaustedError."""
@@ -176,9 +183,17 @@ class Store:
 
     @contextmanager
     def _exclusive(self, object_id: str) -> Iterator[None]:
-        """One writer for each upload: two streams of one object cannot interleave inside an append."""
-        with self._locks[hash(object_id) % _STRIPES]:
+        """One writer for each upload: two streams of one object cannot interleave inside an append.
+
+        Nor can one write into a file that another has verified and is about to rename.
+        """
+        stripe = zlib.crc32(object_id.encode("utf-8")) % _STRIPES  # the same in every process, which hash() is not
+        descriptor = os.open(self._directory / "locks" / f"{stripe:02d}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
 
 def _append(descriptor: int, declared: Declared, offset: int, data: bytes, *, sync: bool) -> int:

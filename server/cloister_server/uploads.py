@@ -63,11 +63,16 @@ class Uploads:
         return True
 
     def recover(self, row: ObjectRow) -> bool:
-        """Record a blob that a crash left complete but unrecorded; False where its worker has lost the lease."""
+        """Record a blob that a crash left complete but unrecorded; False where nobody may have it any more."""
 
         def record(tx: Transaction) -> bool:
             stored = objects.find_locked(tx.connection, row.id)
-            if stored is None or not access.still_held(tx.connection, stored):
+            if stored is None:
+                return False
+            if stored.state != objects.UPLOADING:
+                # Another control plane on this database was faster; its job may have ended since, and the blob stays.
+                return stored.state == objects.READY
+            if not access.still_held(tx.connection, stored):
                 return False
             self._ready(tx, stored, lambda action, subject: Event(action, SYSTEM, subject, detail={"recovered": True}))
             return True

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, update
 
 from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
 from cloister.evidence.entry import Actor, Entry, Event, Subject
@@ -27,7 +27,7 @@ from cloister.evidence.note import NoteSigner
 from cloister.evidence_export import verify_export, write_export
 from cloister_audit import checkpoints, fsck, proofs, query
 from cloister_audit.errors import AuditCorruptError, AuditWriteError, UnknownActionError
-from cloister_audit.ledger import Ledger
+from cloister_audit.ledger import Head, Ledger
 from cloister_audit.tables import audit_entry, audit_head, audit_node, metadata
 
 SIGNER = NoteSigner("test.site/log", Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -144,6 +144,34 @@ def test_positions_are_gapless_under_concurrency(ledger_engine: Engine) -> None:
     checkpoints.latest(ledger_engine, ledger, SIGNER, 0)
     with ledger_engine.connect() as connection:
         assert 100 == fsck.check(connection, SIGNER.verifier)
+
+
+def test_a_head_that_another_process_signs_meanwhile_is_no_rollback(postgres_url: Callable[[], str]) -> None:
+    """While one process signs a head another may add an entry and sign it: both are answered, and the log is whole.
+
+    On PostgreSQL alone: SQLite lets the other wait until the first is done.
+    """
+    engine = create_engine(postgres_url())
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(audit_head).values(id=1, frontier=Frontier().to_bytes()))
+    ledger = a_ledger()
+    fill(engine, ledger, 0, 3)
+    other: list[Checkpoint] = []
+
+    class Interrupted(Ledger):
+        def head(self, connection: Connection) -> Head:
+            head = super().head(connection)
+            fill(engine, ledger, 3, 4)
+            other.append(checkpoints.latest(engine, ledger, SIGNER, 1)[0])
+            return head
+
+    mine, note = checkpoints.latest(engine, Interrupted(lambda: 0), SIGNER, 0)
+    assert ([4], 3) == ([head.size for head in other], mine.size)
+    assert mine == open_checkpoint(note, SIGNER.verifier, SIGNER.name)
+    with engine.connect() as connection:
+        assert 4 == fsck.check(connection, SIGNER.verifier)
+    engine.dispose()
 
 
 def test_filters_select(ledger_engine: Engine) -> None:

@@ -249,7 +249,7 @@ def test_other_users_are_refused(site: Site, tmp_path: Path) -> None:
     """A peer whose uid is not the agent's gets no answer, although the socket's mode lets it in."""
     paths = write_directory(tmp_path / "host", site)
     somebody_else = str(os.getuid() + 1)
-    with running_keyagent(paths, "--agent-uid", somebody_else) as running, pytest.raises((KeyAgentGone, OSError)):
+    with running_keyagent(paths, "--agent-user", somebody_else) as running, pytest.raises((KeyAgentGone, OSError)):
         running.status()
     assert any(line.get("event") == "peer_refused" for line in running.log)
 

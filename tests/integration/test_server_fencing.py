@@ -127,6 +127,18 @@ def test_recovery_does_not_finish_for_a_worker_that_lost_its_lease(live: ServedS
     assert [] == live.entries(action="artifact.ready", object_id=made.id)
 
 
+def test_recovery_leaves_what_another_control_plane_has_recorded(live: ServedSite, job: Signed) -> None:
+    """A blob that is READY by the time a start comes to it stays, also when its job has ended meanwhile."""
+    made = registered(live, "host-1", job, 1)
+    with live.database.reader.connect() as connection:
+        listed = objects.find(connection, made.id)
+    assert listed is not None
+    assert upload(live.caller("host-1"), made, attempt=1).complete
+    live.caller("host-1").workers.FinishJob(success(job, 1, made), timeout=30)
+    assert live.site.uploads.recover(listed)
+    assert 1 == len(live.entries(action="artifact.ready", object_id=made.id))
+
+
 def test_a_worker_waits_for_work_and_gets_it_at_once(live: ServedSite, job: Signed) -> None:
     """A host that waits is woken by a submission."""
     digest = publish_policy(live, policy(live.founded))

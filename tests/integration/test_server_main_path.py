@@ -15,6 +15,7 @@ from cloister.evidence.opening import JobOpening, ReleaseOpening, Resume, verify
 from cloister.evidence.signatures import Statement
 from cloister.wire import evidence_from_proto, sealed_from_proto, statement_from_proto, statement_to_proto
 from cloister_server.journal import Journal
+from postgres_roles import with_roles
 from postgres_server import PostgresServer
 from served_site import Caller, Founded, ServedSite, served, sqlite_url
 from site_objects import (
@@ -34,7 +35,7 @@ from site_objects import (
 )
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "application role"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSite]:
     directory: Path = tmp_path_factory.mktemp("site")
     if request.param == "sqlite":
@@ -42,7 +43,10 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     else:
         server: PostgresServer = request.getfixturevalue("postgres_server")
         url = server.create_database()
-    with served(Founded(directory), url, Journal(io.StringIO())) as site:
+    restricted = request.param == "application role"
+    if restricted:
+        url = with_roles(url).application
+    with served(Founded(directory), url, Journal(io.StringIO()), migrate=not restricted) as site:
         yield site
 
 

@@ -20,8 +20,9 @@ from builders import Job, Sealed, Site
 from cloister.api.v1 import blobs_pb2, common_pb2, workers_pb2
 from cloister.evidence.opening import LogEvidence, ReleaseOpening
 from cloister.evidence.signatures import Statement
+from cloister.sd_notify import ServiceManager
 from cloister.wire import sealed_to_proto, statement_to_proto
-from cloister_workers.agent.control import ControlPlane
+from cloister_workers.agent.control import ControlPlane, Stubs
 from cloister_workers.agent.host import Host
 from cloister_workers.agent.modelcache import ModelCache
 from cloister_workers.agent.spool import Spool
@@ -108,7 +109,7 @@ class FakeControlPlane:
 
     def control(self) -> ControlPlane:
         """As the agent uses it, without waiting between tries."""
-        return ControlPlane(self, self, lambda _: None)  # type: ignore[arg-type]  # stands for both stubs
+        return ControlPlane(lambda: Stubs(self, self), lambda _: None)  # type: ignore[arg-type]  # stands for both stubs
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -278,7 +279,7 @@ def threaded_keyagent(paths: HostPaths, clock: Callable[[], int]) -> Iterator[Ke
     access = Access(frozenset({os.getuid()}))
     stop, wake = os.pipe()
     listener = listen(paths.socket, access)
-    thread = threading.Thread(target=serve, args=(listener, agent, access, stop, lambda _: None))
+    thread = threading.Thread(target=serve, args=(listener, agent, access, stop, lambda _: None, ServiceManager({})))
     thread.start()
     try:
         yield agent

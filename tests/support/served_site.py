@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
@@ -204,6 +205,14 @@ class Founded:
         return replace(config, **changes)  # type: ignore[arg-type]  # fields of Config, by name
 
 
+class Served(Protocol):
+    """A site that answers, in this process or in another."""
+
+    founded: Founded
+
+    def caller(self, name: str) -> Caller: ...
+
+
 class ServedSite:
     """A founded site that is served, and its callers."""
 
@@ -242,10 +251,13 @@ class ServedSite:
 
 
 @contextmanager
-def served(founded: Founded, database_url: str, journal: Journal, **changes: object) -> Iterator[ServedSite]:
-    """Serve a founded site on a loop of its own until the context ends."""
+def served(
+    founded: Founded, database_url: str, journal: Journal, *, migrate: bool = True, **changes: object
+) -> Iterator[ServedSite]:
+    """Serve a founded site on a loop of its own until the context ends; the database's schema is made first."""
     database = open_database(database_url)
-    upgrade(database)
+    if migrate:
+        upgrade(database)
     site = build_site(founded.config(database_url, **changes), database, journal)
     ready: list[int] = []
     failed: list[BaseException] = []

@@ -16,7 +16,7 @@ from cloister.evidence.release import Approval, Release, ReleaseRequest
 from cloister.evidence.result import Result
 from cloister.evidence.signatures import SigningKey, Statement
 from cloister.wire import sealed_to_proto, statement_to_proto
-from served_site import HOSTS, MEMBERS, POOL, Caller, Founded, ServedSite, random_wraps, sha256
+from served_site import HOSTS, MEMBERS, POOL, Caller, Founded, Served, random_wraps, sha256
 
 DAY = 24 * 3600
 PURPOSE = "support"
@@ -103,7 +103,7 @@ def upload(caller: Caller, made: Made, *, attempt: int = 0, start: int = 0) -> b
     return caller.blobs.WriteBlob(iter(messages), timeout=30)
 
 
-def push_dataset(live: ServedSite, owner: str, **changes: object) -> Made:
+def push_dataset(live: Served, owner: str, **changes: object) -> Made:
     """Register and upload a dataset."""
     made = owned(live.founded, owner, **changes)  # type: ignore[arg-type]
     create_dataset(live.caller(owner), made)
@@ -111,7 +111,7 @@ def push_dataset(live: ServedSite, owner: str, **changes: object) -> Made:
     return made
 
 
-def push_model(live: ServedSite, owner: str) -> Made:
+def push_model(live: Served, owner: str) -> Made:
     made = owned(live.founded, owner, "model")
     create_model(live.caller(owner), made)
     assert upload(live.caller(owner), made).complete
@@ -132,7 +132,7 @@ def policy(founded: Founded, version: int = 1, *, approvals: int = 0) -> Stateme
     return document.sign(founded.policy_key)
 
 
-def publish_policy(live: ServedSite, statement: Statement) -> str:
+def publish_policy(live: Served, statement: Statement) -> str:
     request = models_pb2.PublishPolicyRequest(policy=statement_to_proto(statement))
     return live.caller("dana").models.PublishPolicy(request, timeout=30).digest
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import grp
 import os
+import pwd
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,17 +43,24 @@ def _parser() -> argparse.ArgumentParser:
     install.set_defaults(run=_install)
     keyagent = commands.add_parser("keyagent", help="run the key agent")
     keyagent.add_argument("--dir", type=Path, required=True)
-    keyagent.add_argument("--agent-uid", type=int, help="user of the agent; this user when absent")
-    keyagent.add_argument("--socket-gid", type=int, help="group that may open the socket; for two users")
+    keyagent.add_argument("--agent-user", type=_user, help="user of the agent, name or number; this user when absent")
+    keyagent.add_argument("--socket-group", type=_group, help="group that may open the socket; for two users")
     keyagent.set_defaults(run=_keyagent)
     agent = commands.add_parser("agent", help="run the agent")
     agent.add_argument("--dir", type=Path, required=True)
     agent.add_argument("--endpoint", help="HOST:PORT of the control plane instead of the welcome file's")
+    agent.add_argument("--trainer-socket", type=Path, help="where systemd makes a sandbox for each trainer")
     agent.add_argument("--once", action="store_true", help="end after one piece of work")
     agent.set_defaults(run=_agent)
     selftest = commands.add_parser("selftest", help="say whether this host can work")
     selftest.add_argument("--dir", type=Path, required=True)
+    selftest.add_argument("--trainer-socket", type=Path, help="as for the agent")
     selftest.set_defaults(run=_selftest)
+    trainer = commands.add_parser("trainer", help="run one trainer for the connection that systemd hands over")
+    trainer.set_defaults(run=_trainer)
+    check = commands.add_parser("check-config", help="say everything that is wrong with the host's files")
+    check.add_argument("--dir", type=Path, required=True)
+    check.set_defaults(run=_check_config)
     return parser
 
 
@@ -77,21 +86,49 @@ def _keyagent(options: argparse.Namespace) -> int:
     from cloister_workers.keyagent.process import run
     from cloister_workers.keyagent.server import Access
 
-    uid = os.getuid() if options.agent_uid is None else options.agent_uid
-    run(HostPaths(options.dir).keyagent, Access(frozenset({uid}), options.socket_gid))
+    uid = os.getuid() if options.agent_user is None else options.agent_user
+    run(HostPaths(options.dir).keyagent, Access(frozenset({uid}), options.socket_group))
     return 0
 
 
 def _agent(options: argparse.Namespace) -> int:
     from cloister_workers.agent.process import run
 
-    return run(options.dir, options.endpoint, once=options.once)
+    return run(options.dir, options.endpoint, options.trainer_socket, once=options.once)
 
 
 def _selftest(options: argparse.Namespace) -> int:
     from cloister_workers.selftest import run
 
-    return run(options.dir)
+    return run(options.dir, options.trainer_socket)
+
+
+def _trainer(_: argparse.Namespace) -> int:
+    from cloister_workers.sandbox.instance import main
+
+    return main()
+
+
+def _user(text: str) -> int:
+    try:
+        return int(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no user {text}; systemd-sysusers makes it") from None
+
+
+def _group(text: str) -> int:
+    try:
+        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no group {text}; systemd-sysusers makes it") from None
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from cloister_workers.checking import run
+
+    return run(options.dir, datetime.now(UTC))
 
 
 if __name__ == "__main__":

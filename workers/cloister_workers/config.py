@@ -8,13 +8,18 @@ DIR/agent/     tls.key, tls.crt, site.json, agent.toml (optional), cache/, spool
 from __future__ import annotations
 
 import json
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from cloister.configuration.kinds import Whole
+from cloister.configuration.settings import Setting, read_settings
+from cloister.errors import ConfigurationError
 from cloister_workers.agent.errors import ConfigError
 
 GIB = 1 << 30
+_SIZE = Whole(1, 1 << 50)
+_OPTIONAL_SIZE = Whole(0, 1 << 50)
 
 
 @dataclass(frozen=True)
@@ -44,32 +49,29 @@ class HostPaths:
         return self.agent / "spool"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """`agent.toml`: every key is optional.  Sizes are bytes."""
+    """`agent.toml`: every key is optional."""
 
-    scratch_bytes: int = 8 * GIB
-    """tmpfs of a trainer."""
-    memory_bytes: int = 0
-    """Limit for each process of a trainer; 0 for none."""
-    file_bytes: int = 64 * GIB
-    """Largest checkpoint or result."""
-    threads: int = 0
-    """Threads with which a trainer computes; 0 for one for each core that the agent may use."""
-    reserve_bytes: int = GIB // 4
-    """Free space that the spool's file system keeps."""
-    poll_seconds: int = 20
-    """How long one question for work waits, at most 30."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot work."""
-        for name in ("scratch_bytes", "file_bytes", "poll_seconds"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"agent.toml: {name} must be above 0")
-        if self.memory_bytes < 0 or self.reserve_bytes < 0:
-            raise ConfigError("agent.toml: a size is negative")
-        if self.threads < 0:
-            raise ConfigError(f"agent.toml: threads is {self.threads}; give 0 for all cores, or a number above it")
+    scratch_bytes: Annotated[int, Setting("scratch_bytes", _SIZE, "size of a trainer's tmpfs, in bytes")] = 8 * GIB
+    memory_bytes: Annotated[
+        int, Setting("memory_bytes", _OPTIONAL_SIZE, "limit for each process of a trainer, in bytes; 0 for none")
+    ] = 0
+    file_bytes: Annotated[int, Setting("file_bytes", _SIZE, "largest checkpoint or result, in bytes")] = 64 * GIB
+    reserve_bytes: Annotated[
+        int, Setting("reserve_bytes", _OPTIONAL_SIZE, "free space that the spool's file system keeps, in bytes")
+    ] = GIB // 4
+    threads: Annotated[
+        int,
+        Setting(
+            "threads",
+            Whole(0, 4096),
+            "threads with which a trainer computes; 0 for one for each core that the agent may use. Several trainers "
+            "on one machine, or a limit by `CPUQuota=`, need a number here: threads that wait for one another's cores "
+            "cost more than they give",
+        ),
+    ] = 0
+    poll_seconds: Annotated[int, Setting("poll_seconds", Whole(1, 30), "how long one question for work waits")] = 20
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,10 @@ def load_agent(root: Path, endpoint: str | None = None) -> AgentConfig:
 
 
 def read_limits(path: Path) -> Limits:
-    """Read `agent.toml`; without it the defaults.  Raises ConfigError."""
+    """The file's limits, or the defaults where there is no file.  Raises ConfigError with every problem."""
     if not path.exists():
         return Limits()
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-    known = {field.name for field in fields(Limits)}
-    if unknown := sorted(set(table) - known):
-        raise ConfigError(f"{path}: unknown key {unknown[0]}; known are {', '.join(sorted(known))}")
-    if any(isinstance(value, bool) or not isinstance(value, int) for value in table.values()):
-        raise ConfigError(f"{path}: every value is a whole number")
-    return Limits(**table)
+        return read_settings(Limits, path, {})[0]
+    except ConfigurationError as error:
+        raise ConfigError(str(error)) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
 from cloister.evidence.signatures import SigningKey, b64
-from cloister.files import create_private, private_directory, replace_private
+from cloister.files import create_private, give_to_owner, private_directory, replace_private
 from cloister.sealed.keys import Identity
 from cloister.tls import generate_tls_key, load_tls_key, make_csr, spki_sha256, tls_key_pem
 from cloister_workers.config import HostPaths
@@ -32,6 +32,7 @@ def init_host(root: Path) -> EnrolmentRequest:
         kind="host", csr_pem=make_csr(tls), signing_public=b64(signing.public), recipient=str(sealing.recipient)
     )
     replace_private(root / REQUEST, request.to_json().encode("utf-8"))
+    _hand_over(paths)
     return request
 
 
@@ -64,6 +65,13 @@ def install_welcome(root: Path, welcome: Welcome) -> None:
     }
     replace_private(paths.agent / "tls.crt", welcome.certificate_pem.encode("ascii"))
     replace_private(paths.agent / "site.json", json.dumps(values, indent=2).encode("utf-8"))
+    _hand_over(paths)
+
+
+def _hand_over(paths: HostPaths) -> None:
+    """An administrator runs this as root; the key agent and the agent are users of their own."""
+    for folder in (paths.keyagent, paths.agent):
+        give_to_owner(folder)
 
 
 def _check_certificate(paths: HostPaths, welcome: Welcome) -> None:

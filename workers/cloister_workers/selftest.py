@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloister_workers.agent.process import check_certificate, gpus
+from cloister_workers.agent.process import check_certificate, gpus, launcher_of
 from cloister_workers.config import AgentConfig, load_agent
 from cloister_workers.errors import WorkerError
 from cloister_workers.keyagent import client
 from cloister_workers.sandbox.probe import probe
 
 
-def run(root: Path) -> int:
+def run(root: Path, trainer_socket: Path | None = None) -> int:
     """Check and tell; returns the exit status.  Raises ConfigError where there is nothing to check."""
     config = load_agent(root)
     good = True
-    for name, check in _checks(config):
+    for name, check in _checks(config, trainer_socket):
         try:
             word, text = "ok", check()
         except WorkerError as error:
@@ -30,9 +30,9 @@ def run(root: Path) -> int:
     return 0 if good else 1
 
 
-def _checks(config: AgentConfig) -> Iterator[tuple[str, Callable[[], str]]]:
+def _checks(config: AgentConfig, trainer_socket: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "certificate", lambda: _certificate(config)
-    yield "sandbox", _sandbox
+    yield "sandbox", lambda: _sandbox(trainer_socket)
     yield "key agent", lambda: _key_agent(config)
     yield "roster", lambda: _roster(config)
     yield "disk", lambda: f"{shutil.disk_usage(config.paths.spool).free >> 20} MiB free for spool and cache"
@@ -40,12 +40,12 @@ def _checks(config: AgentConfig) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _certificate(config: AgentConfig) -> str:
-    check_certificate(config.certificate_pem, datetime.now(UTC))
+    check_certificate(config.certificate_pem, config.key_pem, datetime.now(UTC))
     return f"host {config.host_id} of site {config.site}, control plane {config.endpoint}"
 
 
-def _sandbox() -> str:
-    found = probe()
+def _sandbox(trainer_socket: Path | None) -> str:
+    found = probe(launcher_of(trainer_socket))
     if not found.available:
         raise WorkerError(found.reason)
     return "own network, no keys, read-only files"

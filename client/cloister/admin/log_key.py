@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cloister.admin.custody import Custody
+from cloister.admin.draft import set_log
 from cloister.evidence.note import NoteSigner
 from cloister.files import create_private
 
@@ -21,3 +23,12 @@ def make_log_key(origin: str, random: Callable[[int], bytes] = os.urandom) -> No
 def write_log_key(path: Path, signer: NoteSigner) -> None:
     """Store the secret form (one line).  Raises HomeError where the file exists."""
     create_private(path, f"{signer.skey}\n".encode())
+
+
+def name_log_key(custody: Custody, origin: str, path: Path) -> NoteSigner:
+    """A new key in a new file, and its public half in the draft.  Raises FormatError, HomeError."""
+    signer = make_log_key(origin)
+    draft = set_log(custody.draft(), origin, signer.vkey)
+    write_log_key(path, signer)
+    custody.save_draft(draft)
+    return signer

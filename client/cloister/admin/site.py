@@ -20,14 +20,22 @@ def root() -> None:
 @directory_option
 @click.option("--site", required=True, help="Name of the site: a-z, 0-9, '.', '_', '-'.")
 @click.option("--endpoint", default="", help="HOST:PORT of the control plane, for welcome files.")
-def init(directory: Path, site: str, endpoint: str) -> None:
+@click.option(
+    "--log-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Make the log's key too, in this new file, as `log keygen --origin SITE/log` does.",
+)
+def init(directory: Path, site: str, endpoint: str, log_key: Path | None) -> None:
     """Make root, certificate authority and an empty roster.
 
     An existing root is never overwritten.
     """
+    from cloister.admin.log_key import name_log_key
     from cloister.admin.root import create_root
 
     custody = create_root(directory, site, endpoint=endpoint)
+    if log_key is not None:
+        name_log_key(custody, f"{site}/log", log_key)
     print_fields((("site", site), ("directory", str(directory)), ("root", custody.root_public())))
 
 

@@ -11,7 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, create_engine, event, literal_column, make_url
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    literal_column,
+    make_url,
+)
 from sqlalchemy.exc import ArgumentError
 
 from cloister_server.errors import ConfigError
@@ -20,12 +30,38 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-BUSY_TIMEOUT_MS = 10_000
-_POSTGRES_LIMITS = "-c lock_timeout=10000 -c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+_IDLE_SECONDS = 60.0
+"""A transaction that stands still for so long is ended by PostgreSQL: it may hold the log's one lock."""
 _NOW = {
     "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
     "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
 }
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process may ask of the database; without a limit one stuck statement would stop the site."""
+
+    pool_size: int = 16
+    """Connections to PostgreSQL."""
+    lock_timeout_seconds: float = 10.0
+    statement_timeout_seconds: float = 30.0
+
+    @property
+    def lock_timeout_ms(self) -> int:
+        return int(self.lock_timeout_seconds * 1000)
+
+    def postgres_options(self) -> str:
+        """For libpq's `options`."""
+        milliseconds = {
+            "lock_timeout": self.lock_timeout_seconds,
+            "statement_timeout": self.statement_timeout_seconds,
+            "idle_in_transaction_session_timeout": _IDLE_SECONDS,
+        }
+        return " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in milliseconds.items())
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -40,18 +76,17 @@ class Database:
         self.reader.dispose()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, limits: Limits = DEFAULT_LIMITS, password: str | None = None) -> Database:
     """Make the engines; nothing connects yet.  Raises ConfigError for another kind of database."""
     try:
-        backend = make_url(url).get_backend_name()
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
     except ArgumentError as error:
-        raise ConfigError("[database] url is not a database URL") from error
+        raise ConfigError("[database] url is not a database URL; see docs/reference/configuration.md") from error
     if backend == "sqlite":
-        return _sqlite(url)
+        return _sqlite(url, limits)
     if backend == "postgresql":
-        options = {"options": _POSTGRES_LIMITS, "connect_timeout": 10}
-        engine = create_engine(url, pool_size=8, max_overflow=8, pool_pre_ping=True, connect_args=options)
-        return Database(engine, engine)
+        return _postgresql(parsed if password is None else parsed.set(password=password), limits)
     raise ConfigError(f"[database] url: {backend!r} is not supported; use sqlite or postgresql+psycopg")
 
 
@@ -60,16 +95,30 @@ def now_ms(connection: Connection) -> ColumnElement[int]:
     return literal_column(_NOW[connection.dialect.name], BigInteger)
 
 
-def _sqlite(url: str) -> Database:
+def _postgresql(url: URL, limits: Limits) -> Database:
+    options = {"options": limits.postgres_options(), "connect_timeout": 10}
+    engine = create_engine(
+        url,
+        pool_size=limits.pool_size,
+        max_overflow=0,
+        pool_timeout=limits.lock_timeout_seconds,
+        # A connection that a restart of PostgreSQL or a firewall cut is found out before work is put on it.
+        pool_pre_ping=True,
+        connect_args=options,
+    )
+    return Database(engine, engine)
+
+
+def _sqlite(url: str, limits: Limits) -> Database:
     # The pool of one connection is the lock that makes writers wait for each other without a busy loop.
-    writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT_MS / 1000)
+    writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=limits.lock_timeout_seconds)
     reader = create_engine(url, pool_size=8, max_overflow=8)
-    _configure(writer, "BEGIN IMMEDIATE", ("PRAGMA foreign_keys=ON",))
-    _configure(reader, "BEGIN", ("PRAGMA query_only=ON",))
+    _configure(writer, "BEGIN IMMEDIATE", ("PRAGMA foreign_keys=ON",), limits.lock_timeout_ms)
+    _configure(reader, "BEGIN", ("PRAGMA query_only=ON",), limits.lock_timeout_ms)
     return Database(writer, reader)
 
 
-def _configure(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
+def _configure(engine: Engine, begin: str, pragmas: tuple[str, ...], busy_timeout_ms: int) -> None:
     @event.listens_for(engine, "connect")
     def _connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         # The driver must not begin transactions by itself: a deferred one that reads first cannot write later.
@@ -77,7 +126,7 @@ def _configure(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
         cursor = connection.cursor()
         for pragma in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", *pragmas):
             cursor.execute(pragma)
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
         cursor.close()
 
     @event.listens_for(engine, "begin")

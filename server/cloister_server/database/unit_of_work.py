@@ -9,10 +9,11 @@ the database because of a change (waking a waiter, unlinking a file) happens aft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloister.evidence.entry import Event
@@ -39,6 +40,25 @@ class Appender(Protocol):
     def append(self, connection: Connection, events: Sequence[Event]) -> list[int]: ...
 
 
+class Observer(Protocol):
+    """Who counts."""
+
+    def append(self) -> AbstractContextManager[None]:
+        """Entered for the time of one append."""
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """These entries are durable."""
+
+
+class Unobserved:
+    """Nobody counts."""
+
+    def append(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def committed(self, events: Sequence[Event]) -> None: ...
+
+
 class Transaction:
     """An open unit of work."""
 
@@ -59,9 +79,10 @@ class Transaction:
 class UnitOfWork:
     """Runs units of work on one database."""
 
-    def __init__(self, database: Database, ledger: Appender) -> None:
+    def __init__(self, database: Database, ledger: Appender, observer: Observer | None = None) -> None:
         self._database = database
         self._ledger = ledger
+        self._observer = Unobserved() if observer is None else observer
 
     @property
     def database(self) -> Database:
@@ -97,7 +118,7 @@ class UnitOfWork:
                 return work(connection)
         except DataError as error:
             raise _unstorable() from error
-        except (OperationalError, PoolTimeoutError) as error:
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise DatabaseUnavailableError("the database does not answer; try again") from error
 
     def _once(self, name: str, work: Callable[[Transaction], T]) -> T:
@@ -108,6 +129,7 @@ class UnitOfWork:
             crash_here(f"{name}.before_commit")
             transaction.commit()
         crash_here(f"{name}.after_commit")
+        self._observer.committed(open_work.events)
         for action in open_work.after_commit:
             action()
         return result
@@ -116,7 +138,8 @@ class UnitOfWork:
         if not work.events:
             return
         try:
-            self._ledger.append(work.connection, work.events)
+            with self._observer.append():
+                self._ledger.append(work.connection, work.events)
         except AuditError as error:
             cause = error.__cause__
             if isinstance(cause, DBAPIError) and _sqlstate(cause) in _RERUN_STATES:
@@ -137,6 +160,6 @@ def _sqlstate(error: DBAPIError) -> str:
 def _unavailable(error: DBAPIError) -> Exception:
     if _sqlstate(error) in _FULL:
         return StorageExhaustedError("the disk of the database is full; an administrator must free space")
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError | InterfaceError):
         return DatabaseUnavailableError("the database does not answer; try again")
     return error

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 
 import cloister_audit.tables
-from cloister_server.database import tables
+from cloister_server.database import grants, tables
 from cloister_server.database.engine import Database
 from cloister_server.errors import StartError
 
@@ -30,9 +30,10 @@ def alembic_config(connection: Connection | None = None) -> AlembicConfig:
 
 
 def upgrade(database: Database, revision: str = NEWEST) -> None:
-    """In one transaction: all of it or nothing."""
+    """In one transaction, with what the roles may do: all of it or nothing."""
     with database.writer.begin() as connection:
         command.upgrade(alembic_config(connection), revision)
+        grants.apply(connection)
 
 
 def downgrade(database: Database, revision: str) -> None:

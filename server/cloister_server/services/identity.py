@@ -21,7 +21,7 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
 
     async def GetSite(self, request: identity_pb2.GetSiteRequest, context: Context) -> identity_pb2.GetSiteResponse:
         call, site = current_call(), self._site
-        in_force = site.rosters.current()
+        in_force = await site.blocking.run(site.rosters.newest)
         subject = Subject("roster", in_force.roster.site, in_force.statement.digest)
         await site.record("site.read", lambda tx: tx.record(call.event("site.read", subject)))
         _, note = await site.blocking.run(site.heads.latest)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from cloister.api.v1 import jobs_pb2, jobs_pb2_grpc
 from cloister_server.calls import Context, current_call
+from cloister_server.errors import StoppingError
 from cloister_server.pages import Page
 from cloister_server.queue import debias, jobs, pausing, submit
 from cloister_server.site import Site
@@ -65,7 +66,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         seen = max(request.after_seq, 0)
         await site.record("job.watch", lambda tx: jobs.begin_watch(tx, call, request.id, seen))
         beat = time.monotonic()
-        while not site.notifier.stopping:
+        while True:
+            if site.notifier.stopping:
+                raise StoppingError
             await call.recheck()
             after = seen
             news = await site.look(lambda connection: jobs.news(connection, call, request.id, after))  # noqa: B023

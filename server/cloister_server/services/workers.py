@@ -11,7 +11,7 @@ from cloister.wire import statement_to_proto
 from cloister_server.calls import Call, Context, current_call
 from cloister_server.database.rows import JobRow
 from cloister_server.database.unit_of_work import Transaction
-from cloister_server.errors import InvalidFieldError
+from cloister_server.errors import InvalidFieldError, StoppingError
 from cloister_server.queue import artifacts, finish, handover, heartbeat, lease, openings, reports
 from cloister_server.registry import releases
 from cloister_server.site import Site
@@ -32,16 +32,18 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             raise InvalidFieldError("wait_seconds", f"{request.wait_seconds} is not between 0 and {MAX_WAIT_SECONDS}")
         end = time.monotonic() + request.wait_seconds
         while True:
+            if site.notifier.stopping:
+                raise StoppingError  # before anything is leased: its holder would look for this control plane in vain
             found = await self._try(call)
             left = end - time.monotonic()
-            if found.WhichOneof("work") or left <= 0 or site.notifier.stopping:
+            if found.WhichOneof("work") or left <= 0:
                 return found
             await site.notifier.wait(min(left, POLL_SECONDS))
             await call.recheck()
 
     async def _try(self, call: Call) -> workers_pb2.LeaseWorkResponse:
         site = self._site
-        in_force, host = site.rosters.current(), call.principal
+        in_force, host = await site.blocking.run(site.rosters.newest), call.principal
         answer = workers_pb2.LeaseWorkResponse(
             lease_seconds=site.config.lease_seconds, roster=statement_to_proto(in_force.statement)
         )
@@ -81,7 +83,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             inclusion_proof=proved.inclusion,
             checkpoint=proved.note,
             consistency_proof=proved.consistency,
-            roster=statement_to_proto(site.rosters.current().statement),
+            roster=statement_to_proto((await site.blocking.run(site.rosters.newest)).statement),
         )
 
     async def ReportEvents(

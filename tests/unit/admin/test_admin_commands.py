@@ -8,6 +8,7 @@ import pytest
 from cloister.admin.main import cli
 from cloister.cli.exits import run
 from cloister.cli.main import cli as client_cli
+from cloister.evidence.note import NoteSigner
 from cloister.evidence.roster import verify_roster
 from cloister.evidence.signatures import Statement, unb64
 
@@ -50,6 +51,14 @@ def test_found_a_site(admin, tmp_path, capsys):
     assert ["anna"] == [p["id"] for p in json.loads(admin("roster", "show")[1])["people"]]
     assert "anna" in admin("root", "show")[1]
     assert (tmp_path / "alpha.recovery").read_text().startswith("AGE-SECRET-KEY-PQ-1")
+
+
+def test_the_root_may_bring_the_key_of_the_log(admin, tmp_path):
+    """`root init --log-key` names the log after the site, and its public half stands in the draft."""
+    assert 0 == admin("root", "init", "--site", "test", "--log-key", "log.key")[0]
+    signer = NoteSigner.parse((tmp_path / "log.key").read_text().strip())
+    assert "test/log" == signer.name
+    assert signer.vkey in admin("root", "show")[1]
 
 
 def test_nothing_is_overwritten(admin, tmp_path):

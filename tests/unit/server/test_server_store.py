@@ -2,6 +2,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,26 @@ def test_a_crash_while_completing_leaves_all_or_nothing(
     assert ([9], visible) == (killed, store.is_complete(WANTED))
     store.complete(WANTED)
     assert store.verify(WANTED)
+
+
+IMPATIENT = """
+import fcntl, sys
+from pathlib import Path
+from cloister_server.store import Declared, Store
+locked = fcntl.flock
+fcntl.flock = lambda descriptor, operation: locked(descriptor, operation | fcntl.LOCK_NB)
+try:
+    Store(Path(sys.argv[1]), 0).append(Declared("object-1", "00", 10), 0, b"x", sync=False)
+except BlockingIOError:
+    sys.exit(7)
+"""
+
+
+def test_another_process_keeps_out_while_an_upload_is_written(store: Store, tmp_path: Path) -> None:
+    """While one process holds an upload another one cannot write into it, and afterwards it can."""
+    command = [sys.executable, "-c", IMPATIENT, str(tmp_path)]
+    # Hashes of texts differ from process to process: the lock must be found without them.
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with store._exclusive("object-1"):
+        assert 7 == subprocess.run(command, env=environment, check=False).returncode
+    assert 0 == subprocess.run(command, env=environment, check=False).returncode

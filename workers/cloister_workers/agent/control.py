@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -34,13 +34,34 @@ SHUTDOWN_TRIES = 5
 LEASE_LOST, LOG_BEHIND = "LEASE_LOST", "LOG_BEHIND_CALLER"
 
 
+@dataclass(frozen=True)
+class Stubs:
+    """The services that a worker host calls, on one channel."""
+
+    worker: WorkerServiceStub
+    blobs: BlobServiceStub
+
+    @classmethod
+    def on(cls, channel: grpc.Channel) -> Stubs:
+        return cls(WorkerServiceStub(channel), BlobServiceStub(channel))
+
+
 class ControlPlane:
     """The services that a worker host calls."""
 
-    def __init__(self, worker: WorkerServiceStub, blobs: BlobServiceStub, pause: Callable[[float], object]) -> None:
-        self._worker = worker
-        self._blobs = blobs
+    def __init__(
+        self,
+        stubs: Callable[[], Stubs],
+        pause: Callable[[float], object],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`stubs` is asked anew for each call, because a renewed certificate needs another channel.
+
+        `alive` is told whenever this host waits for work or keeps the lease of some: that its loop goes round.
+        """
+        self._stubs = stubs
         self._pause = pause
+        self._alive = alive
 
     # ---------------------------------------------------------------- without a lease
     def lease_work(
@@ -50,8 +71,9 @@ class ControlPlane:
 
         A lease that was granted to a call given up here is taken back at this host's next question, or expires.
         """
-        call = self._worker.LeaseWork.future(request, timeout=request.wait_seconds + DEADLINE_SECONDS)
+        call = self._stubs().worker.LeaseWork.future(request, timeout=request.wait_seconds + DEADLINE_SECONDS)
         while not stop.is_set():
+            self._alive()
             try:
                 return call.result(timeout=LOOK_SECONDS)
             except grpc.FutureTimeoutError:
@@ -63,9 +85,10 @@ class ControlPlane:
 
     def heartbeat(self, lease: Lease, timeout: float) -> workers_pb2.Directive.ValueType:
         """Keep a lease, once.  Raises LeaseLostError, CloisterError."""
+        self._alive()
         request = workers_pb2.HeartbeatRequest(work_id=lease.work_id, attempt=lease.attempt)
         try:
-            return self._worker.Heartbeat(request, timeout=timeout).directive
+            return self._stubs().worker.Heartbeat(request, timeout=timeout).directive
         except grpc.RpcError as error:
             failure = translate(error)
             if failure.reason == LEASE_LOST:
@@ -76,33 +99,33 @@ class ControlPlane:
     def request_opening(self, lease: Lease, since_size: int) -> workers_pb2.RequestOpeningResponse:
         """Have the opening logged, and get its evidence.  Raises LeaseLostError, AttemptError."""
         request = workers_pb2.RequestOpeningRequest(work_id=lease.work_id, attempt=lease.attempt, since_size=since_size)
-        return self.within(lease, lambda: self._worker.RequestOpening(request, timeout=DEADLINE_SECONDS))
+        return self.within(lease, lambda: self._stubs().worker.RequestOpening(request, timeout=DEADLINE_SECONDS))
 
     def report(self, lease: Lease, request: workers_pb2.ReportEventsRequest) -> None:
         """Record events.  Raises LeaseLostError, AttemptError."""
-        self.within(lease, lambda: self._worker.ReportEvents(request, timeout=DEADLINE_SECONDS))
+        self.within(lease, lambda: self._stubs().worker.ReportEvents(request, timeout=DEADLINE_SECONDS))
 
     def create_artifact(self, lease: Lease, request: workers_pb2.CreateArtifactRequest) -> None:
         """Register a sealed object.  Raises LeaseLostError, AttemptError."""
-        self.within(lease, lambda: self._worker.CreateArtifact(request, timeout=DEADLINE_SECONDS))
+        self.within(lease, lambda: self._stubs().worker.CreateArtifact(request, timeout=DEADLINE_SECONDS))
 
     def finish_job(self, lease: Lease, request: workers_pb2.FinishJobRequest) -> None:
         """End a job's lease.  Raises LeaseLostError, AttemptError."""
-        self.within(lease, lambda: self._worker.FinishJob(request, timeout=DEADLINE_SECONDS))
+        self.within(lease, lambda: self._stubs().worker.FinishJob(request, timeout=DEADLINE_SECONDS))
 
     def finish_release(self, lease: Lease, request: workers_pb2.FinishReleaseRequest) -> None:
         """End a release's lease.  Raises LeaseLostError, AttemptError."""
-        self.within(lease, lambda: self._worker.FinishRelease(request, timeout=DEADLINE_SECONDS))
+        self.within(lease, lambda: self._stubs().worker.FinishRelease(request, timeout=DEADLINE_SECONDS))
 
     def committed_size(self, lease: Lease, object_id: str) -> blobs_pb2.GetUploadResponse:
         """How much of an upload has arrived.  Raises LeaseLostError, AttemptError."""
         request = blobs_pb2.GetUploadRequest(object_id=object_id)
-        return self.within(lease, lambda: self._blobs.GetUpload(request, timeout=DEADLINE_SECONDS))
+        return self.within(lease, lambda: self._stubs().blobs.GetUpload(request, timeout=DEADLINE_SECONDS))
 
     def write_blob(self, pieces: Iterator[blobs_pb2.WriteBlobRequest]) -> blobs_pb2.WriteBlobResponse:
         """One stream of an upload.  Raises CloisterError."""
         try:
-            return self._blobs.WriteBlob(pieces, timeout=STREAM_SECONDS)
+            return self._stubs().blobs.WriteBlob(pieces, timeout=STREAM_SECONDS)
         except grpc.RpcError as error:
             raise translate(error) from None
 
@@ -110,7 +133,7 @@ class ControlPlane:
         """One stream of a download.  Raises CloisterError."""
         request = blobs_pb2.ReadBlobRequest(object_id=object_id, offset=offset)
         try:
-            for message in self._blobs.ReadBlob(request, timeout=STREAM_SECONDS):
+            for message in self._stubs().blobs.ReadBlob(request, timeout=STREAM_SECONDS):
                 yield message.data
         except grpc.RpcError as error:
             raise translate(error) from None
@@ -147,8 +170,3 @@ class ControlPlane:
     def back_off(self, failures: int) -> None:
         """Wait longer after every failure."""
         self._pause(min(MAX_BACKOFF_SECONDS, 0.1 * 2.0 ** min(failures, 10)))
-
-
-def connect(channel: grpc.Channel) -> ControlPlane:
-    """The control plane on a channel."""
-    return ControlPlane(WorkerServiceStub(channel), BlobServiceStub(channel), time.sleep)

@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+from cloister.sd_notify import ServiceManager
 from cloister_workers.keyagent.memory import Memory
 from cloister_workers.keyagent.server import SOCKET, Access, KeyAgent, listen, lock, log_line, serve
 from cloister_workers.keyagent.vault import load_vault
@@ -35,12 +36,16 @@ def run(folder: Path, access: Access) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    vault, memory = load_vault(folder), Memory(folder)
+    manager = ServiceManager(os.environ)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    vault, memory = load_vault(folder, Path(credentials) if credentials else None), Memory(folder)
     agent = KeyAgent(vault, memory, clock=lambda: int(time.time()), log=log_line)
     path = folder / SOCKET
     with listen(path, access) as listener:
         log_line({"event": "ready", "host": vault.host_id})
-        serve(listener, agent, access, stop, log_line)
+        manager.ready(f"host {vault.host_id}")
+        serve(listener, agent, access, stop, log_line, manager)
+        manager.stopping("the socket is closed")
     path.unlink(missing_ok=True)
     os.close(held)
     log_line({"event": "stopped"})

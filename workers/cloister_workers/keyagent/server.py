@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.evidence.errors import EvidenceError
+from cloister.sd_notify import ServiceManager
 from cloister.sealed.errors import BundleError, SealedError
 from cloister_workers.keyagent import documents, protocol
 from cloister_workers.keyagent.errors import KeyAgentError, KeyStoreError, RequestError, SessionError
@@ -140,7 +141,8 @@ def listen(path: Path, access: Access) -> socket.socket:
     finally:
         os.umask(previous)
     if access.group is not None:
-        os.chown(path, -1, access.group)
+        if path.stat().st_gid != access.group:  # where it is this process's own, its unit need not let it change any
+            os.chown(path, -1, access.group)
         path.chmod(0o660)
     listener.listen(MAX_CONNECTIONS)
     return listener
@@ -160,15 +162,21 @@ def lock(folder: Path) -> int:
     return fd
 
 
-def serve(listener: socket.socket, agent: KeyAgent, access: Access, stop: int, log: Log) -> None:
-    """Serve until the descriptor `stop` becomes readable."""
+def serve(
+    listener: socket.socket, agent: KeyAgent, access: Access, stop: int, log: Log, manager: ServiceManager
+) -> None:
+    """Serve until the descriptor `stop` becomes readable; the service manager hears that this loop goes round."""
     slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         selector.register(stop, selectors.EVENT_READ)
         while True:
-            if any(key.fd == stop for key, _ in selector.select()):
+            manager.alive()
+            ready = selector.select(manager.watchdog_interval)
+            if any(key.fd == stop for key, _ in ready):
                 return
+            if not ready:
+                continue
             connection, _ = listener.accept()
             if not _is_allowed(connection, access, log) or not slots.acquire(blocking=False):
                 connection.close()

@@ -15,6 +15,8 @@ from cloister.sealed.keys import Identity
 from cloister_workers.keyagent.errors import KeyStoreError
 
 SIGNING_KEY, SEALING_KEY, ROOT_PUBLIC, SITE = "signing.key", "sealing.key", "root.pub", "site.json"
+CREDENTIAL = "cloister-host-"
+"""A secret key may be a credential of the unit instead, named by this prefix and its file name: systemd.exec(5)."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,18 @@ class Vault:
     sealing: Identity = field(repr=False)
 
 
-def load_vault(folder: Path) -> Vault:
-    """Read the key agent's directory.  Raises KeyStoreError, whose message names the file and never the key."""
+def load_vault(folder: Path, credentials: Path | None = None) -> Vault:
+    """Read the key agent's directory, and secret keys from the unit's credentials where they are there.
+
+    Raises KeyStoreError, whose message names the file and never the key.
+    """
     try:
         site = json.loads(_read(folder / SITE))
         return Vault(
             host_id=str(site["id"]),
             root_public=_public(_read(folder / ROOT_PUBLIC)),
-            signing=SigningKey.parse(_read_secret(folder / SIGNING_KEY)),
-            sealing=Identity.parse(_read_secret(folder / SEALING_KEY).strip()),
+            signing=SigningKey.parse(_read_secret(_secret(folder, SIGNING_KEY, credentials))),
+            sealing=Identity.parse(_read_secret(_secret(folder, SEALING_KEY, credentials)).strip()),
         )
     except (FormatError, KeyFormatError) as error:
         raise KeyStoreError(f"a key in {folder} is malformed: {error}") from None
@@ -49,6 +54,11 @@ def _public(text: str) -> bytes:
     if len(public) != 32:
         raise FormatError(f"the root's public key has {len(public)} bytes, not 32")
     return public
+
+
+def _secret(folder: Path, name: str, credentials: Path | None) -> Path:
+    given = None if credentials is None else credentials / f"{CREDENTIAL}{name}"
+    return given if given is not None and given.exists() else folder / name
 
 
 def _read_secret(path: Path) -> str:

@@ -25,13 +25,14 @@ def main(plan_fd: int, report_fd: int, lifeline: int) -> None:
     try:
         with os.fdopen(plan_fd, "rb") as file:
             plan = Plan.decode(file.read())
-        payload.end_like(_launch(plan, report, lifeline))
+        payload.end_like(run_to_end(plan, report, lifeline))
     except BaseException as error:  # noqa: BLE001  whatever it was, the agent must hear of it
         report.fail(error)
     os._exit(payload.FAILED)
 
 
-def _launch(plan: Plan, report: Report, lifeline: int) -> int:
+def run_to_end(plan: Plan, report: Report, lifeline: int) -> int:
+    """Run the program until it ends or the lifeline does; nothing of it is left then.  Returns its wait status."""
     # Orphans of the program become children of the launcher, which kills them when the program has ended.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     gate, open_gate = os.pipe()

@@ -170,7 +170,7 @@ def start_launcher(module: str, plan: Plan) -> tuple[subprocess.Popen[bytes], in
             for fd in (plan_fd, report_write, lifeline_read):
                 os.close(fd)
         try:
-            _await_start(report_read)
+            await_start(report_read)
         except BaseException:
             os.close(lifeline)
             launcher.kill()
@@ -184,7 +184,7 @@ def _loader_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 
-def _await_start(report: int) -> None:
+def await_start(report: int) -> None:
     """Return at end of file: every process that could still fail before exec has closed its end."""
     text = b""
     poll = select.poll()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cloister_workers.sandbox.errors import SandboxError
 from cloister_workers.sandbox.launch import SandboxedProcess, launch
 from cloister_workers.sandbox.spec import SandboxSpec
+from cloister_workers.sandbox.unit import UnitProcess
 
 _LOOK_AROUND = """
 import json, os, socket
@@ -53,7 +54,10 @@ class ProbeResult:
     reason: str
 
 
-def probe(launcher: Callable[[Sequence[str], SandboxSpec], SandboxedProcess] = launch) -> ProbeResult:
+SandboxLaunch = Callable[[Sequence[str], SandboxSpec], SandboxedProcess | UnitProcess]
+
+
+def probe(launcher: SandboxLaunch = launch) -> ProbeResult:
     """Enter a sandbox and check from inside that its walls stand; takes about the start of one Python."""
     read, write = os.pipe()
     try:

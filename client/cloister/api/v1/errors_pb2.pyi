@@ -66,6 +66,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED: an approval by the requester of the same release."""
     ERROR_REASON_LOG_BEHIND_CALLER: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION: the caller's checkpoint is ahead of this log, which proves a rollback or a fork. Tell an auditor."""
+    ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 22
+    """UNAVAILABLE: this control plane is being stopped. Call again; another one, or this one started anew, answers. A stream
+    goes on from what was last received.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that a call can fail with: google.rpc.ErrorInfo.reason without the prefix, domain "cloister"."""
@@ -114,4 +118,8 @@ ERROR_REASON_SELF_APPROVAL: ErrorReason.ValueType  # 20
 """PERMISSION_DENIED: an approval by the requester of the same release."""
 ERROR_REASON_LOG_BEHIND_CALLER: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: the caller's checkpoint is ahead of this log, which proves a rollback or a fork. Tell an auditor."""
+ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 22
+"""UNAVAILABLE: this control plane is being stopped. Call again; another one, or this one started anew, answers. A stream
+goes on from what was last received.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
