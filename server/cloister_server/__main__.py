@@ -35,7 +35,7 @@ EXIT_START = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 in order, 2 the file is wrong, 3 what it names is, or cannot be served."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     os.umask(0o077)
     try:
         if parsed.command in ("init", "install"):
@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cloister-server", description="Cloister's control plane.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    made = argparse.ArgumentParser(prog="cloister-server", description="Cloister's control plane.")
+    commands = made.add_subparsers(dest="command", required=True)
     for name, text in (
         ("serve", "serve the site until SIGTERM"),
         ("migrate", "bring the database to this version"),
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=CONFIG_FILE, help=f"written where there is none [{CONFIG_FILE}]"
     )
     install.add_argument("--database", default=DATABASE, help=f"URL for a new configuration [{DATABASE}]")
-    return parser
+    return made
 
 
 def _make(parsed: argparse.Namespace) -> int:
