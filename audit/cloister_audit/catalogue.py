@@ -6,6 +6,8 @@ from __future__ import annotations
 ACTIONS: dict[str, str] = {
     "site.start": "The control plane started.",
     "site.stop": "The control plane stopped in an orderly way.",
+    "site.restore": "The site was restored from a backup: later entries of the log that it had then are lost.",
+    "backup.create": "A backup of the control plane was begun, was made, or failed.",
     "site.read": "Somebody read the site's versions, roster and newest checkpoint.",
     "session.denied": "A connection without a certificate that the roster pins.",
     "method.denied": "A call that the caller's roles do not allow, or for an object of another team.",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, func, select
@@ -10,13 +11,56 @@ from sqlalchemy import Connection, func, select
 from cloister.evidence.checkpoint import open_checkpoint
 from cloister.evidence.entry import Entry
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.merkle import Frontier, leaf_hash
+from cloister.evidence.merkle import Frontier, leaf_hash, verify_consistency
 from cloister_audit.errors import AuditCorruptError
+from cloister_audit.proofs import consistency
 from cloister_audit.query import stream
 from cloister_audit.tables import audit_checkpoint, audit_entry, audit_head, audit_node
 
 if TYPE_CHECKING:
     from cloister.evidence.note import NoteVerifier
+
+
+RECENT = 1000
+"""Entries that a quick look re-hashes."""
+
+
+@dataclass(frozen=True)
+class Recent:
+    """What a quick look saw."""
+
+    size: int
+    signed_size: int
+    """Entries under the newest signed head; 0 where none was signed."""
+    signed_at: int
+    """Microseconds since 1970, UTC."""
+    checked: int
+
+
+def check_recent(connection: Connection, verifier: NoteVerifier, last: int = RECENT) -> Recent:
+    """A quick look: the newest entries against their hashes, and the newest signed head against the log now.
+
+    It does not find a change in an old entry; `check` does.  Raises AuditCorruptError with the first difference.
+    """
+    stored = connection.execute(select(audit_head.c.frontier)).scalar_one_or_none()
+    if stored is None:
+        raise AuditCorruptError("the ledger has no head row")
+    frontier = Frontier.from_bytes(stored)
+    first = max(0, frontier.size - last)
+    checked = 0
+    for seq, body in enumerate(stream(connection, first, frontier.size), first):
+        _check_entry(body, seq)
+        _check_node(connection, 0, seq, leaf_hash(body))
+        checked += 1
+    if checked != frontier.size - first:
+        raise AuditCorruptError(f"{frontier.size - first - checked} of the newest {last} entries are missing")
+    newest = connection.execute(
+        select(audit_checkpoint).order_by(audit_checkpoint.c.size.desc()).limit(1)
+    ).one_or_none()
+    if newest is None:
+        return Recent(frontier.size, 0, 0, checked)
+    _check_extended(connection, newest.note, frontier, verifier)
+    return Recent(frontier.size, newest.size, newest.signed_at, checked)
 
 
 def check(connection: Connection, verifier: NoteVerifier) -> int:
@@ -70,3 +114,16 @@ def _check_note(note: bytes | None, frontier: Frontier, verifier: NoteVerifier) 
         raise AuditCorruptError(f"the checkpoint at {frontier.size} entries: {error}") from None
     if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
         raise AuditCorruptError(f"the checkpoint at {frontier.size} entries does not match them")
+
+
+def _check_extended(connection: Connection, note: bytes, frontier: Frontier, verifier: NoteVerifier) -> None:
+    try:
+        head = open_checkpoint(note, verifier, verifier.name)
+        if head.size > frontier.size:
+            raise AuditCorruptError(
+                f"a head over {head.size} entries was signed, {frontier.size} are stored: rolled back"
+            )
+        proof = consistency(connection, head.size, frontier.size)
+        verify_consistency(head.size, head.root, frontier.size, frontier.root(), proof)
+    except EvidenceError as error:
+        raise AuditCorruptError(f"the log does not extend its newest signed head: {error}") from None

@@ -43,12 +43,18 @@ def replace_private(path: Path, data: bytes) -> None:
 
 
 def give_to_owner(folder: Path) -> None:
-    """As root, hand all in a folder to the folder's owner, for whose service it was made; others need not."""
+    """As root, hand all in a folder to the folder's owner, for whose service it was made."""
+    for path in folder.iterdir():
+        give_like(folder, path)
+
+
+def give_like(example: Path, path: Path) -> None:
+    """As root, hand a file, or a folder with all in it, to the owner of another; others cannot, and need not."""
     if os.geteuid() != 0:
         return
-    owner = folder.stat()
-    for path in folder.rglob("*"):
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    owner = example.stat()
+    for found in (path, *path.rglob("*")):
+        os.chown(found, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 @contextmanager

@@ -6,7 +6,8 @@
     tls.key        P-256; tls.crt is its certificate
     request.json   public halves, for the root custodian
     site.json      {"site", "endpoint", "root_public", "ca_pem", "id", "kind"}: the pins
-    state.json     {"roster_version", "checkpoint", "policies"}: the newest ones seen; never goes back
+    state.json     {"roster_version", "checkpoint", "policies", "restorations"}: the newest ones seen; never goes back
+    set-aside-N.checkpoint   a head over N entries that gave way to a restored log: evidence of what was lost
     spool/         sealed files whose upload is not finished
     cache/         sealed models of unfinished pulls
 
@@ -55,6 +56,8 @@ class SiteState:
     """Signed note; empty before the first."""
     policies: Mapping[str, int] = field(default_factory=dict)
     """Newest version seen of each release policy, by its id."""
+    restorations: int = 0
+    """How many restored heads of the log were accepted."""
 
 
 def default_directory() -> Path:
@@ -126,7 +129,8 @@ class Home:
         try:
             values = json.loads(path.read_bytes())
             policies = {str(name): int(version) for name, version in values.get("policies", {}).items()}
-            return SiteState(int(values["roster_version"]), str(values["checkpoint"]), policies)
+            restorations = int(values.get("restorations", 0))
+            return SiteState(int(values["roster_version"]), str(values["checkpoint"]), policies, restorations)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise HomeError(
                 f"{path} is damaged: it protects against rollback; restore it, or ask an auditor before removing it"

@@ -3,7 +3,8 @@
 
 Steps of `SiteGuard.refresh`: (1) the roster is signed by the pinned root, for this site, in force, and not older
 than the newest seen; (2) this client is new enough; (3) the log's head is signed by the key that the roster names
-and extends the head that was kept; (4) only then both are kept.
+and extends the head that was kept, or one at which the root says that the log was restored; (4) only then both
+are kept.
 A control plane that serves an old roster, rolls the log back or shows two logs is refused here.
 """
 
@@ -18,9 +19,10 @@ from cloister.channel import Connection
 from cloister.errors import CloisterError, UsageError
 from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
 from cloister.evidence.errors import BindingError, ForkError, RollbackError
-from cloister.evidence.note import NoteVerifier, parse_note
+from cloister.evidence.note import NoteVerifier
 from cloister.evidence.opening import verify_head
 from cloister.evidence.policy import Policy
+from cloister.evidence.restoration import LogMemory, after_restorations
 from cloister.evidence.roster import Person, Roster, verify_roster
 from cloister.evidence.signatures import Statement
 from cloister.files import replace_private
@@ -45,7 +47,7 @@ class SiteView:
 
 def remembered_checkpoint(state: SiteState) -> Checkpoint | None:
     """The head that was kept; it was verified before it was stored."""
-    return Checkpoint.parse(parse_note(state.checkpoint.encode("utf-8"))[0]) if state.checkpoint else None
+    return LogMemory(state.checkpoint, state.restorations).head()
 
 
 class SiteGuard:
@@ -80,12 +82,20 @@ class SiteGuard:
             roster = self._checked_roster(statement, state)
             check_versions(roster.minimum_client_version, list(answer.envelope_versions))
             # (3) The log.
-            remembered = remembered_checkpoint(state)
+            memory = after_restorations(LogMemory(state.checkpoint, state.restorations), roster)
+            remembered = memory.head()
             note, proof = self._newest_head(0 if remembered is None else remembered.size)
             head = verify_head(note, proof, roster, remembered)
             _check_against(answer.checkpoint, roster, remembered)
             # (4) Keep both.
-            newer = replace(state, roster_version=roster.version, checkpoint=note.decode("utf-8"))
+            if memory.checkpoint != state.checkpoint:
+                self._set_aside(state)
+            newer = replace(
+                state,
+                roster_version=roster.version,
+                checkpoint=note.decode("utf-8"),
+                restorations=memory.restorations,
+            )
             self._home.save_state(newer)
             replace_private(self._home.directory / ROSTER_FILE, statement.to_bytes())
         self._view = SiteView(roster, head, 0 if remembered is None else remembered.size, answer.server_version)
@@ -105,6 +115,13 @@ class SiteGuard:
                     "seen before: the control plane may be serving an old policy; tell an auditor"
                 )
             self._home.save_state(replace(state, policies={**state.policies, policy.id: policy.version}))
+
+    def _set_aside(self, state: SiteState) -> None:
+        """Keep the head that gave way: it is what proves, later, how far the lost part of the log went."""
+        lost = remembered_checkpoint(state)
+        if lost is not None:
+            name = f"set-aside-{lost.size}.checkpoint"
+            replace_private(self._home.directory / name, state.checkpoint.encode("utf-8"))
 
     def _checked_roster(self, statement: Statement, state: SiteState) -> Roster:
         roster = verify_roster(statement, self.pins.root_public, seen_version=state.roster_version, now=self._clock())

@@ -18,10 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from cloister.errors import CloisterError
 from cloister.evidence.errors import EvidenceError
 from cloister.sd_notify import ServiceManager
+from cloister_server.backup import commands as backups
 from cloister_server.checking import check_site
 from cloister_server.config import Config, load_config, read_config
 from cloister_server.database.engine import Database, open_database
-from cloister_server.errors import ConfigError, ServerError, StartError
+from cloister_server.doctor import command as doctor
+from cloister_server.errors import BackupError, ConfigError, ServerError, StartError
 from cloister_server.journal import Journal
 from cloister_server.migrations.schema import upgrade
 from cloister_server.server import build_site, running
@@ -31,34 +33,48 @@ CONFIG_FILE = Path("/etc/cloister/server.toml")
 DATABASE = "postgresql+psycopg://cloister_app@/cloister?host=/run/postgresql"
 EXIT_CONFIG = 2
 EXIT_START = 3
+EXIT_BACKUP = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 in order, 2 the file is wrong, 3 what it names is, or cannot be served."""
+    """Return the exit status: 0 in order, 1 the doctor found a failure, 2 the file is wrong, 3 what it names is, or
+    cannot be served, 4 no backup or no restore.
+    """
     parsed = parser().parse_args(arguments)
     os.umask(0o077)
     try:
-        if parsed.command in ("init", "install"):
-            return _make(parsed)
-        if parsed.command == "check-config":
-            return _check(parsed.config)
-        config = load_config(parsed.config)
-        # SQLite is the embedded database of one machine, which nobody else looks after; on PostgreSQL the
-        # serving role may not change the schema, so `migrate` runs by itself, as another role.
-        if parsed.command == "migrate":
-            _migrate(config if parsed.database is None else replace(config, database_url=parsed.database))
-        elif config.database_url.startswith("sqlite"):
-            _migrate(config)
-        if parsed.command == "serve":
-            asyncio.run(_serve(config))
+        return _run(parsed)
     except ConfigError as error:
         return _failed(str(error), EXIT_CONFIG)
+    except BackupError as error:
+        return _failed(str(error), EXIT_BACKUP)
     except (StartError, ServerError) as error:
         return _failed(str(error), EXIT_START)
     except (CloisterError, EvidenceError) as error:
         return _failed(str(error), EXIT_CONFIG)
     except OSError as error:
         return _failed(f"{error.filename or 'system'}: {error.strerror}", EXIT_START)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    if parsed.command in ("init", "install"):
+        return _make(parsed)
+    if parsed.command == "check-config":
+        return _check(parsed.config)
+    if parsed.command == "doctor":
+        return doctor.run(parsed)
+    if parsed.command in backups.COMMANDS:
+        backups.run(parsed)
+        return 0
+    config = load_config(parsed.config)
+    # SQLite is the embedded database of one machine, which nobody else looks after; on PostgreSQL the
+    # serving role may not change the schema, so `migrate` runs by itself, as another role.
+    if parsed.command == "migrate":
+        _migrate(config if parsed.database is None else replace(config, database_url=parsed.database))
+    elif config.database_url.startswith("sqlite"):
+        _migrate(config)
+    if parsed.command == "serve":
+        asyncio.run(_serve(config))
     return 0
 
 
@@ -87,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=CONFIG_FILE, help=f"written where there is none [{CONFIG_FILE}]"
     )
     install.add_argument("--database", default=DATABASE, help=f"URL for a new configuration [{DATABASE}]")
+    backups.add_parsers(commands, CONFIG_FILE)
+    doctor.add_parser(commands, CONFIG_FILE)
     return made
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Blocking:
     """A bounded pool."""
 
-    def __init__(self, threads: int = 16) -> None:
+    def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="cloister")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -36,10 +36,11 @@ def check_site(config: Config, now: datetime) -> list[Problem]:
         found += _check_pair(config, now)
     if "tls.client_ca" not in unreadable:
         found += _check_authority(config)
+    signer = None if "log.key_file" in unreadable else _log_signer(config)
     if "log.key_file" not in unreadable:
-        found += _check_log_key(config)
-        if "site.roster_file" not in unreadable:
-            found += _check_roster(config)
+        found += _check_log_key(config, signer)
+    if "site.roster_file" not in unreadable:
+        found += _check_roster(config, signer)
     found += _check_store(config)
     if "database.password_file" not in unreadable:
         found += _check_database(config)
@@ -58,10 +59,15 @@ def _check_authority(config: Config) -> Iterator[Problem]:
         yield Problem("tls.client_ca", f"{config.client_ca}: is not a PEM certificate; copy the site's ca.crt again")
 
 
-def _check_log_key(config: Config) -> Iterator[Problem]:
+def _log_signer(config: Config) -> NoteSigner | None:
     try:
-        signer = NoteSigner.parse(config.log_key_file.read_text(encoding="utf-8").strip())
+        return NoteSigner.parse(config.log_key_file.read_text(encoding="utf-8").strip())
     except (UnicodeDecodeError, EvidenceError):
+        return None
+
+
+def _check_log_key(config: Config, signer: NoteSigner | None) -> Iterator[Problem]:
+    if signer is None:
         yield Problem("log.key_file", f"{config.log_key_file}: is not a log key; put the file of `log keygen` there")
         return
     if signer.name != config.log_origin:
@@ -72,7 +78,7 @@ def _check_log_key(config: Config) -> Iterator[Problem]:
         )
 
 
-def _check_roster(config: Config) -> Iterator[Problem]:
+def _check_roster(config: Config, signer: NoteSigner | None) -> Iterator[Problem]:
     try:
         statement = Statement.from_bytes(config.roster_file.read_bytes())
         # Its age is not looked at: the database may hold a newer one, and the start tells them apart.
@@ -91,6 +97,12 @@ def _check_roster(config: Config) -> Iterator[Problem]:
     ):
         if named != ours:
             yield Problem(key, f"is {ours!r}, the roster names {named!r}; correct the key, or take this site's roster")
+    if signer is not None and signer.name == roster.log_origin and signer.vkey != roster.log_vkey:
+        yield Problem(
+            "log.key_file",
+            f"{config.log_key_file}: is another key than the one that the roster names for this log; "
+            "put back the key that signed the log so far",
+        )
 
 
 def _check_store(config: Config) -> Iterator[Problem]:

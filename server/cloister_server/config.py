@@ -61,7 +61,12 @@ class Config:
         Setting("database.password_file", File(secret=True), "PostgreSQL password, instead of one in the URL"),
     ] = None
     pool_size: Annotated[
-        int, Setting("database.pool_size", Whole(2, 200), "connections of this process to PostgreSQL, at most")
+        int,
+        Setting(
+            "database.pool_size",
+            Whole(2, 200),
+            "calls that one process works on at once, each with a connection; it keeps two more for itself",
+        ),
     ] = 16
     lock_timeout_seconds: Annotated[
         float, Setting("database.lock_timeout_seconds", Seconds(0.1, 600), "longest wait for a lock")

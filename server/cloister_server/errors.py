@@ -24,7 +24,8 @@ ServerError                     any refusal that a caller may see; never raised 
 ├── SelfApprovalError           an approval by the requester
 └── LogBehindCallerError        the caller's checkpoint is ahead of this log
 
-ConfigError and StartError stop the process before it serves; they never cross the wire.
+ConfigError and StartError stop the process before it serves, BackupError a backup or a restore; they never cross
+the wire.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class ConfigError(Exception):
 
 class StartError(Exception):
     """The site cannot be served: its files, database or roster do not fit together."""
+
+
+class BackupError(Exception):
+    """A backup cannot be made, or may not be restored."""
 
 
 class ServerError(Exception):

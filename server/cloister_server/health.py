@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloister.evidence.entry import Event, Subject
+from cloister.sd_notify import ServiceManager
 from cloister_audit.errors import AuditError
 from cloister_server.calls import SYSTEM
 from cloister_server.site import Site
@@ -40,7 +41,9 @@ class HealthCalls:
 class Health:
     """Keeps the health service's answers."""
 
-    def __init__(self, site: Site, services: tuple[str, ...]) -> None:
+    def __init__(self, site: Site, services: tuple[str, ...], manager: ServiceManager) -> None:
+        """`manager` is told in its status line what keeps the site from serving."""
+        self._manager = manager
         self._site = site
         self._names = ("", *services)
         self._shown: int | None = None
@@ -52,6 +55,7 @@ class Health:
         status = NOT_SERVING if fault else SERVING
         if status != self._shown:
             self._site.journal.write("error" if fault else "info", "health", serving=not fault, fault=fault)
+            self._manager.status(f"not serving: {fault}" if fault else "serving")
         self._shown = status
         self._site.metrics.serving(now=not fault)
         for name in self._names:

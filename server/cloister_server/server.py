@@ -24,7 +24,6 @@ from cloister.api.v1 import (
 from cloister.evidence.canonical import JSON
 from cloister.evidence.entry import Event, Subject
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.note import NoteSigner
 from cloister.evidence.signatures import Statement
 from cloister.sd_notify import ServiceManager
 from cloister_audit.ledger import Ledger
@@ -32,12 +31,14 @@ from cloister_server.blocking import Blocking
 from cloister_server.calls import SYSTEM
 from cloister_server.config import Config
 from cloister_server.database.engine import Database
+from cloister_server.database.hints import Listener
 from cloister_server.database.unit_of_work import UnitOfWork
 from cloister_server.errors import ServerError, StartError
 from cloister_server.heads import Heads
 from cloister_server.health import Health
 from cloister_server.interceptors import Gate
 from cloister_server.journal import Journal
+from cloister_server.log_key import read_log_signer
 from cloister_server.metrics.exposition import exposed
 from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import require_newest
@@ -90,7 +91,7 @@ def wall_micros() -> int:
 
 def build_site(config: Config, database: Database, journal: Journal, clock: Clock = wall_clock) -> Site:
     """Make the parts and load the roster.  Raises StartError, ServerError."""
-    signer = _signer(config)
+    signer = read_log_signer(config)
     ledger = Ledger(wall_micros)
     metrics = Recorder()
     unit_of_work = UnitOfWork(database, ledger, metrics)
@@ -108,21 +109,11 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         store=store,
         uploads=Uploads(unit_of_work, store),
         notifier=Notifier(),
-        blocking=Blocking(),
+        blocking=Blocking(config.pool_size),
         journal=journal,
         metrics=metrics,
         clock=clock,
     )
-
-
-def _signer(config: Config) -> NoteSigner:
-    try:
-        signer = NoteSigner.parse(config.log_key_file.read_text(encoding="utf-8").strip())
-    except (OSError, EvidenceError) as error:
-        raise StartError(f"[log] key_file cannot be used: {error}") from error
-    if signer.name != config.log_origin:
-        raise StartError(f"[log] key_file is the key of {signer.name!r}, not of {config.log_origin!r}")
-    return signer
 
 
 def _first_roster(config: Config) -> Statement:
@@ -138,15 +129,17 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     site.notifier.start()
     await site.blocking.run(_begin, site)
     services = tuple(sorted({method.split("/")[1] for method in ROLES}))
-    health = Health(site, services)
+    health = Health(site, services, manager)
     await health.update()
     server = _grpc_server(site, health)
     port = server.add_secure_port(site.config.address, server_credentials(site.config, site.journal))
     await server.start()
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
+    hints = Listener(site.unit_of_work.database.reader, site.notifier.notify, site.journal)
     tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
     try:
+        hints.start()
         async with exposed(site) as metrics_port:
             if metrics_port is not None:
                 site.journal.write("info", "metrics", address=site.config.metrics_address, port=metrics_port)
@@ -155,6 +148,7 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     finally:
         manager.stopping("finishing the open calls")
         await _stop(site, server, health, tasks)
+        await asyncio.to_thread(hints.stop)
 
 
 def _begin(site: Site) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from cloister_audit.ledger import Ledger
 from cloister_server.blocking import Blocking
 from cloister_server.config import Config
+from cloister_server.database.hints import announce
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
 from cloister_server.heads import Heads
 from cloister_server.journal import Journal
@@ -43,8 +44,14 @@ class Site:
     """Unix seconds, for the ages of documents; leases go by the database's clock."""
 
     async def change(self, name: str, work: Callable[[Transaction], T]) -> T:
-        """Run a unit of work in the pool and wake whoever waits."""
-        result = await self.blocking.run(self.unit_of_work.run, name, work)
+        """Run a unit of work in the pool and wake whoever waits, at the site's other control planes too."""
+
+        def announced(tx: Transaction) -> T:
+            result = work(tx)
+            announce(tx.connection)
+            return result
+
+        result = await self.blocking.run(self.unit_of_work.run, name, announced)
         self.notifier.notify()
         return result
 

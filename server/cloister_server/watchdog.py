@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signs of life for the service manager: given only after the database answered and the log's head was read.
 
-A control plane that hangs (every thread waits, the event loop stands) gives none, and is started again.
+A control plane whose event loop stands, or that does not get at its database, gives none and is started again.  One
+that is merely busy does: the look has a thread and a connection of its own, and does not queue behind calls.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ async def keep_alive(site: Site, manager: ServiceManager) -> None:
 
     while True:
         try:
-            await site.look(look)
+            await asyncio.to_thread(site.unit_of_work.read, look)
         except (ServerError, AuditError, SQLAlchemyError) as error:
             site.journal.failure("no_sign_of_life", error)
         else:

@@ -147,10 +147,8 @@ def test_positions_are_gapless_under_concurrency(ledger_engine: Engine) -> None:
 
 
 def test_a_head_that_another_process_signs_meanwhile_is_no_rollback(postgres_url: Callable[[], str]) -> None:
-    """While one process signs a head another may add an entry and sign it: both are answered, and the log is whole.
-
-    On PostgreSQL alone: SQLite lets the other wait until the first is done.
-    """
+    """While one process signs a head another may add an entry and sign it: both are answered, and the log is whole."""
+    # On PostgreSQL alone: SQLite lets the other wait until the first is done.
     engine = create_engine(postgres_url())
     metadata.create_all(engine)
     with engine.begin() as connection:

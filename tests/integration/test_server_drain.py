@@ -49,8 +49,9 @@ def test_a_stop_lets_open_calls_end_and_refuses_new_ones(server: ServerProcess) 
     """On SIGTERM a watch and a waiting lease end with SERVER_STOPPING, a new call finds nobody, and an upload that is
     under way is finished and recorded before the process ends in order.
     """
-    job_id, alice, host = submitted(server), server.caller("alice"), server.fresh("host-2")
-    host.workers.LeaseWork(workers_pb2.LeaseWorkRequest(wait_seconds=0), timeout=30)  # so that the next one waits
+    job_id, alice, host = submitted(server), server.caller("alice"), server.fresh("host-1")
+    at_once = workers_pb2.LeaseWorkRequest(wait_seconds=0)
+    server.caller("host-2").workers.LeaseWork(at_once, timeout=30)  # so that host-1 waits
     made = owned(server.founded, "alice", size=200_000)
     create_dataset(alice, made)
     pieces: queue.Queue[blobs_pb2.WriteBlobRequest | None] = queue.Queue()
@@ -60,6 +61,7 @@ def test_a_stop_lets_open_calls_end_and_refuses_new_ones(server: ServerProcess) 
     watch = server.fresh("alice").jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id), timeout=60)
     next(watch)
     lease = host.workers.LeaseWork.future(workers_pb2.LeaseWorkRequest(wait_seconds=30), timeout=60)
+    assert not host.workers.LeaseWork(at_once, timeout=30).job.job_id  # behind the one that waits, on one connection
     store = server.founded.directory / "store" / "partial"
     eventually(lambda: any(path.stat().st_size == len(first) for path in store.iterdir()), "the first half")
 

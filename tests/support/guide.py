@@ -29,14 +29,14 @@ class Carry:
     target: tuple[str, str]
 
 
-def steps(text: str, part: str = "on") -> Iterator[Commands | Carry]:
-    """What a guide says to do, in order; `part` names the blocks meant.  A block of no machine is not a step."""
+def steps(text: str, part: str = "") -> Iterator[Commands | Carry]:
+    """What a guide says to do, in order; `part` names what is done.  A block of no machine is not a step."""
     machines: tuple[str, ...] = ()
     for match in _STEP.finditer(text):
         kind, value, block = match.groups()
-        if kind == part:
+        if kind == f"{part} on".strip():
             machines = tuple(value.split())
-        elif kind == "carry" and part == "on":
+        elif kind == f"{part} carry".strip():
             source, target = (tuple(end.split(":", 1)) for end in value.split())
             yield Carry((source[0], source[1]), (target[0], target[1]))
         elif machines:
@@ -44,7 +44,7 @@ def steps(text: str, part: str = "on") -> Iterator[Commands | Carry]:
             machines = ()
 
 
-def follow(guide: Path, made: Mapping[str, Machine], part: str = "on") -> dict[str, list[tuple[str, str]]]:
+def follow(guide: Path, made: Mapping[str, Machine], part: str = "") -> dict[str, list[tuple[str, str]]]:
     """Do it all.  Returns, by machine, each line with what it printed; a line that fails ends it."""
     said: dict[str, list[tuple[str, str]]] = {name: [] for name in made}
     for step in steps(guide.read_text(), part):

@@ -94,6 +94,11 @@ class _Programs:
             raise PostgresUnavailableError(message) from error
 
 
+def client_programs() -> Path:
+    """The folder of pg_dump and pg_restore that fit the server."""
+    return _binaries()
+
+
 @contextmanager
 def running_server() -> Iterator[PostgresServer]:
     """Make a cluster in a temporary folder, run it, and remove both in the end.

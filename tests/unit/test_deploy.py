@@ -26,8 +26,10 @@ EXPOSURE = {"cloister-trainer@": 10, "cloister-keyagent": 10}
 
 
 def test_there_are_units() -> None:
-    """The parametrised tests below look at the four services."""
+    """The parametrised tests below look at every service."""
     assert [unit.stem for unit in UNITS] == [
+        "cloister-backup",
+        "cloister-doctor",
         "cloister-server",
         "cloister-keyagent",
         "cloister-trainer@",

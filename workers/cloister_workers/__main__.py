@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     selftest.add_argument("--dir", type=Path, required=True)
     selftest.add_argument("--trainer-socket", type=Path, help="as for the agent")
     selftest.set_defaults(run=_selftest)
+    doctor = commands.add_parser("doctor", help="find what is wrong with this host and say what to do")
+    doctor.add_argument("--dir", type=Path, required=True)
+    doctor.add_argument("--trainer-socket", type=Path, help="as for the agent")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_doctor)
     trainer = commands.add_parser("trainer", help="run one trainer for the connection that systemd hands over")
     trainer.set_defaults(run=_trainer)
     check = commands.add_parser("check-config", help="say everything that is wrong with the host's files")
@@ -102,6 +107,12 @@ def _selftest(options: argparse.Namespace) -> int:
     from cloister_workers.selftest import run
 
     return run(options.dir, options.trainer_socket)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from cloister_workers.doctor import run
+
+    return run(options.dir, options.trainer_socket, as_json_text=options.json)
 
 
 def _trainer(_: argparse.Namespace) -> int:

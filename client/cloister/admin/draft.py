@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from cloister.enrolment import EnrolmentRequest
 from cloister.errors import UsageError
-from cloister.evidence.errors import FormatError
+from cloister.evidence.checkpoint import open_checkpoint
+from cloister.evidence.errors import EvidenceError, FormatError
 from cloister.evidence.fields import IDENTIFIER
 from cloister.evidence.note import NoteVerifier
 from cloister.evidence.roster import ROLES, Host, KeyRecord, Person, Roster, Team
@@ -129,6 +130,21 @@ def set_log(draft: Roster, origin: str, vkey: str) -> Roster:
     if draft.log_vkey not in ("", vkey):
         raise UsageError(f"the roster names the log {draft.log_origin!r} already; a site keeps its log")
     return replace(draft, log_origin=origin, log_vkey=vkey)
+
+
+def add_restoration(draft: Roster, note: bytes) -> Roster:
+    """Name the signed head at which a restored log goes on.
+
+    Whoever remembers more of the log than that accepts it once and gives up what is beyond.  Raises UsageError.
+    """
+    try:
+        head = open_checkpoint(note, NoteVerifier.parse(draft.log_vkey), draft.log_origin)
+    except EvidenceError as error:
+        raise UsageError(f"not a head of this site's log: {error}; pass the file that `restore` wrote") from None
+    text = note.decode("utf-8")
+    if text in draft.log_restored:
+        raise UsageError(f"the draft names the restored head over {head.size} entries already")
+    return replace(draft, log_restored=(*draft.log_restored, text))
 
 
 def _identifier(kind: str, value: str) -> str:

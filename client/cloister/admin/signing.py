@@ -33,6 +33,25 @@ def log_keygen(directory: Path, origin: str, output: Path) -> None:
     click.echo(NEXT, err=True)
 
 
+@log.command("restored")
+@click.argument("head", metavar="CHECKPOINT", type=_file)
+@directory_option
+def log_restored(head: Path, directory: Path) -> None:
+    """Accept that the log was restored from a backup and goes on after CHECKPOINT.
+
+    Everybody who saw more of the log gives that part up, once. Sign it only when the site's people agree that the
+    restore happened: it is what a control plane that hides entries would ask for.
+    """
+    from cloister.admin.custody import Custody
+    from cloister.admin.draft import add_restoration
+
+    custody = Custody(directory)
+    draft = add_restoration(custody.draft(), head.read_bytes())
+    custody.save_draft(draft)
+    click.echo(f"log restored at {draft.restored_heads()[-1].size} entries")
+    click.echo(NEXT, err=True)
+
+
 @click.group()
 def policy() -> None:
     """Release policies and the key that signs them."""

@@ -94,7 +94,7 @@ def read_settings(kind: type[T], path: Path, environment: Mapping[str, str], **g
     place = Place(path.parent, Path(credentials) if credentials else None)
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, a number of too many digits, nesting without end
         line = line_of_fault(str(error))
         where = f"{path}:{line}" if line else str(path)
         raise ConfigurationError(f"{where}: cannot be read: this is not TOML: {error}") from None

@@ -43,7 +43,7 @@ class Subject:
     """What it was done to."""
 
     type: str
-    """dataset, job, model, release, artifact, roster, policy, log, session or method."""
+    """dataset, job, model, release, artifact, roster, policy, log, backup, session or method."""
     id: str
     digest: str = ""
 

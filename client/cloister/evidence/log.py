@@ -31,6 +31,9 @@ EXIT_CODES = {
 }
 """Exit status of a verifier for each `EvidenceError.reason`."""
 
+_ENDS = ("job.end", "release.end", "job.attempt.end", "backup.create", "site.restore")
+"""Outcomes that close an intent.  A restored log ends inside the backup that it came from, so a restore closes that."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -118,7 +121,7 @@ class _Scan:
         self._actions[event.action] = self._actions.get(event.action, 0) + 1
         if event.stage == "intent":
             self._open[event.object.id] = None
-        elif event.action in ("job.end", "release.end", "job.attempt.end"):
+        elif event.action in _ENDS:
             self._open.pop(event.object.id, None)
 
     def verdict(self, head: Checkpoint) -> Verdict:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cloister.evidence.canonical import JSON, canonical_bytes
+from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
 from cloister.evidence.errors import ExpiredError, FormatError, RollbackError, RosterError, SignatureError
 from cloister.evidence.fields import Fields
+from cloister.evidence.note import NoteVerifier
 from cloister.evidence.signatures import Statement, b64, key_id, unb64, verify
 
 if TYPE_CHECKING:
@@ -160,8 +162,13 @@ class Roster:
     people: tuple[Person, ...]
     teams: tuple[Team, ...]
     hosts: tuple[Host, ...]
+    log_restored: tuple[str, ...] = ()
+    """Signed heads at which the log went on after a restore from a backup, oldest first; `restoration.py`."""
 
     def to_payload(self) -> bytes:
+        log: dict[str, JSON] = {"origin": self.log_origin, "vkey": self.log_vkey}
+        if self.log_restored:
+            log["restored"] = list(self.log_restored)
         return canonical_bytes(
             {
                 "type": "roster",
@@ -171,7 +178,7 @@ class Roster:
                 "issued_at": self.issued_at,
                 "expires_at": self.expires_at,
                 "minimum_client_version": self.minimum_client_version,
-                "log": {"origin": self.log_origin, "vkey": self.log_vkey},
+                "log": log,
                 "policy_keys": [key.to_json() for key in self.policy_keys],
                 "people": [person.to_json() for person in self.people],
                 "teams": [team.to_json() for team in self.teams],
@@ -192,6 +199,7 @@ class Roster:
             minimum_client_version=fields.text("minimum_client_version"),
             log_origin=log.text("origin"),
             log_vkey=log.text("vkey"),
+            log_restored=_read_restored(log),
             policy_keys=tuple(KeyRecord.read(f) for f in fields.objects("policy_keys")),
             people=tuple(Person.read(f) for f in fields.objects("people")),
             teams=tuple(Team.read(f) for f in fields.objects("teams")),
@@ -208,6 +216,13 @@ class Roster:
                 raise FormatError(f"roster: a {kind} id is listed twice")
         return roster
 
+    def restored_heads(self) -> tuple[Checkpoint, ...]:
+        """The heads of `log_restored`, each signed by the log's key.  Raises FormatError, SignatureError."""
+        if not self.log_restored:
+            return ()
+        verifier = NoteVerifier.parse(self.log_vkey)
+        return tuple(open_checkpoint(note.encode("utf-8"), verifier, self.log_origin) for note in self.log_restored)
+
     def person(self, person_id: str) -> Person:
         """Raises RosterError."""
         return _find("person", person_id, self.people)
@@ -223,6 +238,14 @@ class Roster:
     def pool_hosts(self, pool: str, now: int) -> tuple[Host, ...]:
         """Certified hosts of a pool that are not retired."""
         return tuple(h for h in self.hosts if h.pool == pool and (h.retired_at is None or now < h.retired_at))
+
+
+def _read_restored(log: Fields) -> tuple[str, ...]:
+    """Left out while the log was never restored, so that one meaning has one form."""
+    notes = log.unless_absent("restored", log.texts)
+    if notes == ():
+        raise FormatError("roster.log: field 'restored' is empty; leave it out")
+    return notes or ()
 
 
 class _HasId(Protocol):
@@ -256,6 +279,7 @@ def verify_roster(statement: Statement, root_public: bytes, *, seen_version: int
         raise ExpiredError("the roster was issued in the future: check this machine's clock")
     if now >= roster.expires_at:
         raise ExpiredError("the roster has expired: the root custodian must sign a newer one")
+    roster.restored_heads()
     return roster
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
+_OWN_CONNECTIONS = 2
+"""Beyond those for calls: one that hints.py keeps, one for watchdog.py."""
 _IDLE_SECONDS = 60.0
 """A transaction that stands still for so long is ended by PostgreSQL: it may hold the log's one lock."""
 _NOW = {
@@ -43,7 +45,7 @@ class Limits:
     """What one process may ask of the database; without a limit one stuck statement would stop the site."""
 
     pool_size: int = 16
-    """Connections to PostgreSQL."""
+    """Connections for calls."""
     lock_timeout_seconds: float = 10.0
     statement_timeout_seconds: float = 30.0
 
@@ -96,11 +98,18 @@ def now_ms(connection: Connection) -> ColumnElement[int]:
 
 
 def _postgresql(url: URL, limits: Limits) -> Database:
-    options = {"options": limits.postgres_options(), "connect_timeout": 10}
+    # A peer that vanished without a word is noticed within two minutes, not within the system's two hours.
+    options = {
+        "options": limits.postgres_options(),
+        "connect_timeout": 10,
+        "keepalives_idle": 60,
+        "keepalives_interval": 15,
+        "keepalives_count": 4,
+    }
     engine = create_engine(
         url,
         pool_size=limits.pool_size,
-        max_overflow=0,
+        max_overflow=_OWN_CONNECTIONS,
         pool_timeout=limits.lock_timeout_seconds,
         # A connection that a restart of PostgreSQL or a firewall cut is found out before work is put on it.
         pool_pre_ping=True,
@@ -112,7 +121,7 @@ def _postgresql(url: URL, limits: Limits) -> Database:
 def _sqlite(url: str, limits: Limits) -> Database:
     # The pool of one connection is the lock that makes writers wait for each other without a busy loop.
     writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=limits.lock_timeout_seconds)
-    reader = create_engine(url, pool_size=8, max_overflow=8)
+    reader = create_engine(url, pool_size=limits.pool_size, max_overflow=_OWN_CONNECTIONS)
     _configure(writer, "BEGIN IMMEDIATE", ("PRAGMA foreign_keys=ON",), limits.lock_timeout_ms)
     _configure(reader, "BEGIN", ("PRAGMA query_only=ON",), limits.lock_timeout_ms)
     return Database(writer, reader)

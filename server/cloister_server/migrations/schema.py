@@ -52,6 +52,11 @@ def newest() -> str | None:
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
+def is_known(revision: str) -> bool:
+    """Whether a revision is one of this program's history."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+
+
 def require_newest(connection: Connection) -> None:
     """Raises StartError."""
     found, wanted = current(connection), newest()

@@ -57,6 +57,10 @@ def other_log(made: Founded, config: Config) -> None:
     config.log_key_file.write_text(make_log_key("other.example/log").skey)
 
 
+def new_log_key(made: Founded, config: Config) -> None:
+    config.log_key_file.write_text(make_log_key(config.log_origin).skey)
+
+
 def damaged_roster(made: Founded, config: Config) -> None:
     config.roster_file.write_bytes(config.roster_file.read_bytes().replace(b'"payload":"eyJ', b'"payload":"eyI'))
 
@@ -80,6 +84,7 @@ def old_schema(made: Founded, config: Config) -> None:
     [
         (other_pair, "tls.certificate", "not for this key"),
         (other_log, "log.key_file", "other.example/log"),
+        (new_log_key, "log.key_file", "another key than the one that the roster names"),
         (damaged_roster, "site.roster_file", "root custodian"),
         (open_key, "tls.key", "chmod 0600"),
         (no_authority, "tls.client_ca", "not a PEM certificate"),

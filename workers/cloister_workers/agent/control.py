@@ -15,7 +15,7 @@ from cloister.api.v1.blobs_pb2_grpc import BlobServiceStub
 from cloister.api.v1.workers_pb2_grpc import WorkerServiceStub
 from cloister.channel import translate
 from cloister.errors import CloisterError, ConnectError, StorageError
-from cloister_workers.agent.errors import HostFault, JobFault, LeaseLostError, Stop
+from cloister_workers.agent.errors import HostFault, LeaseLostError, LogBehindError, Stop
 
 if TYPE_CHECKING:
     from cloister_workers.agent.lease import Lease
@@ -162,7 +162,7 @@ class ControlPlane:
         if isinstance(failure, ConnectError):
             return
         if failure.reason == LOG_BEHIND:
-            raise JobFault("EVIDENCE_REFUSED", "the log is behind the one that this host remembers (ROLLBACK)")
+            raise LogBehindError("EVIDENCE_REFUSED", "the log is behind the one that this host remembers (ROLLBACK)")
         if isinstance(failure, StorageError):
             raise HostFault("STORE_FULL", "the site's store has no space left; an administrator must free some")
         raise HostFault("CONTROL_PLANE_REFUSED", f"the control plane refused a call ({failure.reason or 'UNKNOWN'})")

@@ -7,6 +7,7 @@
   * StopRequestedError     the control plane or the administrator ended the work; carries what was asked for
   * AttemptError           the attempt ended without a result; `code` is from docs/reference/job-errors.md
     * JobFault             because of the job itself: trying again would end the same way
+      * LogBehindError     the log is shorter than the one that this host remembers
     * HostFault            because of this host or the way to it: another attempt may do better
 """
 
@@ -56,6 +57,10 @@ class AttemptError(AgentError):
 
 class JobFault(AttemptError):
     """Trying again would end the same way."""
+
+
+class LogBehindError(JobFault):
+    """The log is behind the one that this host remembers, and no roster says that it was restored."""
 
 
 class HostFault(AttemptError):

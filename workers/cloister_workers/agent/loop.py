@@ -19,6 +19,10 @@ MAX_WAIT_SECONDS = 30
 MAX_BACKOFF_SECONDS = 30.0
 
 
+def nobody(_: str) -> None:
+    """For a loop that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Loop:
     """Asks for work and does it."""
@@ -29,6 +33,8 @@ class Loop:
     stop: threading.Event
     jitter: Callable[[], float]
     """A number from 0 to 1, so that many hosts do not come back at the same moment."""
+    tell: Callable[[str], None] = nobody
+    """Told in one line what this host does: fixed words and ids."""
 
     def run(self, *, once: bool = False) -> None:
         """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done."""
@@ -61,8 +67,10 @@ class Loop:
         work_id = answer.job.job_id if is_job else answer.release.release_id
         attempt = answer.job.attempt if is_job else answer.release.attempt
         lease = Lease(work_id, attempt, answer.lease_seconds, self.host.clock, self.stop)
+        self.tell(f"{'job' if is_job else 'release'} {work_id}, attempt {attempt}")
         if is_job:
             run_job(self.host, answer.job, lease)
         else:
             run_release(self.host, answer.release, lease)
+        self.tell("waiting for work")
         return lease.draining

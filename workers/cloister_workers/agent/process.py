@@ -60,7 +60,7 @@ def run(root: Path, endpoint: str | None, trainer_socket: Path | None = None, *,
         host = make_host(config, ControlPlane(way.stubs, time.sleep, manager.alive), trainer_socket)
         log_line({"event": "ready", "host": config.host_id, "sandboxed": host.sandboxed, "gpus": gpus()})
         manager.ready(f"host {config.host_id}, {gpus()} GPUs")
-        loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random)
+        loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random, manager.status)
         loop.run(once=once)
     finally:
         way.close()

@@ -9,6 +9,7 @@ from cloister_workers.agent import openings
 from cloister_workers.agent.errors import AttemptError, JobFault, LeaseLostError
 from cloister_workers.agent.host import Host
 from cloister_workers.agent.lease import Lease, LeaseKeeper
+from cloister_workers.agent.logging_openings import logged_opening
 from cloister_workers.crashpoints import crash_here
 from cloister_workers.keyagent import client
 from cloister_workers.keyagent.errors import KeyAgentError, Refused
@@ -33,7 +34,7 @@ def _attempt(host: Host, release: workers_pb2.ReleaseLease, lease: Lease) -> wor
     request = workers_pb2.FinishReleaseRequest(release_id=release.release_id, attempt=release.attempt)
     connection = client.Connection(host.keyagent)
     try:
-        logged = host.control.request_opening(lease, client.status(connection).checkpoint_size)
+        logged = logged_opening(host.control, lease, connection)
         opening = openings.release_opening(release, logged)
         wrap = release.object.wrap.wrap
         granted = client.open_release(connection, opening, openings.roster(logged), wrap)

@@ -36,6 +36,7 @@ from cloister_workers.agent.errors import (
 from cloister_workers.agent.following import Follower
 from cloister_workers.agent.host import Host
 from cloister_workers.agent.lease import Lease, LeaseKeeper
+from cloister_workers.agent.logging_openings import logged_opening
 from cloister_workers.agent.outcome import Outcome
 from cloister_workers.agent.reporter import Reporter
 from cloister_workers.agent.training import Decrypt, Trainer
@@ -170,10 +171,9 @@ def _open(attempt: Attempt) -> JobSession:
     lease.check_going()
     connection = client.Connection(host.keyagent)
     try:
-        since = client.status(connection).checkpoint_size
+        logged = logged_opening(host.control, lease, connection)
     finally:
         connection.close()
-    logged = host.control.request_opening(lease, since)
     opening = openings.job_opening(attempt.job, logged)
     session = JobSession(host.keyagent, opening, openings.roster(logged), sandboxed=host.sandboxed)
     crash_here("after-opening")

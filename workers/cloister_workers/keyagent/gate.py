@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate: everything is verified and remembered here before a key is used.
 
-    (1) the roster is the pinned root's, not older than the newest one seen; a newer one is remembered at once
+    (1) the roster is the pinned root's, not older than the newest one seen; a newer one is remembered at once, and
+        with it the head at which it says that the log was restored
     (2) this attempt of this work was not opened before
     (3) all documents hold, and the log that proves the opening extends the one remembered
     (4) log head and attempt are on disk
@@ -19,6 +20,7 @@ from typing import Protocol, TypeVar
 
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import ReplayError
+from cloister.evidence.restoration import after_restorations
 from cloister.evidence.roster import Roster, verify_roster
 from cloister.evidence.signatures import Statement
 from cloister_workers.keyagent.memory import Memory, Opened, Remembered
@@ -89,7 +91,15 @@ class Gate:
         state = self.remembered
         roster = verify_roster(statement, self._vault.root_public, seen_version=state.roster_version, now=now)
         if roster.version > state.roster_version:
-            self._memory.replace(replace(state, roster_version=roster.version, roster_expires_at=roster.expires_at))
+            log = after_restorations(state.log, roster)
+            newer = replace(
+                state,
+                roster_version=roster.version,
+                roster_expires_at=roster.expires_at,
+                checkpoint=log.checkpoint,
+                restorations=log.restorations,
+            )
+            self._memory.replace(newer)
         return roster
 
     def _check_new(self, work: Work) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.note import parse_note
+from cloister.evidence.restoration import LogMemory
 from cloister.files import replace_private
 from cloister_workers.keyagent.errors import MemoryDamagedError
 
@@ -41,10 +41,17 @@ class Remembered:
     checkpoint: str = ""
     """Signed note of the newest head of the log, or empty."""
     opened: Mapping[str, Opened] = field(default_factory=dict)
+    restorations: int = 0
+    """How many restored heads of the log were accepted."""
+
+    @property
+    def log(self) -> LogMemory:
+        """What is kept of the log."""
+        return LogMemory(self.checkpoint, self.restorations)
 
     def head(self) -> Checkpoint | None:
         """The newest head; its signature was verified before it was written here."""
-        return Checkpoint.parse(parse_note(self.checkpoint.encode())[0]) if self.checkpoint else None
+        return self.log.head()
 
     def without_old(self, now: int) -> dict[str, Opened]:
         """`opened` without what cannot be asked for again."""
@@ -71,6 +78,7 @@ def write_state(path: Path, state: Remembered) -> None:
             "roster_version": state.roster_version,
             "roster_expires_at": state.roster_expires_at,
             "checkpoint": state.checkpoint,
+            "restorations": state.restorations,
             "opened": {key: [item.attempt, item.expires_at] for key, item in state.opened.items()},
         }
     )
@@ -85,6 +93,8 @@ def _read(path: Path) -> Remembered:
             roster_expires_at=_count(table["roster_expires_at"]),
             checkpoint=str(table["checkpoint"]),
             opened={str(k): Opened(_count(v[0]), _count(v[1])) for k, v in table["opened"].items()},
+            # Absent in a file of an earlier version, which knew of none.
+            restorations=_count(table.get("restorations", 0)),
         )
         state.head()
     except OSError as error:
