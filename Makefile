@@ -22,6 +22,7 @@ PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Whole modules go to a process for each core: modules share what is slow to make, such as a site.
 PARALLEL := -n auto --dist loadfile
 FACTOR ?= 50
+MINUTES ?= 60
 FUZZED  = $(wildcard tests/*/test_fuzz_*.py tests/unit/*/test_fuzz_*.py)
 
 .PHONY: help
@@ -65,6 +66,23 @@ integration: setup ## Run the tests of several parts, or of real processes, toge
 .PHONY: acceptance
 acceptance: setup ## Run the tests of a whole site
 	$(PYTEST) -m "not slow" tests/acceptance
+
+.PHONY: reference
+reference: setup ## Make the pages of docs/reference that come from the code
+	@$(call page,cli,cloister.cli.reference)
+	@$(call page,configuration,cloister_dev.configuration_page)
+	@$(call page,metrics,cloister_server.metrics.page)
+	@$(call page,rpc,cloister_dev.reference rpc)
+	@$(call page,programs,cloister_dev.reference programs)
+
+# page NAME,MODULE: a page that cannot be made leaves the old one.
+define page
+mkdir -p build && $(BIN)/python -m $(2) > build/$(1).md && mv build/$(1).md docs/reference/$(1).md
+endef
+
+.PHONY: soak
+soak: setup ## Run mixed jobs for an hour (MINUTES=60) and check that no service grows
+	@$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 .PHONY: fuzz
 fuzz: setup ## Try random input on every parser and RPC for long: FACTOR times as much as the tests do
@@ -113,7 +131,7 @@ vectors: setup ## Make the test vectors anew: the same bytes, unless a format ch
 
 .PHONY: bench
 bench: setup ## Measure each figure that the README and the docs state
-	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
+	@for program in $(filter-out benchmarks/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$program"; $(BIN)/python "$$program"; done
 
 .PHONY: setup
 setup: setup-system $(STAMP) ## Make the virtual environment, if it is not there and up to date

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 in order, 1 the doctor found a failure, 2 the file is wrong, 3 what it names is, or
     cannot be served, 4 no backup or no restore.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     os.umask(0o077)
     try:
         return _run(parsed)
@@ -78,9 +78,10 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cloister-server", description="Cloister's control plane.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    made = argparse.ArgumentParser(prog="cloister-server", description="Cloister's control plane.")
+    commands = made.add_subparsers(dest="command", required=True)
     for name, text in (
         ("serve", "serve the site until SIGTERM"),
         ("migrate", "bring the database to this version"),
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("--database", default=DATABASE, help=f"URL for a new configuration [{DATABASE}]")
     backups.add_parsers(commands, CONFIG_FILE)
     doctor.add_parser(commands, CONFIG_FILE)
-    return parser
+    return made
 
 
 def _make(parsed: argparse.Namespace) -> int:

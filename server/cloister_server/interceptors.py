@@ -46,9 +46,9 @@ from cloister_server.rosters import Clock, Rosters
 # gRPC hands over handlers, requests and contexts of every method through one untyped door.
 Context = Any
 Handler = Any
-_HEALTH = "/grpc.health.v1.Health/"
 MAX_TEXT = 400
 """Characters of a refusal; a message may quote a field that is as long as its caller likes."""
+_HEALTH = "/grpc.health.v1.Health/"
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 

@@ -51,6 +51,8 @@ UNITS = (
     "blob.ready",
     "policy.publish",
     "job.submit",
+    "job.pause",
+    "job.resume",
     "job.lease",
     "job.open",
     "job.report",
@@ -196,6 +198,10 @@ def main_path(server: Restarted) -> str:
     push(server, "alice", model)
     signed = sign_job(founded, "alice", training, model, signed_policy.digest, max_attempts=10)
     server.again(lambda: server.caller("alice").jobs.CreateJob(signed.request(), timeout=30))
+    pause, resume = jobs_pb2.PauseJobRequest(id=signed.id), jobs_pb2.ResumeJobRequest(id=signed.id)
+    paused = server.again(lambda: server.caller("alice").jobs.PauseJob(pause, timeout=30)).job
+    assert jobs_pb2.JOB_STATE_PAUSED == paused.state
+    server.again(lambda: server.caller("alice").jobs.ResumeJob(resume, timeout=30))
     job = server.again(
         lambda: server.caller("host-1").workers.LeaseWork(workers_pb2.LeaseWorkRequest(), timeout=30)
     ).job
@@ -242,6 +248,8 @@ def check(founded: Founded, jobs: list[str]) -> None:
                 "artifact.create": "SELECT count(*) FROM artifact",
                 "artifact.ready": "SELECT count(*) FROM sealed_object WHERE kind = 'export' AND state = 'READY'",
                 "job.submit": "SELECT count(*) FROM job",
+                "job.pause": "SELECT count(*) FROM job",
+                "job.resume": "SELECT count(*) FROM job",
                 "job.lease": "SELECT count(*) FROM job_attempt",
                 "job.open": "SELECT count(*) FROM opening o JOIN job j ON j.id = o.work_id",
                 "job.end": "SELECT count(*) FROM job WHERE state = 'SUCCEEDED'",

@@ -82,7 +82,29 @@ OPENAI = json.dumps(
         "non_preferred_output": [{"role": "assistant", "content": "c"}],
     }
 )
-KEY = base64.b64encode(bytes(32)).decode()
+SERVER = f"""\
+[site]
+name = "hospital.example"
+root_public = "{base64.b64encode(bytes(32)).decode()}"
+roster_file = "roster.dsse"
+[listen]
+address = "127.0.0.1:8443"
+[tls]
+certificate = "tls.crt"
+key = "tls.key"
+client_ca = "ca.crt"
+[database]
+url = "sqlite:///cloister.db"
+[store]
+directory = "blobs"
+reserve_bytes = 1000000
+[log]
+origin = "hospital.example/log"
+key_file = "log.key"
+[queue]
+lease_seconds = 60
+sweep_seconds = 0.5
+"""
 
 
 @dataclass(frozen=True)
@@ -272,11 +294,6 @@ def _framed(body: bytes) -> bytes:
 
 
 def _files() -> dict[str, Reader]:
-    server = (
-        (ROOT / "deploy" / "examples" / "server" / "server.example.toml")
-        .read_text()
-        .replace("BASE64-OF-THE-ROOT'S-PUBLIC-KEY", KEY)
-    )
     memory = Path(tempfile.mkdtemp())
     write_state(memory / STATE, Remembered(1, NOW, "", {"job:a": Opened(1, NOW)}))
 
@@ -299,7 +316,7 @@ def _files() -> dict[str, Reader]:
 
     site = {"id": "host-1", "site": "a", "endpoint": "b", "ca_pem": "c"}
     return {
-        "server.toml": Reader(lambda data: load_config(_file(data)), (ConfigError,), server.encode()),
+        "server.toml": Reader(lambda data: load_config(_file(data)), (ConfigError,), SERVER.encode()),
         "agent.toml": Reader(limits, (WorkerConfigError,), b"threads = 1\nscratch_bytes = 1000\n"),
         "site.json": Reader(agent, (WorkerConfigError,), json.dumps(site).encode()),
         "memory": Reader(remembered, (KeyAgentError,), (memory / STATE).read_bytes()),

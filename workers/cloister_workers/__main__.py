@@ -19,7 +19,7 @@ from cloister_workers.errors import WorkerError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     os.umask(0o077)
     try:
         return int(options.run(options))
@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cloister-worker", description="A worker host of a Cloister site.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    made = argparse.ArgumentParser(prog="cloister-worker", description="A worker host of a Cloister site.")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
     init = commands.add_parser("init", help="make keys and DIR/request.json for the root custodian")
     init.add_argument("dir", type=Path, metavar="DIR")
     init.set_defaults(run=_init)
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="say everything that is wrong with the host's files")
     check.add_argument("--dir", type=Path, required=True)
     check.set_defaults(run=_check_config)
-    return parser
+    return made
 
 
 # Each command imports what it needs: the key agent must never load gRPC, and only the trainer loads torch.
