@@ -43,9 +43,8 @@ class Subject:
     """What it was done to."""
 
     type: str
-    """dataset, job, model, release, artifact, roster, policy, log, backup, host, site, team, session, certificate, token
-    or method.
-    """
+    """dataset, job, model, release, artifact, roster, policy, log, backup, host, site, team, session, certificate,
+    token or method."""
     id: str
     digest: str = ""
 
