@@ -75,8 +75,9 @@ class SiteGuard:
 
     def refresh(self) -> SiteView:
         """Ask the site and verify.  Raises an EvidenceError, and forgets nothing, where a check fails."""
-        answer = self._connection.call(self._connection.identity.GetSite, identity_pb2.GetSiteRequest())
         with self._home.locked_state() as state:
+            # Asked under the lock: what another command of this home saw meanwhile would make this look rolled back.
+            answer = self._connection.call(self._connection.identity.GetSite, identity_pb2.GetSiteRequest())
             # (1) and (2) The roster.
             statement = statement_from_proto(answer.roster)
             roster = self._checked_roster(statement, state)

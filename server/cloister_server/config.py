@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated
 
 from cloister.configuration.kinds import Address, File, Identifier, PublicKey, Seconds, Text, Whole
-from cloister.configuration.settings import Problem, Setting, Source, read_settings
+from cloister.configuration.settings import CREDENTIALS_VARIABLE, Problem, Setting, Source, read_settings
 from cloister.errors import ConfigurationError
 from cloister_server.database.engine import Limits
 from cloister_server.errors import ConfigError
 
 _FORBIDDEN_VARIABLE = "PGPASSWORD"
+UNIT_CREDENTIALS = "/run/credentials/cloister-server.service"
+"""Where a command outside the unit finds the unit's credentials, while that runs and its user may read them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ def read_config(path: Path, environment: Mapping[str, str] = os.environ) -> tupl
             "put it in a file and name that in [database] password_file"
         )
     try:
-        config, source = read_settings(Config, path, environment)
+        config, source = read_settings(Config, path, {CREDENTIALS_VARIABLE: UNIT_CREDENTIALS, **environment})
     except ConfigurationError as error:
         raise ConfigError(str(error)) from error
     if not _is_closed(config):

@@ -74,7 +74,8 @@ def test_of_two_revisions_that_append_at_once_one_is_refused(site: LiveSite, tmp
     said = at_once(append(0), append(1))
     # Where the second began after the first had ended, it appends to that one: a chain all the same.
     refused = [one for one in said if one.status != 0]  # type: ignore[attr-defined]  # what a command said
-    assert all("append to the newest revision" in one.err for one in refused)  # type: ignore[attr-defined]
+    for one in refused:
+        assert "append to the newest revision" in one.err, one.err  # type: ignore[attr-defined]
     listed = json.loads(site.ok("alice", "cloister", "dataset", "list", "--json").out)
     numbers = sorted(revision(entry) for entry in listed if name_of(entry) == "shared")
     assert list(range(1, 4 - len(refused))) == numbers

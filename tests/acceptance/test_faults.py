@@ -235,7 +235,7 @@ def test_a_full_store_says_so(site: LiveSite, tmp_path: Path) -> None:
     good = config.read_text()
     rows = small_rows(tmp_path)
     site.stop("server")
-    config.write_text(good.replace("reserve_bytes = 268435456", f"reserve_bytes = {1 << 60}"))
+    config.write_text(good.replace("reserve_bytes = 268435456", f"reserve_bytes = {1 << 50}"))
     try:
         site.start("server")
         one_line(site.said("alice", *pushing(rows, "full")), 1, "no room", "administrator")

@@ -195,7 +195,8 @@ def test_uninstalling_keeps_what_is_the_organisations(site: Site) -> None:
     machine.shell("cd /root/cloister-*-worker && ./install uninstall worker")
     assert machine.run("cloister-worker", "--help").status != 0
     assert machine.run("systemctl", "is-active", "cloister-worker").status != 0
-    machine.ok("test", "-s", "/var/lib/cloister-worker/keyagent/sealing.key")
+    machine.ok("test", "-s", "/var/lib/cloister-worker/keyagent/state.json")
+    machine.ok("test", "-s", "/etc/credstore.encrypted/cloister-host-sealing.key")
     machine.shell("cd /root/cloister-*-worker && ./install worker --release-key ../release.pub")
     machine.ok("systemctl", "enable", "--now", "cloister-keyagent", "cloister-trainer.socket", "cloister-worker")
     assert site.finish(site.submit("again", 1)) == "SUCCEEDED"

@@ -40,6 +40,9 @@ def model(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     folder.parent.chmod(0o700)
     (folder / "config.json").write_text("{}")
+    # As the model cache leaves them, whatever umask this process has.
+    folder.chmod(0o755)
+    (folder / "config.json").chmod(0o644)
     return folder
 
 

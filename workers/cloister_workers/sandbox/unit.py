@@ -136,6 +136,8 @@ def _start_instance(address: Path, plan: Plan, fds: Sequence[int]) -> socket.soc
             connection.connect(str(address))
             rights = array.array("i", [plan_fd, report_write, *fds])
             connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except (BrokenPipeError, ConnectionResetError):
+            raise _not_taken(address) from None
         except OSError as error:
             raise SandboxStartError("socket", error.errno or 0, f"{address}: {error.strerror}") from None
         finally:
@@ -162,4 +164,8 @@ def _said(connection: socket.socket, flags: int = 0) -> bytes:
 def _check_taken(connection: socket.socket, address: Path) -> None:
     """Descriptors that nobody took are closed, which looks like a start: the connection tells them apart."""
     if select.select([connection], [], [], 0)[0] and not _said(connection, socket.MSG_PEEK):
-        raise SandboxStartError("unit", 0, f"{address} took no more: all instances are in use, or the unit fails")
+        raise _not_taken(address)
+
+
+def _not_taken(address: Path) -> SandboxStartError:
+    return SandboxStartError("unit", 0, f"{address} took no more: all instances are in use, or the unit fails")
