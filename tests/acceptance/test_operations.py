@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from live_site import LiveSite
-from main_job import has_ended, submit, write_spec
+import pytest
+
+from cloister_dev.site import publish_policy
+from live_site import LiveSite, live_site
+from main_job import has_ended, prepare, submit, write_spec
 from waiting import eventually
 
 
@@ -25,17 +29,30 @@ def test_maintenance_is_told_and_ends(site: LiveSite, tmp_path: Path) -> None:
     site.ok("alice", "cloister", "job", "watch", job_id)
 
 
-def test_a_drained_agent_ends_after_its_job(site: LiveSite, tmp_path: Path) -> None:
+@pytest.fixture
+def attentive_site(tmp_path: Path, tiny_model: Path) -> Iterator[LiveSite]:
+    """A site of its own, whose worker hears every two seconds of what it is told."""
+    with live_site(tmp_path / "site", start=False) as running:
+        running.set_lease(8)
+        running.start_all()
+        publish_policy(running.layout)
+        prepare(running, tiny_model, tmp_path)
+        yield running
+
+
+def test_a_drained_agent_ends_after_its_job(attentive_site: LiveSite, tmp_path: Path) -> None:
     """The job that runs ends well, its agent then ends by itself, and takes work again once it is let."""
-    job_id = submit(site, write_spec(tmp_path, "last", epochs=20))
+    site = attentive_site
+    # So many epochs that it still trains when the worker hears that it is drained.
+    job_id = submit(site, write_spec(tmp_path, "last", epochs=400))
     eventually(lambda: _worker(site)["work_id"] == job_id, "the job runs")
     assert job_id in site.ok("dana", "cloister", "worker", "drain", "worker-1").out
     assert 0 == site.running("agent").process.wait(timeout=120)
     assert has_ended(site, job_id)
     assert "JOB_STATE_SUCCEEDED" == site.read("alice", "cloister", "job", "show", job_id)["state"]
     waiting = submit(site, write_spec(tmp_path, "next"))
-    site.revive()
     site.ok("dana", "cloister", "worker", "uncordon", "worker-1")
+    site.revive()
     site.ok("alice", "cloister", "job", "watch", waiting)
     worker = _worker(site)
     assert ("WORKER_MODE_ACTIVE", True) == (worker["mode"], worker["sandboxed"])
