@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloister.errors import HomeError, UsageError
+
+_READ_BYTES = 1 << 20
 
 
 def private_directory(path: Path) -> Path:
@@ -39,7 +42,7 @@ def replace_private(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def give_to_owner(folder: Path) -> None:
@@ -77,7 +80,7 @@ def new_output(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     # Else a crash could take the name away again after the caller was told that the file is there.
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _to_disk(descriptor: int, data: bytes) -> None:
@@ -87,9 +90,22 @@ def _to_disk(descriptor: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or removed inside a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def synced_digest(path: Path) -> tuple[str, int]:
+    """SHA-256 (hex) and size in bytes of a file that is on the disk when this returns."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size

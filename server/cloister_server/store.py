@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.files import sync_folder, synced_digest
 from cloister_server.crashpoints import BLOB_RENAMED, BLOB_SYNCED, crash_here
 from cloister_server.errors import DigestMismatchError, NotFoundError, OffsetMismatchError, StorageExhaustedError
 
@@ -119,7 +119,7 @@ class Store:
                 return
             partial = self._partial(declared.object_id)
             try:
-                digest, size = _synced_digest(partial)
+                digest, size = synced_digest(partial)
             except FileNotFoundError:
                 raise OffsetMismatchError("nothing was uploaded yet", committed="0") from None
             if size < declared.size:
@@ -131,10 +131,10 @@ class Store:
             final = self.path(declared)
             if not final.parent.exists():
                 final.parent.mkdir(mode=0o700)
-                _sync_directory(final.parent.parent)
+                sync_folder(final.parent.parent)
             partial.rename(final)
-            _sync_directory(final.parent)
-            _sync_directory(partial.parent)
+            sync_folder(final.parent)
+            sync_folder(partial.parent)
             crash_here(BLOB_RENAMED)
 
     def is_complete(self, declared: Declared) -> bool:
@@ -155,7 +155,7 @@ class Store:
 
     def verify(self, declared: Declared) -> bool:
         """Read a complete blob and compare its digest."""
-        digest, size = _synced_digest(self.path(declared))
+        digest, size = synced_digest(self.path(declared))
         return (digest, size) == (declared.sha256, declared.size)
 
     def discard_partial(self, object_id: str) -> None:
@@ -218,22 +218,3 @@ def _full(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageExhaustedError("the disk of the store is full; an administrator must free space")
     return error
-
-
-def _synced_digest(path: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

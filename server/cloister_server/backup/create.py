@@ -25,12 +25,13 @@ from sqlalchemy import make_url
 from cloister.evidence.canonical import JSON, sha256_hex
 from cloister.evidence.entry import Event, Subject
 from cloister.evidence.note import NoteSigner
+from cloister.files import private_directory
 from cloister_audit.ledger import Ledger
 from cloister_server.backup.contents import Contents
 from cloister_server.backup.copies import DatabaseCopy
 from cloister_server.backup.folder import BLOB_LIST, BackupFolder, write_blob_list
 from cloister_server.backup.manifest import MANIFEST, NOTE, BackupManifest, StoredFile, sign_manifest
-from cloister_server.backup.transfer import copy_verified, measure, naming_full_disks, private_folder, write_synced
+from cloister_server.backup.transfer import copy_verified, measure, naming_full_disks, write_synced
 from cloister_server.calls import SYSTEM
 from cloister_server.config import Config
 from cloister_server.database.unit_of_work import UnitOfWork
@@ -155,7 +156,7 @@ class _Run:
             if self._folder.has_blob(blob):
                 continue
             target = self._folder.blob(blob.sha256)
-            private_folder(target.parent)
+            private_directory(target.parent)
             try:
                 self._bytes += copy_verified(self._source.store.path(blob), target, blob.sha256)
                 self._copied += 1

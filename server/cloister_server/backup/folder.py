@@ -21,8 +21,9 @@ from pathlib import Path
 
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.note import NoteVerifier
+from cloister.files import private_directory, sync_folder
 from cloister_server.backup.manifest import MANIFEST, NOTE, BackupManifest, open_manifest
-from cloister_server.backup.transfer import PARTIAL, private_folder, sync_folder
+from cloister_server.backup.transfer import PARTIAL
 from cloister_server.crashpoints import crash_here
 from cloister_server.errors import BackupError
 from cloister_server.store import Declared
@@ -42,7 +43,7 @@ class BackupFolder:
     def locked(self) -> Iterator[None]:
         """Keep other backups into this folder out.  Raises BackupError where one is being made."""
         for name in ("blobs", "backups", "partial"):
-            private_folder(self.root / name)
+            private_directory(self.root / name)
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +57,7 @@ class BackupFolder:
         """An empty folder for a new backup; what an interrupted run left goes away.  Call inside `locked`."""
         for left in (self.root / "partial").iterdir():
             shutil.rmtree(left)
-        return private_folder(self.root / "partial" / backup_id)
+        return private_directory(self.root / "partial" / backup_id)
 
     def commit(self, backup_id: str) -> Path:
         """Make a built backup one of the complete ones."""

@@ -19,12 +19,13 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.note import NoteVerifier
 from cloister.evidence.roster import Roster, verify_roster
 from cloister.evidence.signatures import Statement
+from cloister.files import private_directory
 from cloister_audit.ledger import Head
 from cloister_server.backup.copies import DatabaseCopy
 from cloister_server.backup.folder import BLOB_LIST, BackupFolder, read_blob_list
 from cloister_server.backup.manifest import BackupManifest
 from cloister_server.backup.restored_log import LogTools, begin_again, check_log, open_jobs, read_not_before
-from cloister_server.backup.transfer import copy_verified, measure, naming_full_disks, private_folder
+from cloister_server.backup.transfer import copy_verified, measure, naming_full_disks
 from cloister_server.config import Config
 from cloister_server.errors import BackupError
 from cloister_server.migrations.schema import is_known, upgrade
@@ -167,7 +168,7 @@ def _copy_blobs(store: Store, folder: BackupFolder, blobs: list[Declared]) -> No
             continue
         source = folder.blob(blob.sha256)
         with naming_full_disks(final.parent):
-            private_folder(final.parent)
+            private_directory(final.parent)
             try:
                 size = copy_verified(source, final, blob.sha256)
             except FileNotFoundError:

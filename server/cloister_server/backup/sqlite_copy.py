@@ -13,9 +13,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
+from cloister.files import sync_folder
 from cloister_audit.ledger import Ledger
 from cloister_server.backup.contents import Contents, read_contents
-from cloister_server.backup.transfer import naming_full_disks, sync_folder
+from cloister_server.backup.transfer import naming_full_disks
 from cloister_server.database.engine import Database, open_database
 from cloister_server.errors import BackupError
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from cloister.files import sync_folder, synced_digest
 from cloister_server.backup.manifest import StoredFile
 from cloister_server.errors import BackupError
 
@@ -65,29 +66,7 @@ def write_synced(path: Path, data: bytes) -> StoredFile:
 
 def measure(path: Path) -> StoredFile:
     """Digest and size of a file, after syncing it."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as reader:
-        os.fsync(reader.fileno())
-        while block := reader.read(_READ_BYTES):
-            digest.update(block)
-            size += len(block)
-    return StoredFile(path.name, digest.hexdigest(), size)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def private_folder(path: Path) -> Path:
-    """Make a folder of mode 0700, its parents too, where there is none."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+    return StoredFile(path.name, *synced_digest(path))
 
 
 def _check_digest(source: Path, found: str, wanted: str) -> None:
