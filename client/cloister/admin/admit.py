@@ -13,6 +13,7 @@ from cloister.admin.custody import Custody
 from cloister.admin.draft import add_host, add_person, replace_keys
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
+from cloister.evidence.roster import Roster
 from cloister.tls import load_csr, spki_sha256
 
 CERTIFICATE_DAYS = 90
@@ -36,10 +37,7 @@ def admit_person(  # noqa: PLR0913 - each is one fact of the admission
     They are known once the roster is signed and published.
     """
     draft = add_person(custody.draft(), request, person, team, roles, now=now, service=service)
-    names = (identity_uri(draft.site, "person", person),)
-    welcome = _welcome(custody, request, person, names, days, now, endpoint)
-    custody.save_draft(draft)
-    return welcome
+    return _admitted(custody, draft, request, person, days, now, endpoint)
 
 
 def rekey_person(
@@ -53,10 +51,7 @@ def rekey_person(
 ) -> Welcome:
     """Replace the keys of a person of the draft and make their welcome."""
     draft = replace_keys(custody.draft(), request, person, now=now)
-    names = (identity_uri(draft.site, "person", person),)
-    welcome = _welcome(custody, request, person, names, days, now, endpoint)
-    custody.save_draft(draft)
-    return welcome
+    return _admitted(custody, draft, request, person, days, now, endpoint)
 
 
 def recertify(
@@ -95,10 +90,7 @@ def admit_host(
 ) -> Welcome:
     """Certify a host in the draft and make its welcome."""
     draft = add_host(custody.draft(), request, host, pool, now=now)
-    names = (identity_uri(draft.site, "host", host),)
-    welcome = _welcome(custody, request, host, names, days, now, endpoint)
-    custody.save_draft(draft)
-    return welcome
+    return _admitted(custody, draft, request, host, days, now, endpoint)
 
 
 def certify_server(
@@ -114,6 +106,16 @@ def certify_server(
     if request.kind != "server":
         raise UsageError(f"the request is for a {request.kind}, not for a server")
     return _welcome(custody, request, "server", tuple(names), days, now, endpoint)
+
+
+def _admitted(
+    custody: Custody, draft: Roster, request: EnrolmentRequest, identifier: str, days: int, now: int, endpoint: str
+) -> Welcome:
+    """The welcome of somebody in a new draft, which is kept once the welcome is made."""
+    names = (identity_uri(draft.site, request.kind, identifier),)
+    welcome = _welcome(custody, request, identifier, names, days, now, endpoint)
+    custody.save_draft(draft)
+    return welcome
 
 
 def _welcome(
