@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloister_dev.site import publish_policy
 from live_site import LiveSite, live_site
 from main_job import prepare
 from tiny_models import write_bert
@@ -26,6 +27,17 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> I
     directory = tmp_path_factory.mktemp("site")
     with live_site(directory / "site") as running:
         prepare(running, tiny_model, directory)
+        yield running
+
+
+@pytest.fixture
+def attentive_site(tmp_path: Path, tiny_model: Path) -> Iterator[LiveSite]:
+    """A site of its own, whose worker hears every two seconds of what it is told."""
+    with live_site(tmp_path / "site", start=False) as running:
+        running.set_lease(8)
+        running.start_all()
+        publish_policy(running.layout)
+        prepare(running, tiny_model, tmp_path)
         yield running
 
 

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from cloister_dev.site import publish_policy
-from live_site import LiveSite, live_site
-from main_job import has_ended, prepare, submit, write_spec
+from live_site import LiveSite
+from main_job import has_ended, submit, write_spec
 from waiting import eventually
 
 
@@ -27,17 +23,6 @@ def test_maintenance_is_told_and_ends(site: LiveSite, tmp_path: Path) -> None:
     site.ok("dana", "cloister", "maintenance", "end")
     job_id = submit(site, spec)
     site.ok("alice", "cloister", "job", "watch", job_id)
-
-
-@pytest.fixture
-def attentive_site(tmp_path: Path, tiny_model: Path) -> Iterator[LiveSite]:
-    """A site of its own, whose worker hears every two seconds of what it is told."""
-    with live_site(tmp_path / "site", start=False) as running:
-        running.set_lease(8)
-        running.start_all()
-        publish_policy(running.layout)
-        prepare(running, tiny_model, tmp_path)
-        yield running
 
 
 def test_a_drained_agent_ends_after_its_job(attentive_site: LiveSite, tmp_path: Path) -> None:

@@ -3,27 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cloister import Client
-from cloister_dev.site import publish_policy
-from live_site import LiveSite, live_site
-from main_job import prepare, submit, write_spec
+from live_site import LiveSite
+from main_job import submit, write_spec
 from waiting import eventually
-
-
-@pytest.fixture
-def site(tmp_path: Path, tiny_model: Path) -> Iterator[LiveSite]:
-    with live_site(tmp_path / "site", start=False) as running:
-        running.set_lease(8)
-        running.start_all()
-        publish_policy(running.layout)
-        prepare(running, tiny_model, tmp_path)
-        yield running
-
 
 EPOCHS = 400
 """So many that a tiny model trains for several times the two seconds in which the pause reaches it."""
@@ -36,8 +23,9 @@ def losses(site: LiveSite, job_id: str) -> dict[int, float]:
 
 
 @pytest.mark.timeout(400)  # two jobs, one of them twice, on a machine that may be busy
-def test_a_paused_job_goes_on_as_if_it_had_not_been(site: LiveSite, tmp_path: Path) -> None:
+def test_a_paused_job_goes_on_as_if_it_had_not_been(attentive_site: LiveSite, tmp_path: Path) -> None:
     """Paused while it trains and resumed, a job has the very losses of one that was left alone."""
+    site = attentive_site
     alone = submit(site, write_spec(tmp_path, "alone", epochs=EPOCHS))
     assert 0 == site.said("alice", "cloister", "job", "watch", alone).status
     job_id = submit(site, write_spec(tmp_path, "paused", epochs=EPOCHS))

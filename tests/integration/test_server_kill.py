@@ -5,7 +5,6 @@ The caller does what the contract says: after a failure it sends the same reques
 ended once, with one result, every change has its entry, every entry its change, and the ledger is whole.
 """
 
-import os
 import random
 import signal
 import sqlite3
@@ -23,11 +22,11 @@ from sqlalchemy import create_engine
 
 from cloister.api.v1 import blobs_pb2, identity_pb2, jobs_pb2, models_pb2, workers_pb2
 from cloister.evidence.note import NoteVerifier
-from cloister.evidence.signatures import b64
 from cloister.tls import tls_key_pem
 from cloister.wire import statement_to_proto
 from cloister_audit import fsck
-from served_site import ORIGIN, SITE, Caller, Founded, read_refusal, sqlite_url
+from served_site import Caller, Founded, read_refusal, sqlite_url
+from server_process import environment, write_config
 from site_objects import (
     Made,
     artifact,
@@ -63,30 +62,6 @@ UNITS = (
 )
 POINTS = [*(f"{unit}.{side}_commit" for unit in UNITS for side in ("before", "after")), "blob.synced", "blob.renamed"]
 IN_EVERY_RUN = ("blob.renamed", "job.lease.after_commit", "job.finish.before_commit", "job.finish.after_commit")
-CONFIG = """\
-[site]
-name = "{site}"
-roster_file = "root/roster.dsse"
-root_public = "{root}"
-[listen]
-address = "127.0.0.1:0"
-port_file = "port"
-[tls]
-certificate = "tls.crt"
-key = "tls.key"
-client_ca = "ca.crt"
-[database]
-url = "{url}"
-[store]
-directory = "store"
-reserve_bytes = 1048576
-[log]
-origin = "{origin}"
-key_file = "log.key"
-[queue]
-lease_seconds = 600
-heartbeat_seconds = 5
-"""
 
 
 class Restarted:
@@ -96,22 +71,17 @@ class Restarted:
         self.founded = founded
         self.deaths = 0
         self._directory = founded.directory
-        root = b64(founded.custody.root_key().public)
-        text = CONFIG.format(site=SITE, root=root, url=sqlite_url(founded.directory), origin=ORIGIN)
-        (self._directory / "server.toml").write_text(text)
+        self._config = write_config(founded, sqlite_url(founded.directory), lease_seconds=600)
         self._channels: list[grpc.Channel] = []
         self.start(crash_at)
 
     def start(self, crash_at: str = "") -> None:
-        port_file = self._directory / "port"
+        port_file = self._directory / "server.port"
         port_file.unlink(missing_ok=True)
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(str(ROOT / name) for name in ("client", "server", "audit"))
-        if crash_at:
-            environment["CLOISTER_TESTING_CRASH_AT"] = crash_at
-        command = [sys.executable, "-m", "cloister_server", "serve", "--config", str(self._directory / "server.toml")]
+        given = environment({"CLOISTER_TESTING_CRASH_AT": crash_at} if crash_at else {})
+        command = [sys.executable, "-m", "cloister_server", "serve", "--config", str(self._config)]
         with (self._directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=environment)
+            self.process = subprocess.Popen(command, stderr=log, env=given)
         while not port_file.exists():
             try:
                 status = self.process.wait(0.05)

@@ -41,7 +41,7 @@ reserve_bytes = 1048576
 origin = "{origin}"
 key_file = "log.key"
 [queue]
-lease_seconds = 60
+lease_seconds = {lease_seconds}
 heartbeat_seconds = 1
 sweep_seconds = 0.2
 """
@@ -81,11 +81,12 @@ class ServerProcess:
         return self.log.read_text(errors="replace")
 
 
-def write_config(founded: Founded, url: str, name: str = "server", extra: str = "") -> Path:
-    """A configuration file in the site's folder; `extra` stands at its end."""
+def write_config(founded: Founded, url: str, name: str = "server", extra: str = "", *, lease_seconds: int = 60) -> Path:
+    """A configuration file in the site's folder, with `NAME.port` for the port; `extra` stands at its end."""
     root = b64(founded.custody.root_key().public)
     path = founded.directory / f"{name}.toml"
-    path.write_text(_CONFIG.format(site=SITE, root=root, name=name, url=url, origin=ORIGIN) + extra)
+    names = {"site": SITE, "root": root, "name": name, "origin": ORIGIN}
+    path.write_text(_CONFIG.format(url=url, lease_seconds=lease_seconds, **names) + extra)
     return path
 
 
