@@ -8,8 +8,9 @@ import json
 from live_site import LiveSite
 
 
-def test_the_doctors_find_a_live_site_in_order(site: LiveSite) -> None:
+def test_the_doctors_find_a_live_site_in_order(attentive_site: LiveSite) -> None:
     """Neither finds a failure while everything runs, and both say it as JSON too."""
+    site = attentive_site
     server = ("cloister-server", "doctor", "--config", str(site.layout.server_config))
     worker = ("cloister-worker", "doctor", "--dir", str(site.layout.worker))
     for command in (server, worker):

@@ -266,14 +266,20 @@ def test_a_model_without_safetensors_is_refused(site: LiveSite, tiny_model: Path
     one_line(site.said("alice", *importing(folder)), 2, "safetensors")
 
 
-def damage(blob: Path, how: str) -> None:
-    """What a failing disk, or a hand in the store, does."""
-    data = bytearray(blob.read_bytes())
+@contextmanager
+def damaged(blob: Path, how: str) -> Iterator[None]:
+    """What a failing disk, or a hand in the store, does; healed afterwards, for the tests that share the site."""
+    good = blob.read_bytes()
+    data = bytearray(good)
     if how == "cut":
         del data[-100:]
     else:
         data[len(data) // 2] ^= 1
     blob.write_bytes(data)
+    try:
+        yield
+    finally:
+        blob.write_bytes(good)
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])
@@ -282,11 +288,11 @@ def test_a_damaged_blob_is_never_opened(site: LiveSite, tmp_path: Path, how: str
     name = f"blob-{how}"
     object_id = site.ok("alice", *pushing(small_rows(tmp_path), name)).out.strip()
     (blob,) = (site.layout.server / "blobs" / "blobs").glob(f"*/*.{object_id}")
-    damage(blob, how)
     spec = write_spec(tmp_path, name, attempts=1)
     spec.write_text(spec.read_text().replace("training_dataset: rows", f"training_dataset: {name}"))
-    job_id = submit(site, spec)
-    said = site.said("alice", "cloister", "job", "watch", job_id)
+    with damaged(blob, how):
+        job_id = submit(site, spec)
+        said = site.said("alice", "cloister", "job", "watch", job_id)
     assert 7 == said.status
     job = site.read("alice", "cloister", "job", "show", job_id)
     assert ("JOB_STATE_FAILED", "BLOB_DAMAGED") == (job["state"], job["error"]["code"])  # type: ignore[index]
