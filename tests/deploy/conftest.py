@@ -21,6 +21,8 @@ from machines import base_image, machines
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "machines"
 ADDRESSES = (("vault", ""), ("site", "10.77.0.1"), ("gpu1", "10.77.0.2"), ("laptop", "10.77.0.3"))
+DISKS = {"site": 4096}
+"""MiB: small enough to be filled."""
 NEXT = "99.0.0"
 BUNDLES = {"vault": "client", "site": "server", "gpu1": "worker", "laptop": "client"}
 
@@ -71,7 +73,7 @@ def site(bundles: Path) -> Iterator[Site]:
     folder = WORK / "site"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with machines(folder, base_image(WORK), ADDRESSES) as made:
+    with machines(folder, base_image(WORK), ADDRESSES, DISKS) as made:
         for name, role in BUNDLES.items():
             made[name].put(bundles / "release.pub", "/root/release.pub")
             (tar,) = bundles.glob(f"cloister-*-{role}.tar")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployed import Site
+from deployed import REFUSED, UNAVAILABLE, Site
 from guide import follow
 from waiting import eventually
 
@@ -18,6 +18,7 @@ SERVICES = {
     "site": ("cloister-server",),
     "gpu1": ("cloister-keyagent", "cloister-worker", "cloister-trainer.socket"),
 }
+DAY = 24 * 3600
 EPOCHS = 3
 """Enough that a job still trains when something is done to it."""
 
@@ -112,6 +113,69 @@ def test_a_cable_that_is_pulled_in_the_middle_of_a_job(site: Site) -> None:
     gpu1.unplug()
     eventually(lambda: "lease_lost" in gpu1.journal(200), "the end of the lease", 180, 1.0)
     gpu1.plug()
+    assert site.finish(job) == "SUCCEEDED"
+
+
+def test_a_full_disk_loses_nothing(site: Site) -> None:
+    """Database and store without a free block in the middle of a job: refusals that say why, and work goes on after."""
+    job = site.submit("full-disk", EPOCHS)
+    site.await_training(job)
+    machine = site.machines["site"]
+    machine.shell("cd /var && fallocate -l $(df --output=avail -B1 . | tail -1) filler; cat /dev/zero > rest || true")
+    assert machine.ok("df", "--output=avail", "/var").split()[1] == "0"
+    refused = site.machines["laptop"].run(
+        *("cloister", "dataset", "push", "/root/tickets.jsonl", "--name", "more", "--purpose", "triage"),
+        *("--home", "/root/alice"),
+    )
+    assert refused.status in (1, UNAVAILABLE)
+    assert "Traceback" not in refused.err
+    doctor = machine.run("runuser", "-u", "cloister-server", "--", "cloister-server", "doctor")
+    assert (doctor.status, "failure  disk" in doctor.out) == (1, True), doctor.out
+    machine.ok("rm", "/var/filler", "/var/rest")
+    follow(ROOT / "docs" / "how-to" / "find-what-is-wrong.md", site.machines, "full")
+    assert site.finish(job) == "SUCCEEDED"
+    site.alice("cloister dataset push /root/tickets.jsonl --name more --purpose triage")
+    machine.ok("systemctl", "start", "cloister-doctor.service")
+
+
+def test_an_expired_certificate_is_named_and_replaced(site: Site) -> None:
+    """A member whose certificate has ended is told so; certified again by the custodian, she goes on."""
+    site.certify_alice(days_ago=100)
+    refused = site.machines["laptop"].run("cloister", "job", "list", "--home", "/root/alice")
+    assert refused.status == UNAVAILABLE
+    assert "expired" in refused.err
+    site.certify_alice()
+    site.alice("cloister job list")
+
+
+def test_certificates_past_half_their_life_are_renewed(site: Site) -> None:
+    """With an issuing key on the control plane: by a member's next command and by a host's agent, unasked."""
+    follow(ROOT / "docs" / "how-to" / "rotate-keys.md", site.machines, "issuing", {"/media/root": "/root/ceremony"})
+    site.certify_alice(days_ago=60)
+    site.certify_host(days_ago=60)
+    site.machines["gpu1"].ok("systemctl", "restart", "cloister-worker")
+    assert site.finish(site.submit("renewed", 1)) == "SUCCEEDED"
+    fresh = ("openssl", "x509", "-noout", "-checkend", str(80 * DAY), "-in")
+    site.machines["laptop"].ok(*fresh, "/root/alice/tls.crt")
+    site.machines["gpu1"].ok(*fresh, "/var/lib/cloister-worker/agent/tls.crt")
+
+
+def test_a_colleague_enrols_by_token_and_leaves_again(site: Site) -> None:
+    """Off the roster, an open stream ends within a minute and nothing more is answered; the team goes on."""
+    site.enrol("bob")
+    laptop = site.machines["laptop"]
+    job = site.submit("left-behind", EPOCHS)
+    watching = f"CLOISTER_HOME=/root/bob cloister job watch {job} > /root/bob.out 2>&1; echo $? > /root/bob.status"
+    laptop.ok("systemd-run", "--quiet", "--collect", "bash", "-c", watching)
+    site.await_training(job)
+    assert laptop.run("test", "-e", "/root/bob.status").status == 1
+    words = {"alice": "bob", "/media/root": "/root/ceremony"}
+    laptop.ok("bash", "-c", "echo export CLOISTER_HOME=/root/dana > /run/guide")
+    follow(ROOT / "docs" / "how-to" / "when-somebody-leaves.md", site.machines, "leaves", words)
+    eventually(lambda: laptop.run("test", "-e", "/root/bob.status").status == 0, "the end of bob's watch", 60, 0.5)
+    assert laptop.ok("cat", "/root/bob.status").strip() == str(REFUSED)
+    assert "roster" in laptop.ok("cat", "/root/bob.out")
+    assert laptop.run("cloister", "job", "list", "--home", "/root/bob").status == REFUSED
     assert site.finish(job) == "SUCCEEDED"
 
 

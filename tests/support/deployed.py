@@ -13,6 +13,8 @@ from waiting import eventually
 
 UNAVAILABLE = 3
 """Exit code of the client when the control plane does not answer."""
+REFUSED = 5
+"""The same, when it does not take the caller for anybody."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,39 @@ class Site:
         """The final state of a job."""
         over = ("SUCCEEDED", "FAILED", "CANCELLED")
         return eventually(lambda: s if (s := self.state(job_id)) in over else None, f"the end of {job_id}", 600, 2.0)
+
+    def certify_alice(self, days_ago: int = 0) -> None:
+        """A certificate of ninety days for alice's key, issued so long ago, put into her home."""
+        self._certify("person", "alice", "/root/alice-request.json", days_ago)
+        self.machines["laptop"].put(self.machines["vault"].folder / "root/again.json", "/root/again.json")
+        self.machines["laptop"].run("cloister", "enroll", "/root/again.json", "--home", "/root/alice")
+
+    def certify_host(self, days_ago: int = 0) -> None:
+        """The same for the worker host."""
+        self._certify("host", "gpu1", "/root/gpu1-request.json", days_ago)
+        self.machines["gpu1"].put(self.machines["vault"].folder / "root/again.json", "/root/again.json")
+        self.machines["gpu1"].ok("cloister-worker", "install", "/var/lib/cloister-worker", "/root/again.json")
+
+    def _certify(self, kind: str, name: str, request: str, days_ago: int) -> None:
+        command = f"cloister-admin {kind} certify {request} --id {name} --dir /root/ceremony -o /root/again.json"
+        self.machines["vault"].shell(f"rm -f /root/again.json; faketime -f -{days_ago}d {command}")
+
+    def enrol(self, name: str) -> None:
+        """A new member of the team, by a one-time token."""
+        vault, laptop = self.machines["vault"], self.machines["laptop"]
+        token = self._dana(f"token create --person {name} --team icu --roles member --expires 1h").split()[-1]
+        join = ("cloister", "enroll", "--server", "site:8443", "--token", "-", "--home", f"/root/{name}")
+        laptop.ok(*join, stdin=f"{token}\n")
+        self._dana("token fetch -o /root/claims.json")
+        vault.put(laptop.folder / "root/claims.json", "/root/claims.json")
+        custody = "--dir /root/ceremony"
+        vault.shell(f"cloister-admin token admit /root/claims.json {custody} --yes -o /root/welcomes.json")
+        vault.shell(f"cloister-admin roster sign {custody}")
+        laptop.put(vault.folder / "root/welcomes.json", "/root/welcomes.json")
+        laptop.put(vault.folder / "root/ceremony/roster.dsse", "/root/roster.dsse")
+        self._dana("roster publish /root/roster.dsse")
+        self._dana("token publish /root/welcomes.json")
+        laptop.ok(*join, stdin=f"{token}\n")
+
+    def _dana(self, line: str) -> str:
+        return self.machines["laptop"].shell(f"export CLOISTER_HOME=/root/dana\ncloister-admin {line}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from machines import Machine
 
-_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^```\n(.+?)^```$", re.MULTILINE | re.DOTALL)
+_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^```(\w*)\n(.+?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,30 @@ def steps(text: str, part: str = "") -> Iterator[Commands | Carry]:
     """What a guide says to do, in order; `part` names what is done.  A block of no machine is not a step."""
     machines: tuple[str, ...] = ()
     for match in _STEP.finditer(text):
-        kind, value, block = match.groups()
+        kind, value, language, block = match.groups()
         if kind == f"{part} on".strip():
             machines = tuple(value.split())
         elif kind == f"{part} carry".strip():
             source, target = (tuple(end.split(":", 1)) for end in value.split())
             yield Carry((source[0], source[1]), (target[0], target[1]))
-        elif machines:
+        elif machines and language in ("", "sh"):
             yield Commands(machines, tuple(block.strip().splitlines()))
             machines = ()
 
 
-def follow(guide: Path, made: Mapping[str, Machine], part: str = "") -> dict[str, list[tuple[str, str]]]:
-    """Do it all.  Returns, by machine, each line with what it printed; a line that fails ends it."""
+def follow(
+    guide: Path, made: Mapping[str, Machine], part: str = "", words: Mapping[str, str] | None = None
+) -> dict[str, list[tuple[str, str]]]:
+    """Do it all, with other names where `words` has them for the guide's.
+
+    Returns, by machine, each line with what it printed; a line that fails ends it.
+    """
     said: dict[str, list[tuple[str, str]]] = {name: [] for name in made}
-    for step in steps(guide.read_text(), part):
+    text = guide.read_text()
+    for there, here in (words or {}).items():
+        assert there in text, f"{guide.name} does not say {there}"
+        text = text.replace(there, here)
+    for step in steps(text, part):
         if isinstance(step, Carry):
             made[step.target[0]].put(made[step.source[0]].folder / step.source[1].lstrip("/"), step.target[1])
             continue

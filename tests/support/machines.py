@@ -12,13 +12,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 SUITE = "bookworm"
-PACKAGES = ("systemd-sysv", "dbus", "iproute2", "procps", "python3", "openssl", "postgresql")
+PACKAGES = ("systemd-sysv", "dbus", "iproute2", "procps", "python3", "openssl", "postgresql", "faketime")
 BOOT_SECONDS = 120
 COMMAND_SECONDS = 600
 
@@ -204,8 +204,31 @@ def _host(*command: str) -> None:
 
 
 @contextmanager
-def machines(folder: Path, image: Path, addresses: Sequence[tuple[str, str]]) -> Iterator[dict[str, Machine]]:
-    """Copies of the image under these names and addresses, booted; they are shut down at the end."""
+def _disk(place: Path, size: int) -> Iterator[None]:
+    """A file system of `size` MiB in the place of a folder, with what was in it."""
+    image, old = place.parent.with_suffix(".disk"), place.with_name(f"{place.name}.old")
+    with image.open("wb") as file:
+        file.truncate(size << 20)
+    _host("mkfs.ext4", "-q", "-m", "0", str(image))
+    place.rename(old)
+    place.mkdir()
+    _host("mount", "-o", "loop", str(image), str(place))
+    try:
+        _host("cp", "-a", f"{old}/.", str(place))
+        shutil.rmtree(old)
+        yield
+    finally:
+        _host("umount", str(place))
+
+
+@contextmanager
+def machines(
+    folder: Path, image: Path, addresses: Sequence[tuple[str, str]], disks: Mapping[str, int]
+) -> Iterator[dict[str, Machine]]:
+    """Copies of the image under these names and addresses, booted; they are shut down at the end.
+
+    `disks` gives a machine a disk of its own for /var, of so many MiB.
+    """
     network = Network(f"cloister-{os.getpid()}")
     with ExitStack() as stack:
         network.open()
@@ -216,6 +239,8 @@ def machines(folder: Path, image: Path, addresses: Sequence[tuple[str, str]]) ->
             _host("cp", "-a", "--reflink=auto", str(image), str(folder / name))
             (folder / name / "etc/hostname").write_text(f"{name}\n")
             (folder / name / "etc/hosts").write_text(hosts)
+            if name in disks:
+                stack.enter_context(_disk(folder / name / "var", disks[name]))
             made[name] = Machine(name, folder / name, network, address)
             made[name].boot()
             stack.callback(made[name].power_off)

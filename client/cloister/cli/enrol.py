@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from cloister.home import Home, SitePins
 
 WAIT_SECONDS = 5.0
-"""Between two questions of `--wait`: what is waited for is done by a person, who takes minutes at least."""
-"""Between two questions of `enroll --wait`."""
+"""Between two questions of `enroll --wait`: what is waited for is done by a person, who takes minutes at least."""
 
 
 @click.command()
