@@ -25,3 +25,13 @@ def test_the_doctor_says_that_the_key_agent_is_gone(site: LiveSite) -> None:
     site.stop("keyagent")
     said = site.said("dana", "cloister-worker", "doctor", "--dir", str(site.layout.worker))
     assert (1, True) == (said.status, "systemctl start cloister-keyagent" in said.out)
+
+
+def test_an_admins_doctor_looks_from_afar(site: LiveSite) -> None:
+    """On a live site nothing failed; with the control plane gone it says so, as a finding, with status 1."""
+    found = json.loads(site.ok("dana", "cloister-admin", "doctor", "--json").out)
+    assert "failure" not in {finding["level"] for finding in found}
+    assert {"site", "policy", "hosts"} <= {finding["check"] for finding in found}
+    site.stop("server")
+    said = site.said("dana", "cloister-admin", "doctor")
+    assert (1, True) == (said.status, said.out.startswith("failure  site"))

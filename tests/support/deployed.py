@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from machines import Machine
 from waiting import eventually
 
+UNUSABLE = 2
+"""Exit code of the client where it cannot use what its own home holds."""
 UNAVAILABLE = 3
 """Exit code of the client when the control plane does not answer."""
 REFUSED = 5
@@ -55,6 +58,18 @@ class Site:
         """The final state of a job."""
         over = ("SUCCEEDED", "FAILED", "CANCELLED")
         return eventually(lambda: s if (s := self.state(job_id)) in over else None, f"the end of {job_id}", 600, 2.0)
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Not a free block on the disk of the control plane, database and store alike."""
+        machine = self.machines["site"]
+        try:
+            machine.run("bash", "-c", "fallocate -l $(df --output=avail -B1 /var | tail -1) /var/filler")
+            machine.run("bash", "-c", "cat /dev/zero > /var/rest")
+            assert machine.ok("df", "--output=avail", "/var").split()[1] == "0"
+            yield
+        finally:
+            machine.ok("rm", "-f", "/var/filler", "/var/rest")
 
     def certify_alice(self, days_ago: int = 0) -> None:
         """A certificate of ninety days for alice's key, issued so long ago, put into her home."""

@@ -8,6 +8,7 @@ import sys
 import click
 
 from cloister import __version__
+from cloister.admin.doctor import doctor
 from cloister.admin.people import host, person, server, team
 from cloister.admin.signing import log, policy, roster
 from cloister.admin.site import root
@@ -25,7 +26,7 @@ def cli() -> None:
     """
 
 
-for command in (root, team, token, person, host, server, log, policy, roster):
+for command in (root, team, token, person, host, server, log, policy, roster, doctor):
     cli.add_command(command)
 
 
