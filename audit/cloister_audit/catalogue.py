@@ -60,6 +60,7 @@ ACTIONS: dict[str, str] = {
     "report.read": "Somebody read the figures of a de-biasing job, a member its sealed report too.",
     "artifact.create": "A host registered a sealed checkpoint, result or report.",
     "artifact.ready": "An artifact's ciphertext is complete and verified.",
+    "artifact.delete": "A checkpoint was deleted: its job has ended, or has newer ones.",
     "release.request": "A member asked to release a version.",
     "release.approve": "An approver signed an approval.",
     "release.lease": "A worker host took a release.",

@@ -49,7 +49,7 @@ from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import require_newest
 from cloister_server.notifier import Notifier
 from cloister_server.policy_table import ROLES
-from cloister_server.queue import expiry
+from cloister_server.queue import checkpoints, expiry
 from cloister_server.recovery import reconcile
 from cloister_server.rosters import Clock, Expected, Rosters
 from cloister_server.services.audit import AuditService
@@ -102,8 +102,8 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
     signer = read_log_signer(config)
     ledger = Ledger(wall_micros)
     metrics = Recorder()
-    unit_of_work = UnitOfWork(database, ledger, metrics)
     store = Store(config.store_directory, config.reserve_bytes)
+    unit_of_work = UnitOfWork(database, ledger, metrics, store)
     expected = Expected(config.site, config.root_public, config.log_origin, signer.vkey)
     rosters = Rosters(unit_of_work, expected, clock)
     unit_of_work.read(require_newest)
@@ -168,8 +168,9 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
 def _begin(site: Site) -> None:
     recovered = reconcile(site.unit_of_work, site.store, site.uploads)
     detail: dict[str, JSON] = {"recorded": recovered.recorded, "discarded": recovered.discarded}
-    subject = Subject("log", site.config.log_origin)
-    site.unit_of_work.run("site.start", lambda tx: tx.record(Event("site.start", SYSTEM, subject, detail=detail)))
+    started = Event("site.start", SYSTEM, Subject("log", site.config.log_origin), detail=detail)
+    site.unit_of_work.run("site.start", lambda tx: tx.record(started))
+    site.unit_of_work.run("artifact.delete", checkpoints.discard_of_ended)
 
 
 def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:

@@ -164,6 +164,11 @@ class Store:
     def discard_blob(self, declared: Declared) -> None:
         self.path(declared).unlink(missing_ok=True)
 
+    def discard(self, blob: Declared) -> None:
+        """What there is of it, complete or not."""
+        self.discard_partial(blob.object_id)
+        self.discard_blob(blob)
+
     def partials(self) -> Iterator[str]:
         """Object ids with an unfinished upload."""
         yield from sorted(path.name for path in (self._directory / "partial").iterdir())

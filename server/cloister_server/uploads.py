@@ -13,6 +13,7 @@ from cloister_server.database import tables
 from cloister_server.database.rows import ObjectRow
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
 from cloister_server.operations import maintenance
+from cloister_server.queue import checkpoints
 from cloister_server.registry import access, objects
 from cloister_server.store import Store
 
@@ -91,3 +92,5 @@ class Uploads:
             tx.connection.execute(update(_VERSION).where(_VERSION.c.object_id == row.id).values(state="READY"))
         kind = access.subject_kind(row)
         tx.record(event(f"{kind}.ready", Subject(kind, row.id, row.ciphertext_sha256)))
+        if row.kind == checkpoints.KIND:
+            checkpoints.discard_older(tx, row.id)

@@ -64,6 +64,21 @@ def test_the_opening_is_logged_before_the_end(site: LiveSite, job: dict[str, obj
     assert 1 == actions.count("job.end")
 
 
+def test_the_checkpoints_of_a_job_go_with_its_end(site: LiveSite, job: dict[str, object]) -> None:
+    """Of all that the job stored only its result is left in the store, and the log says what was deleted."""
+    store = site.layout.server / "blobs" / "blobs"
+    stored = {path.name.partition(".")[2] for path in store.glob("*/*")}
+    entries = json.loads(site.ok("carol", "cloister", "audit", "list", "--json").out)
+    deleted = {entry["object"]["id"] for entry in entries if entry["action"] == "artifact.delete"}
+    of_job = {
+        entry["object"]["id"]
+        for entry in entries
+        if entry["action"] == "artifact.create" and entry["detail"]["job"] == job["id"]
+    }
+    assert len(of_job & deleted) == len(of_job) - 1 > 0
+    assert of_job & stored == of_job - deleted
+
+
 def test_a_member_may_not_read_the_log(site: LiveSite, tmp_path: Path) -> None:
     """Export by a member ends with exit status 5, one line on stderr, and an entry in the log."""
     said = site.said("alice", "cloister", "audit", "export", str(tmp_path / "log.tar"))

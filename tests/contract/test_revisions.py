@@ -38,7 +38,7 @@ def test_a_deleted_revision_makes_room(bench: Bench, first: Made) -> None:
     """What was appended and deleted may be appended anew."""
     second = appended(bench, first)
     bench.create("alice", second)
-    bench.run("alice", lambda tx, call: datasets.delete(tx, call, second.id, lambda _: None))
+    bench.run("alice", lambda tx, call: datasets.delete(tx, call, second.id))
     bench.create("alice", appended(bench, first))
 
 

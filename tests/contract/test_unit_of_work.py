@@ -13,6 +13,7 @@ from cloister_server.database import tables
 from cloister_server.database.engine import Database, now_ms
 from cloister_server.database.unit_of_work import Transaction, UnitOfWork
 from cloister_server.errors import AuditUnavailableError
+from cloister_server.store import Declared
 
 EVENT = Event("site.read", Actor("a", "system"), Subject("log", "l"))
 
@@ -77,21 +78,34 @@ def test_a_log_that_cannot_be_written_undoes_the_change(database: Database) -> N
     assert (0, 0) == counts(database)
 
 
-def test_what_follows_a_commit_does_not_follow_a_rollback(unit_of_work: UnitOfWork) -> None:
-    """Actions for afterwards run once after a commit, and never after a failure."""
-    done: list[str] = []
+class Bin:
+    """Notes what was discarded, and how many rosters were durable then."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.seen: list[tuple[str, int]] = []
+
+    def discard(self, blob: Declared) -> None:
+        self.seen.append((blob.object_id, counts(self.database)[0]))
+
+
+def test_bytes_go_after_the_commit_and_not_after_a_rollback(database: Database) -> None:
+    """What was discarded is removed once, when the change is durable, and never after a failure."""
+    disposer = Bin(database)
+    unit_of_work = UnitOfWork(database, Ledger(lambda: 1), disposer=disposer)
 
     def good(tx: Transaction) -> None:
-        tx.afterwards(lambda: done.append("good"))
+        add_roster(tx, 1)
+        tx.discard(Declared("good", "", 1))
 
     def bad(tx: Transaction) -> None:
-        tx.afterwards(lambda: done.append("bad"))
+        tx.discard(Declared("bad", "", 1))
         raise ValueError
 
     unit_of_work.run("test", good)
     with pytest.raises(ValueError):
         unit_of_work.run("test", bad)
-    assert ["good"] == done
+    assert [("good", 1)] == disposer.seen
 
 
 def test_a_create_that_meets_another_runs_again(unit_of_work: UnitOfWork, database: Database) -> None:

@@ -3,7 +3,7 @@
 
 Crash order: (1) business statements, (2) `Ledger.append` as the last statements, (3) commit.  The commit is the
 commit point: before it neither the change nor its entries exist, after it both do.  What must happen outside
-the database because of a change (waking a waiter, unlinking a file) happens after it, and recovery repeats it.
+the database because of a change (unlinking a blob) happens after it, and recovery repeats it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cloister_server.errors import (
     InvalidFieldError,
     StorageExhaustedError,
 )
+from cloister_server.store import Declared
 
 T = TypeVar("T")
 
@@ -50,6 +51,19 @@ class Observer(Protocol):
         """These entries are durable."""
 
 
+class Disposer(Protocol):
+    """Who removes the bytes of objects that are deleted."""
+
+    def discard(self, blob: Declared) -> None:
+        """Remove what there is of a blob, complete or not.  It must not fail for one that is gone."""
+
+
+class NobodyDisposes:
+    """The bytes stay until the next start of a control plane removes them."""
+
+    def discard(self, blob: Declared) -> None: ...
+
+
 class Unobserved:
     """Nobody counts."""
 
@@ -65,24 +79,31 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.events: list[Event] = []
-        self.after_commit: list[Callable[[], None]] = []
+        self.discarded: list[Declared] = []
 
     def record(self, event: Event) -> None:
         """Write this entry with the change."""
         self.events.append(event)
 
-    def afterwards(self, action: Callable[[], None]) -> None:
-        """Run `action` once the change is durable; it must not fail."""
-        self.after_commit.append(action)
+    def discard(self, blob: Declared) -> None:
+        """Remove the bytes of a deleted object once the change is durable."""
+        self.discarded.append(blob)
 
 
 class UnitOfWork:
     """Runs units of work on one database."""
 
-    def __init__(self, database: Database, ledger: Appender, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Appender,
+        observer: Observer | None = None,
+        disposer: Disposer | None = None,
+    ) -> None:
         self._database = database
         self._ledger = ledger
         self._observer = Unobserved() if observer is None else observer
+        self._disposer = NobodyDisposes() if disposer is None else disposer
 
     @property
     def database(self) -> Database:
@@ -130,8 +151,8 @@ class UnitOfWork:
             transaction.commit()
         crash_here(f"{name}.after_commit")
         self._observer.committed(open_work.events)
-        for action in open_work.after_commit:
-            action()
+        for blob in open_work.discarded:
+            self._disposer.discard(blob)
         return result
 
     def _append(self, work: Transaction) -> None:

@@ -9,7 +9,7 @@ from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import JobRow
 from cloister_server.database.unit_of_work import Transaction
-from cloister_server.queue import events
+from cloister_server.queue import checkpoints, events
 from cloister_server.queue.states import FAILED, PAUSED, PREEMPTED
 
 _JOB = tables.job
@@ -26,7 +26,7 @@ def end_attempt(connection: Connection, job: JobRow, outcome: str) -> None:
 
 
 def end_job(tx: Transaction, job: JobRow, state: str, reason: str, error: tuple[str, str, str] = NO_ERROR) -> None:
-    """Put a job into a final state; `error` is code, message and param."""
+    """Put a job into a final state, from which no checkpoint leads on; `error` is code, message and param."""
     code, message, param = error
     tx.connection.execute(
         update(_JOB)
@@ -41,6 +41,7 @@ def end_job(tx: Transaction, job: JobRow, state: str, reason: str, error: tuple[
             error_param=param,
         )
     )
+    checkpoints.discard_all(tx, job.id)
     level = "error" if state == FAILED else "info"
     events.add(tx.connection, job.id, "state", state, attempt=job.attempt, level=level)
 

@@ -18,14 +18,12 @@ from cloister_server.database.engine import now_ms
 from cloister_server.database.rows import JobRow, ReleaseRow, one
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.operations import quotas, workers
-from cloister_server.queue import events, expiry, order, views
+from cloister_server.queue import checkpoints, events, expiry, order, views
 from cloister_server.queue.states import LEASED, QUEUED, RELEASE_LEASED, VALIDATING, WAITING
 from cloister_server.recipients import host_key_id
 
 _JOB = tables.job
 _RELEASE = tables.release
-_ARTIFACT = tables.artifact
-_OBJECT = tables.sealed_object
 _GRANT = tables.object_grant
 _VERSION = tables.model_version
 
@@ -64,7 +62,7 @@ def _take_job(tx: Transaction, call: Call, key_id: str, lease_seconds: int) -> J
     if job_id is None or not quotas.may_run(connection, _team(connection, job_id)):
         return None
     now = now_ms(connection)
-    resume = _newest_checkpoint(connection, job_id, key_id)
+    resume = checkpoints.newest(connection, job_id, key_id)
     connection.execute(
         update(_JOB)
         .where(_JOB.c.id == job_id)
@@ -111,19 +109,6 @@ def _open_attempt(connection: Connection, row: JobRow) -> None:
     )
     events.set_step(connection, row.id, "queue", "finished")
     events.add(connection, row.id, "state", VALIDATING, attempt=row.attempt)
-
-
-def _newest_checkpoint(connection: Connection, job_id: str, key_id: str) -> str:
-    """Object id of the newest complete checkpoint that this host can unwrap, or empty."""
-    query = (
-        select(_ARTIFACT.c.object_id)
-        .join(_OBJECT, _OBJECT.c.id == _ARTIFACT.c.object_id)
-        .join(_GRANT, (_GRANT.c.object_id == _ARTIFACT.c.object_id) & (_GRANT.c.recipient_key_id == key_id))
-        .where(_ARTIFACT.c.job_id == job_id, _ARTIFACT.c.kind == "state", _OBJECT.c.state == "READY")
-        .order_by(_ARTIFACT.c.step.desc(), _ARTIFACT.c.attempt.desc())
-    )
-    found = connection.execute(query.limit(1)).scalar_one_or_none()
-    return "" if found is None else str(found)
 
 
 def _take_release(tx: Transaction, call: Call, key_id: str, lease_seconds: int) -> ReleaseRow | None:

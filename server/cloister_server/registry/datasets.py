@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sqlalchemy import Connection, select
 
 from cloister.api.v1 import datasets_pb2
@@ -107,8 +105,8 @@ def list_page(tx: Transaction, call: Call, page: Page) -> datasets_pb2.ListDatas
     return datasets_pb2.ListDatasetsResponse(datasets=found, next_page_token=token)
 
 
-def delete(tx: Transaction, call: Call, dataset_id: str, unlink: Callable[[ObjectRow], None]) -> datasets_pb2.Dataset:
-    """Wraps first, in the transaction; `unlink` removes the bytes once that is durable, recovery what it missed."""
+def delete(tx: Transaction, call: Call, dataset_id: str) -> datasets_pb2.Dataset:
+    """Wraps first, in the transaction; the bytes go once that is durable, recovery removes what was missed."""
     call.about(KIND, dataset_id)
     row = objects.find_locked(tx.connection, dataset_id)
     if row is None or row.kind != KIND or row.team != call.principal.team:
@@ -116,10 +114,8 @@ def delete(tx: Transaction, call: Call, dataset_id: str, unlink: Callable[[Objec
     if row.state != objects.DELETED:
         if _waiting_jobs(tx.connection, dataset_id):
             raise WrongStateError("a job that has not ended uses this dataset; cancel it first", state="in_use")
-        objects.delete_grants(tx.connection, dataset_id)
-        objects.set_state(tx.connection, dataset_id, objects.DELETED)
+        objects.destroy(tx, row)
         tx.record(call.event("dataset.delete", Subject(KIND, dataset_id, row.trailer_sha256)))
-        tx.afterwards(lambda: unlink(row))
     return message(tx.connection, _existing(tx.connection, dataset_id))
 
 

@@ -147,9 +147,14 @@ def set_state(connection: Connection, object_id: str, state: str) -> None:
     connection.execute(update(_OBJECT).where(_OBJECT.c.id == object_id).values(state=state))
 
 
-def delete_grants(connection: Connection, object_id: str) -> None:
-    """Delete every wrap of an object: nobody can open it any more."""
-    connection.execute(delete(_GRANT).where(_GRANT.c.object_id == object_id))
+def destroy(tx: Transaction, row: ObjectRow) -> None:
+    """Delete every wrap of an object, so that nobody can open it any more, and then its bytes.
+
+    The caller writes the entry.
+    """
+    tx.connection.execute(delete(_GRANT).where(_GRANT.c.object_id == row.id))
+    set_state(tx.connection, row.id, DELETED)
+    tx.discard(declared(row))
 
 
 def recipients(connection: Connection, object_id: str) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from cloister.api.v1 import datasets_pb2, datasets_pb2_grpc
 from cloister_server.calls import Context, current_call
-from cloister_server.database.rows import ObjectRow
 from cloister_server.pages import Page
-from cloister_server.registry import datasets, objects
+from cloister_server.registry import datasets
 from cloister_server.site import Site
 
 
@@ -41,11 +40,6 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
     async def DeleteDataset(
         self, request: datasets_pb2.DeleteDatasetRequest, context: Context
     ) -> datasets_pb2.DeleteDatasetResponse:
-        call, store = current_call(), self._site.store
-
-        def unlink(row: ObjectRow) -> None:
-            store.discard_partial(row.id)
-            store.discard_blob(objects.declared(row))
-
-        dataset = await self._site.change("dataset.delete", lambda tx: datasets.delete(tx, call, request.id, unlink))
+        call = current_call()
+        dataset = await self._site.change("dataset.delete", lambda tx: datasets.delete(tx, call, request.id))
         return datasets_pb2.DeleteDatasetResponse(dataset=dataset)

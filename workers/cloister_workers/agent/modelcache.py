@@ -3,6 +3,7 @@
 
 A folder appears complete or not at all: unpacked beside, to disk, renamed.  It is readable for all users, because
 the sandbox's user is another; its parent folder is not, so it is reached through the sandbox's own mount only.
+Models stay as long as there is room; then those go first that were used longest ago.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloister.sealed.bundle import read_bundle
 from cloister.sealed.errors import SealedError
 from cloister.sealed.filelist import check_model_file, list_digest
 from cloister_workers.agent.errors import HostFault, JobFault
-from cloister_workers.agent.spool import disk_full_is_our_fault
+from cloister_workers.agent.spool import disk_full_is_our_fault, free_bytes
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial-"
@@ -27,8 +29,10 @@ _PIECE = 1 << 20
 class ModelCache:
     """The folder of models."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, free: Callable[[Path], int] = free_bytes) -> None:
         self._folder = folder
+        self._free = free
+        self._held: set[str] = set()
 
     def clear_partial(self) -> None:
         """Remove what a crash left."""
@@ -36,10 +40,32 @@ class ModelCache:
         for path in self._folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(path)
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What is found or added inside stays until the end."""
+        try:
+            yield
+        finally:
+            self._held.clear()
+
     def find(self, trailer_sha256: str) -> Path | None:
-        """The folder of the model with this signed trailer, if it is here."""
+        """The folder of the model with this signed trailer, if it is here; it is in use now."""
         path = self._folder / trailer_sha256
-        return path if path.is_dir() else None
+        if not path.is_dir():
+            return None
+        self._held.add(trailer_sha256)
+        os.utime(path)  # when it was used last, across restarts
+        return path
+
+    def make_room(self, wanted: int) -> None:
+        """Remove models that are not in use, the longest unused first, until `wanted` bytes are free."""
+        models = [path for path in self._folder.iterdir() if _DIGEST.fullmatch(path.name)]
+        for path in sorted(models, key=lambda path: path.stat().st_mtime_ns):
+            if self._free(self._folder) >= wanted:
+                return
+            if path.name not in self._held:
+                # Half a model must never be found: renamed first, as one that is being unpacked.
+                shutil.rmtree(path.rename(self._folder / f"{_PARTIAL}{path.name}"))
 
     def add(self, trailer_sha256: str, files_sha256: str, pour: Callable[[int], None]) -> Path:
         """Unpack what `pour(fd)` writes into a pipe, which it closes.  `pour` runs on another thread.
@@ -56,6 +82,7 @@ class ModelCache:
                 _settle(partial)
                 partial.rename(self._folder / trailer_sha256)
                 _sync(self._folder)
+                self._held.add(trailer_sha256)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

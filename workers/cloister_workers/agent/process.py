@@ -79,7 +79,8 @@ def launcher_of(trainer_socket: Path | None) -> SandboxLaunch:
 def make_host(config: AgentConfig, control: ControlPlane, trainer_socket: Path | None = None) -> Host:
     """Everything that jobs need of this host; removes what a crash left.  Raises ConfigError."""
     limits, paths = config.limits, config.paths
-    spool, cache = Spool(paths.spool, limits.reserve_bytes), ModelCache(paths.cache)
+    cache = ModelCache(paths.cache)
+    spool = Spool(paths.spool, limits.reserve_bytes, cache.make_room)
     if leftovers := spool.clear():
         log_line({"event": "leftovers_removed", "attempts": leftovers})
     cache.clear_partial()

@@ -97,7 +97,7 @@ def _finish(host: Host, lease: Lease, reporter: Reporter, ended: Outcome) -> Non
 def _outcome(host: Host, job: workers_pb2.JobLease, lease: Lease, reporter: Reporter) -> Outcome:
     """Whatever happens becomes an outcome; only a lost lease passes."""
     try:
-        with host.spool.attempt(job.job_id, job.attempt) as folder:
+        with host.cache.attempt(), host.spool.attempt(job.job_id, job.attempt) as folder:
             transfer = Transfer(host.control, lease, host.spool)
             return _run(Attempt(host, job, lease, reporter, transfer, folder))
     except LeaseLostError:

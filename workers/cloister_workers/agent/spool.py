@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from cloister.evidence.fields import IDENTIFIER
 from cloister_workers.agent.errors import HostFault, JobFault
@@ -16,12 +17,30 @@ from cloister_workers.agent.errors import HostFault, JobFault
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class MakeRoom(Protocol):
+    """Who gives space up for an attempt."""
+
+    def __call__(self, wanted: int) -> None:
+        """Remove what can be spared until `wanted` bytes are free on the spool's file system, or nothing can be."""
+
+
+def spare_nothing(wanted: int) -> None:
+    """Nobody gives space up."""
+
+
+def free_bytes(folder: Path) -> int:
+    """What this user may still write to the folder's file system."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
+
+
 class Spool:
     """The folder below which attempts work."""
 
-    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+    def __init__(self, folder: Path, reserve_bytes: int, make_room: MakeRoom = spare_nothing) -> None:
         self._folder = folder
         self._reserve = reserve_bytes
+        self._make_room = make_room
 
     def clear(self) -> int:
         """Remove what earlier processes left; returns how many attempts it was."""
@@ -45,10 +64,12 @@ class Spool:
             shutil.rmtree(folder, ignore_errors=True)
 
     def check_space(self, size: int) -> None:
-        """Raise HostFault unless `size` bytes fit and the reserve stays."""
-        room = os.statvfs(self._folder)
-        if room.f_bavail * room.f_frsize < size + self._reserve:
-            raise disk_full()
+        """Raise HostFault unless `size` bytes fit and the reserve stays, after what can be spared has gone."""
+        wanted = size + self._reserve
+        if free_bytes(self._folder) < wanted:
+            self._make_room(wanted)
+            if free_bytes(self._folder) < wanted:
+                raise disk_full()
 
 
 def disk_full() -> HostFault:
