@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, insert, text, update
@@ -72,6 +74,17 @@ def test_a_key_that_others_can_read_is_found(site: BackupBench) -> None:
     assert [("files", "failure")] == only_bad(found)
     assert f"{key} has mode 0644" in words(found, "files")
     assert f"chmod 600 {key}" in words(found, "files")
+
+
+@pytest.mark.parametrize(("mode", "bad"), [(0o700, []), (0o500, [("files", "failure")])])
+def test_a_store_that_the_unit_shows_read_only_goes_by_its_mode(
+    site: BackupBench, monkeypatch: pytest.MonkeyPatch, mode: int, bad: list[tuple[str, str]]
+) -> None:
+    """The nightly doctor's unit mounts everything read-only: then it counts whose folder it is, and its mode."""
+    site.config.store_directory.chmod(mode)
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert bad == only_bad(look(site))
 
 
 def test_what_expires_is_warned_of_and_then_fails(site: BackupBench) -> None:
