@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from cloister.api.v1 import jobs_pb2, workers_pb2
+from cloister_server.database import tables
 from cloister_server.errors import NotFoundError, WrongStateError
 from queue_bench import Bench
 
@@ -70,6 +72,17 @@ def test_a_paused_job_is_cancelled_at_once(bench: Bench) -> None:
     signed = bench.queued()
     bench.pause(signed.id)
     assert CANCELLED == bench.cancel(signed.id).state
+
+
+def test_a_paused_job_ends_with_its_authorisation(bench: Bench) -> None:
+    """It could never go on, so it does not hold its datasets for ever."""
+    signed = bench.queued()
+    bench.pause(signed.id)
+    past = update(tables.job).values(expires_at_s=bench.founded.now - 10_000)
+    bench.unit_of_work.run("test", lambda tx: tx.connection.execute(past))
+    assert 1 == bench.sweep()
+    job = bench.job(signed.id)
+    assert (jobs_pb2.JOB_STATE_EXPIRED, "paused until its authorisation expired") == (job.state, job.state_reason)
 
 
 def test_without_attempts_left_nothing_pauses(bench: Bench) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases that ran out, and jobs that waited too long.
+"""Leases that ran out, and jobs that waited or were paused too long.
 
 A lost worker is an infrastructure fault: the job waits again, with the next attempt number, until its attempts
 are used up.  Whatever the lost worker still writes is refused by the fence.
@@ -25,6 +25,7 @@ from cloister_server.queue.states import (
     FAILED,
     LEASED,
     LOST,
+    PAUSED,
     PAUSING,
     QUEUED,
     REFUSED,
@@ -40,7 +41,7 @@ _RELEASE = tables.release
 
 
 def sweep(tx: Transaction) -> int:
-    """End every lease that ran out and every job that waited past its authorisation; how many there were."""
+    """End every lease that ran out and every job that waits past its authorisation; how many there were."""
     now = now_ms(tx.connection)
     jobs = _jobs(tx, select(_JOB).where(_JOB.c.state.in_(LEASED), _JOB.c.lease_until <= now))
     for job in jobs:
@@ -48,9 +49,10 @@ def sweep(tx: Transaction) -> int:
     releases = _releases(tx, select(_RELEASE).where(_RELEASE.c.state == RELEASE_LEASED, _RELEASE.c.lease_until <= now))
     for release in releases:
         lose_release(tx, release)
-    expired = _jobs(tx, select(_JOB).where(_JOB.c.state.in_(WAITING), _JOB.c.expires_at_s * 1000 <= now))
+    expired = _jobs(tx, select(_JOB).where(_JOB.c.state.in_((*WAITING, PAUSED)), _JOB.c.expires_at_s * 1000 <= now))
     for job in expired:
-        endings.end_job(tx, job, EXPIRED, "not started before its authorisation expired")
+        did = "paused until" if job.state == PAUSED else "not started before"
+        endings.end_job(tx, job, EXPIRED, f"{did} its authorisation expired")
         tx.record(_event("job.end", "job", job.id, "failed", {"state": EXPIRED, "attempt": job.attempt}))
     return len(jobs) + len(releases) + len(expired)
 

@@ -48,7 +48,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_CANCELLED: _JobState.ValueType  # 9
     """Ended at the team's request."""
     JOB_STATE_EXPIRED: _JobState.ValueType  # 10
-    """Not started before its authorisation expired."""
+    """It waited, or was paused, until its authorisation expired."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """Public state of a job."""
@@ -74,7 +74,7 @@ JOB_STATE_FAILED: JobState.ValueType  # 8
 JOB_STATE_CANCELLED: JobState.ValueType  # 9
 """Ended at the team's request."""
 JOB_STATE_EXPIRED: JobState.ValueType  # 10
-"""Not started before its authorisation expired."""
+"""It waited, or was paused, until its authorisation expired."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 @_typing.final
