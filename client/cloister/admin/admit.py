@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cloister.admin.certificates import identity_uri, issue_certificate
 from cloister.admin.custody import Custody
 from cloister.admin.draft import add_host, add_person, replace_keys
+from cloister.admin.external import accepted
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import UsageError
 from cloister.evidence.roster import Roster
@@ -62,10 +63,12 @@ def recertify(
     now: int,
     endpoint: str = "",
     days: int = CERTIFICATE_DAYS,
+    certificate: bytes = b"",
 ) -> Welcome:
     """Another certificate for a person or host of the draft who kept their TLS key; the draft stays as it is.
 
-    Raises UsageError for a key that the draft does not pin for them.
+    `certificate` (PEM) is one of an authority of the organisation's own; empty to issue one.
+    Raises UsageError for a key that the draft does not pin for them, and for a certificate that does not fit.
     """
     draft = custody.draft()
     holders = draft.people if request.kind == "person" else draft.hosts
@@ -75,7 +78,7 @@ def recertify(
             f"the draft does not pin this TLS key for {request.kind} {identifier!r}; admit the new keys instead"
         )
     names = (identity_uri(draft.site, request.kind, identifier),)
-    return _welcome(custody, request, identifier, names, days, now, endpoint)
+    return _welcome(custody, request, identifier, names, days, now, endpoint, certificate)
 
 
 def admit_host(
@@ -101,11 +104,15 @@ def certify_server(
     now: int,
     endpoint: str = "",
     days: int = CERTIFICATE_DAYS,
+    certificate: bytes = b"",
 ) -> Welcome:
-    """Certify the control plane's TLS key for host names and addresses.  It has no place on the roster."""
+    """Certify the control plane's TLS key for host names and addresses.  It has no place on the roster.
+
+    `certificate` as in `recertify`.
+    """
     if request.kind != "server":
         raise UsageError(f"the request is for a {request.kind}, not for a server")
-    return _welcome(custody, request, "server", tuple(names), days, now, endpoint)
+    return _welcome(custody, request, "server", tuple(names), days, now, endpoint, certificate)
 
 
 def _admitted(
@@ -126,14 +133,19 @@ def _welcome(
     days: int,
     now: int,
     endpoint: str,
+    certificate: bytes = b"",
 ) -> Welcome:
     authority = custody.authority()
+    if certificate:
+        pem = accepted(custody, certificate, request.csr_pem, names, now)
+    else:
+        pem = issue_certificate(authority, request.csr_pem, names, days, now=now)
     return Welcome(
         site=custody.draft().site,
         endpoint=endpoint or custody.endpoint(),
         root_public=custody.root_public(),
-        ca_pem=authority.certificate_pem,
-        certificate_pem=issue_certificate(authority, request.csr_pem, names, days, now=now),
+        ca_pem=authority.certificate_pem + custody.external_authorities().decode("ascii"),
+        certificate_pem=pem,
         id=identifier,
         kind=request.kind,
     )

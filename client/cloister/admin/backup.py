@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from cloister.admin.custody import CA_CERTIFICATE, CA_KEY, DRAFT, ROOT_KEY, ROSTER, SITE, Custody
+from cloister.admin.custody import CA_CERTIFICATE, CA_KEY, DRAFT, EXTERNAL, ROOT_KEY, ROSTER, SITE, Custody
 from cloister.errors import HomeError, UsageError
 from cloister.evidence.signatures import b64, unb64
 from cloister.files import create_private, private_directory
@@ -38,7 +38,7 @@ def write_backup(custody: Custody, passphrase: str, random: Callable[[int], byte
     folder = custody.directory
     if missing := [name for name in _NEEDED if not (folder / name).exists()]:
         raise HomeError(f"{folder / missing[0]} is missing; name the custodian's directory")
-    names = [p.name for p in folder.iterdir() if p.name in (*_NEEDED, ROSTER) or _NAMES.fullmatch(p.name)]
+    names = [p.name for p in folder.iterdir() if p.name in (*_NEEDED, EXTERNAL, ROSTER) or _NAMES.fullmatch(p.name)]
     files = {name: b64((folder / name).read_bytes()) for name in sorted(names)}
     salt, nonce = random(_SALT), random(_NONCE)
     sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, json.dumps(files).encode("ascii"), MAGIC)

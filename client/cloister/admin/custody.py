@@ -4,6 +4,7 @@
 root.key      the site's root (Ed25519): signs rosters
 root-ID.key   roots before it, of no further use; root.next.key while a rotation is under way
 ca.key        key of the certificate authority (P-256), and its certificate ca.crt
+external.crt  authorities of the organisation's own whose TLS certificates count too, where it has one
 draft.json    the roster that will be signed next, not signed yet
 roster.dsse   the roster that was signed last
 site.json     {"site", "endpoint"}: what welcome files say
@@ -27,6 +28,7 @@ from cloister.tls import load_tls_key
 ROOT_KEY = "root.key"
 CA_KEY = "ca.key"
 CA_CERTIFICATE = "ca.crt"
+EXTERNAL = "external.crt"
 DRAFT = "draft.json"
 ROSTER = "roster.dsse"
 SITE = "site.json"
@@ -56,6 +58,14 @@ class Custody:
     def authority(self) -> CertificateAuthority:
         certificate = x509.load_pem_x509_certificate(self._read(CA_CERTIFICATE))
         return CertificateAuthority(load_tls_key(self._read(CA_KEY)), certificate)
+
+    def external_authorities(self) -> bytes:
+        """Certificates in PEM; empty where there are none."""
+        path = self.directory / EXTERNAL
+        return path.read_bytes() if path.exists() else b""
+
+    def save_external_authorities(self, pem: bytes) -> None:
+        replace_private(self.directory / EXTERNAL, pem)
 
     def draft(self) -> Roster:
         return Roster.parse(self._read(DRAFT))

@@ -26,6 +26,11 @@ welcome_option = click.option(
 days_option = click.option(
     "--days", default=90, show_default=True, type=click.IntRange(1, 3650), help="Validity of the certificate."
 )
+certificate_option = click.option(
+    "--certificate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificate of your own authority (PEM, intermediate ones after it), instead of issuing one.",
+)
 service_option = click.option("--service", is_flag=True, help="An account of a pipeline: it approves nothing.")
 request_argument = click.argument("request", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 NEXT = "next: cloister-admin roster sign, then roster publish"

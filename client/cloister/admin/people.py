@@ -11,6 +11,7 @@ import click
 
 from cloister.admin.options import (
     NEXT,
+    certificate_option,
     days_option,
     directory_option,
     endpoint_option,
@@ -103,10 +104,13 @@ def person_add(  # noqa: PLR0913, PLR0917 - click passes each option by its name
 @click.option("--id", "identifier", required=True, help="Id on the roster.")
 @endpoint_option
 @days_option
+@certificate_option
 @welcome_option
-def person_certify(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+def person_certify(
+    request: Path, directory: Path, identifier: str, endpoint: str, days: int, certificate: Path | None, output: Path
+) -> None:
     """Certify the TLS key of a person on the roster again: their REQUEST is the one of the beginning."""
-    _recertify("person", request, directory, identifier, endpoint, days, output)
+    _recertify("person", request, directory, identifier, endpoint, days, certificate, output)
 
 
 @person.command("rekey")
@@ -170,10 +174,13 @@ def host_add(
 @click.option("--id", "identifier", required=True, help="Id on the roster.")
 @endpoint_option
 @days_option
+@certificate_option
 @welcome_option
-def host_certify(request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path) -> None:
+def host_certify(
+    request: Path, directory: Path, identifier: str, endpoint: str, days: int, certificate: Path | None, output: Path
+) -> None:
     """Certify the TLS key of a host on the roster again: their REQUEST is the one of the beginning."""
-    _recertify("host", request, directory, identifier, endpoint, days, output)
+    _recertify("host", request, directory, identifier, endpoint, days, certificate, output)
 
 
 @host.command("retire")
@@ -200,19 +207,38 @@ def server() -> None:
 @click.option("--name", "names", multiple=True, help="Host name or address; repeatable.  [default: loopback]")
 @endpoint_option
 @days_option
+@certificate_option
 @welcome_option
-def certify(request: Path, directory: Path, names: tuple[str, ...], endpoint: str, days: int, output: Path) -> None:
+def certify(
+    request: Path,
+    directory: Path,
+    names: tuple[str, ...],
+    endpoint: str,
+    days: int,
+    certificate: Path | None,
+    output: Path,
+) -> None:
     """Certify the control plane's TLS key of an enrolment REQUEST."""
     from cloister.admin.admit import SERVER_NAMES, certify_server
     from cloister.admin.custody import Custody
 
     asked = _read(request, output)
-    made = certify_server(Custody(directory), asked, names or SERVER_NAMES, now=now(), endpoint=endpoint, days=days)
+    pem = b"" if certificate is None else certificate.read_bytes()
+    made = certify_server(
+        Custody(directory), asked, names or SERVER_NAMES, now=now(), endpoint=endpoint, days=days, certificate=pem
+    )
     _write(output, made, "next: give the welcome file to the control plane")
 
 
 def _recertify(
-    kind: str, request: Path, directory: Path, identifier: str, endpoint: str, days: int, output: Path
+    kind: str,
+    request: Path,
+    directory: Path,
+    identifier: str,
+    endpoint: str,
+    days: int,
+    certificate: Path | None,
+    output: Path,
 ) -> None:
     from cloister.admin.admit import recertify
     from cloister.admin.custody import Custody
@@ -221,7 +247,8 @@ def _recertify(
     asked = _read(request, output)
     if asked.kind != kind:
         raise UsageError(f"the request is for a {asked.kind}, not for a {kind}")
-    made = recertify(Custody(directory), asked, identifier, now=now(), endpoint=endpoint, days=days)
+    pem = b"" if certificate is None else certificate.read_bytes()
+    made = recertify(Custody(directory), asked, identifier, now=now(), endpoint=endpoint, days=days, certificate=pem)
     _write(output, made, "next: give the welcome file to whoever sent the request; the roster stays as it is")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cloister.admin.options import directory_option
+from cloister.cli.options import now
 from cloister.cli.output import print_fields
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -62,6 +63,21 @@ def show(directory: Path) -> None:
             ("hosts", ", ".join(host.id for host in draft.hosts)),
         )
     )
+
+
+@root.command()
+@click.argument("authorities", type=_file)
+@directory_option
+def trust(authorities: Path, directory: Path) -> None:
+    """Have TLS certificates of your organisation's own AUTHORITIES (PEM) count, beside those of the site's own.
+
+    Welcomes that are made from now on name both.
+    """
+    from cloister.admin.custody import Custody
+    from cloister.admin.external import trust as trust_them
+
+    count = trust_them(Custody(directory), authorities.read_bytes(), now())
+    click.echo(f"{count} authorities trusted for TLS; the roster still says who everybody is")
 
 
 @root.command()
