@@ -85,6 +85,18 @@ def test_a_job_survives_the_deaths_of_agent_and_trainer(site: LiveSite, tmp_path
     check_ended_once(site, job_id, tmp_path)
 
 
+def test_a_key_agent_that_is_away_uses_up_one_attempt_at_most(site: LiveSite, tmp_path: Path) -> None:
+    """The one that was handed out as it went; until it is back the agent asks for no work, then the job succeeds."""
+    log = site.running("agent").log
+    site.stop("keyagent")
+    before = log.read_text().count("no_key_agent")
+    job_id = submit(site, write_spec(tmp_path, "key-agent-away", attempts=2))
+    eventually(lambda: log.read_text().count("no_key_agent") > before + 2, "the agent's own notice")
+    site.start("keyagent")
+    await_end(site, job_id)
+    check_ended_once(site, job_id, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_agent_may_die_at_each_named_point(site: LiveSite, tmp_path: Path) -> None:

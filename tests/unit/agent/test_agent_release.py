@@ -4,11 +4,14 @@
 import threading
 from dataclasses import replace
 
+import pytest
+
 from cloister.api.v1 import workers_pb2
 from cloister.evidence.opening import ReleaseOpening
 from cloister.evidence.release import Release
 from cloister.sealed import keys
 from cloister.wire import statement_to_proto
+from cloister_workers.agent import loop as loop_module
 from cloister_workers.agent.lease import Lease
 from cloister_workers.agent.loop import Loop
 from cloister_workers.agent.releasing import run_release
@@ -38,9 +41,9 @@ def Release_id(opening: ReleaseOpening) -> str:
     return str(json.loads(opening.request.payload)["release_id"])
 
 
-def run(host: FakeHost, leased: workers_pb2.ReleaseLease) -> None:
+def run(host: FakeHost, leased: workers_pb2.ReleaseLease) -> bool:
     lease = Lease(leased.release_id, leased.attempt, LEASE_SECONDS, host.host.clock, threading.Event())
-    run_release(host.host, leased, lease)
+    return run_release(host.host, leased, lease)
 
 
 def test_a_release_is_granted_to_the_recipient(host: FakeHost) -> None:
@@ -116,6 +119,53 @@ def test_the_loop_survives_a_control_plane_that_is_away(host: FakeHost) -> None:
     host.control.fail["LeaseWork"] = Answers([unavailable()])
     loop_of(host, stop).run()
     assert [line["event"] for line in host.log] == ["no_control_plane"]
+
+
+class Waits(threading.Event):
+    """Notes how long somebody waited, and is set at the end of a list of moments."""
+
+    def __init__(self, moments: int) -> None:
+        super().__init__()
+        self.left = moments
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0.0)
+        self.left -= 1
+        if self.left == 0:
+            self.set()
+        return self.is_set()
+
+
+def test_without_a_key_agent_no_work_is_asked_for(host: FakeHost) -> None:
+    """Its attempts would fail one after the other; the loop looks again, less and less often."""
+    host.paths.socket.unlink()
+    stop = Waits(3)
+    loop_of(host, stop).run()
+    assert "LeaseWork" not in host.control.calls
+    assert ["no_key_agent"] * 3 == [line["event"] for line in host.log]
+    assert [0.5, 1.0, 2.0] == stop.seconds
+
+
+def test_after_a_fault_of_this_host_another_may_come_first(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt in a row that the host could not do its part of makes it wait longer; one that it could does not."""
+    did = [False, False, True, False]
+    monkeypatch.setattr(loop_module, "run_release", lambda *_: did.pop(0))
+    leased, _, _ = release_lease(host)
+    for _ in did:
+        host.control.work.put(workers_pb2.LeaseWorkResponse(release=leased, lease_seconds=LEASE_SECONDS))
+    stop = Waits(3)
+    loop_of(host, stop).run()
+    assert ([], [0.5, 1.0, 0.5]) == (did, stop.seconds)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_this_host_could_not_do_is_told(host: FakeHost, gone: bool) -> None:
+    """A release whose key agent is gone is a fault of this host, one that policy refuses is not."""
+    leased, _, _ = release_lease(host, accuracy="0.3")
+    if gone:
+        host.paths.socket.unlink()
+    assert run(host, leased) is not gone
 
 
 def test_leftovers_of_a_crash_are_removed(host: FakeHost) -> None:

@@ -15,8 +15,11 @@ from cloister_workers.keyagent import client
 from cloister_workers.keyagent.errors import KeyAgentError, Refused
 
 
-def run_release(host: Host, release: workers_pb2.ReleaseLease, lease: Lease) -> None:
-    """Carry out one attempt.  Where this host fails it is not ended: the lease expires and another attempt follows."""
+def run_release(host: Host, release: workers_pb2.ReleaseLease, lease: Lease) -> bool:
+    """Carry out one attempt; returns whether this host did its part.
+
+    Where it did not, the release is not ended: the lease expires and another attempt follows.
+    """
     crash_here("after-lease")
     host.log({"event": "release", "release": release.release_id, "attempt": release.attempt})
     try:
@@ -26,8 +29,10 @@ def run_release(host: Host, release: workers_pb2.ReleaseLease, lease: Lease) -> 
             host.control.finish_release(lease, request)
             host.log({"event": "released", "release": release.release_id, "refusal": request.refusal})
             crash_here("after-finish")
+            return True
     except (LeaseLostError, AttemptError, KeyAgentError) as error:
         host.log({"event": "not_released", "release": release.release_id, "kind": type(error).__name__})
+        return False
 
 
 def _attempt(host: Host, release: workers_pb2.ReleaseLease, lease: Lease) -> workers_pb2.FinishReleaseRequest:

@@ -64,8 +64,11 @@ class Attempt:
     folder: Path
 
 
-def run_job(host: Host, job: workers_pb2.JobLease, lease: Lease) -> None:
-    """Run one attempt and end its lease, unless that is lost.  Raises nothing that is the attempt's own affair."""
+def run_job(host: Host, job: workers_pb2.JobLease, lease: Lease) -> bool:
+    """Run one attempt and end its lease, unless that is lost; returns whether this host did its part.
+
+    Raises nothing that is the attempt's own affair.
+    """
     crash_here("after-lease")
     host.log({"event": "job", "job": job.job_id, "attempt": job.attempt})
     try:
@@ -75,11 +78,13 @@ def run_job(host: Host, job: workers_pb2.JobLease, lease: Lease) -> None:
         ):
             ended = _outcome(host, job, lease, reporter)
             _finish(host, lease, reporter, ended)
+            return ended.state != jobs_pb2.JOB_STATE_PREEMPTED
     except LeaseLostError:
         host.log({"event": "lease_lost", "job": job.job_id, "attempt": job.attempt})
     except AttemptError as error:
         # The control plane would not take the outcome; it decides when the lease expires.
         host.log({"event": "not_finished", "job": job.job_id, "code": error.code})
+    return False
 
 
 def _finish(host: Host, lease: Lease, reporter: Reporter, ended: Outcome) -> None:
