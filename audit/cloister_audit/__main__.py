@@ -17,6 +17,7 @@ from cloister.evidence.note import NoteVerifier
 from cloister.evidence_export import describe, verify_export
 from cloister_audit import fsck
 from cloister_audit.errors import AuditError
+from cloister_audit.snapshot import snapshot
 
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -56,7 +57,7 @@ def _remembered(path: Path, verifier: NoteVerifier) -> Checkpoint:
 def fsck_command(database: str, vkey: str) -> None:
     """Recompute every hash, the head and all signed checkpoints from the stored entries."""
     try:
-        with create_engine(database).connect() as connection:
+        with snapshot(create_engine(database)) as connection:
             total = fsck.check(connection, NoteVerifier.parse(vkey.strip()))
     except AuditError as error:
         _fail(str(error), EXIT_CODES["TAMPERED"])

@@ -8,7 +8,6 @@ get a second history signed.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, func, insert, select
@@ -19,11 +18,10 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.merkle import leaf_hash, verify_consistency
 from cloister_audit.errors import AuditCorruptError
 from cloister_audit.proofs import consistency
+from cloister_audit.snapshot import snapshot
 from cloister_audit.tables import audit_checkpoint, audit_entry, audit_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cloister.evidence.note import NoteSigner
     from cloister_audit.ledger import Ledger
 
@@ -33,7 +31,7 @@ def latest(engine: Engine, ledger: Ledger, signer: NoteSigner, now: int) -> tupl
 
     `now` is microseconds since 1970, UTC.  Raises AuditCorruptError when the head does not extend the last one.
     """
-    with _snapshot(engine) as connection:
+    with snapshot(engine) as connection:
         head = ledger.head(connection)
         checkpoint = Checkpoint(signer.name, head.size, head.root)
         stored = stored_note(connection, head.size)
@@ -44,19 +42,6 @@ def latest(engine: Engine, ledger: Ledger, signer: NoteSigner, now: int) -> tupl
     note = sign_checkpoint(checkpoint, signer)
     _store(engine, checkpoint.size, note, now)
     return checkpoint, note
-
-
-@contextmanager
-def _snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one moment.
-
-    Statement by statement, a head could be read before another process adds an entry and signs, and the newest signed
-    head after it: that head would look like one of a log that was rolled back.  (SQLite's transactions are snapshots.)
-    """
-    with engine.connect() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
 
 
 def stored_note(connection: Connection, size: int) -> bytes | None:

@@ -135,6 +135,20 @@ def test_a_change_in_an_old_entry_takes_a_look_at_the_whole_log(
     assert [("log", "failure")] == only_bad(look(site, whole=True))
 
 
+def test_entries_that_come_meanwhile_are_no_damage(site: BackupBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control plane goes on while the whole log is recomputed: the doctor looks at one moment of it."""
+    check_entry = fsck._check_entry
+
+    def slow(body: bytes, seq: int) -> None:
+        check_entry(body, seq)
+        if seq == 0:
+            site.bench.queued()
+            site.heads.latest()
+
+    monkeypatch.setattr(fsck, "_check_entry", slow)
+    assert [] == only_bad(look(site, whole=True))
+
+
 def test_a_lost_blob_is_found(site: BackupBench) -> None:
     """An object without its blob is a failure that names the object."""
     lost = site.push()

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, update
 
 from cloister.evidence.checkpoint import Checkpoint, open_checkpoint
 from cloister.evidence.entry import Actor, Entry, Event, Subject
@@ -28,6 +30,7 @@ from cloister.evidence_export import verify_export, write_export
 from cloister_audit import checkpoints, fsck, proofs, query
 from cloister_audit.errors import AuditCorruptError, AuditWriteError, UnknownActionError
 from cloister_audit.ledger import Head, Ledger
+from cloister_audit.snapshot import snapshot
 from cloister_audit.tables import audit_entry, audit_head, audit_node, metadata
 
 SIGNER = NoteSigner("test.site/log", Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -202,6 +205,23 @@ def test_a_rolled_back_database_gets_nothing_signed(ledger_engine: Engine) -> No
         connection.execute(update(audit_head).values(frontier=old_frontier))
     with pytest.raises(AuditCorruptError, match="rolled back"):
         checkpoints.latest(ledger_engine, ledger, SIGNER, 0)
+
+
+def test_a_snapshot_sees_one_moment(ledger_engine: Engine) -> None:
+    """Entries that are added meanwhile are not seen, by an engine without any settings of ours either."""
+    ledger = a_ledger()
+    fill(ledger_engine, ledger, 0, 4)
+    if ledger_engine.dialect.name == "sqlite":
+        with closing(sqlite3.connect(str(ledger_engine.url.database))) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+    plain = create_engine(ledger_engine.url)
+    count = select(func.count()).select_from(audit_entry)
+    with snapshot(plain) as connection:
+        seen = [connection.execute(count).scalar_one()]
+        fill(ledger_engine, ledger, 4, 6)
+        seen += [connection.execute(count).scalar_one(), fsck.check(connection, SIGNER.verifier)]
+    plain.dispose()
+    assert [4, 4, 4] == seen
 
 
 def test_fsck_finds_a_changed_entry(ledger_engine: Engine) -> None:

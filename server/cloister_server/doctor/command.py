@@ -16,6 +16,7 @@ from cloister.evidence.note import NoteVerifier
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
 from cloister.findings import Check, Diagnosis, Finding, as_json, as_text, exit_status, failure
+from cloister_audit.snapshot import snapshot
 from cloister_server.backup.restore import trusted_verifier
 from cloister_server.config import Config, load_config
 from cloister_server.database.engine import Database, open_database
@@ -63,7 +64,8 @@ def diagnose(
             found.append(schema)
             if not schema.failed:
                 found += [
-                    Diagnosis(n, tuple(c())) for n, c in _of_database(config, connection, now, whole_log=whole_log)
+                    Diagnosis(n, tuple(c()))
+                    for n, c in _of_database(config, database, connection, now, whole_log=whole_log)
                 ]
     except SQLAlchemyError as error:
         # The driver's text is left out: it may repeat the URL with its password.
@@ -82,10 +84,12 @@ def _of_files(config: Config, now: int, free: Callable[[Path], int]) -> Iterator
     yield "disk", lambda: files.check_disk(places, config.reserve_bytes, free)
 
 
-def _of_database(config: Config, connection: Connection, now: float, *, whole_log: bool) -> Iterator[tuple[str, Check]]:
+def _of_database(
+    config: Config, database: Database, connection: Connection, now: float, *, whole_log: bool
+) -> Iterator[tuple[str, Check]]:
     yield "clock", lambda: on_database.check_clock(connection, now)
     yield "roster", lambda: on_database.check_roster(connection, int(now))
-    yield "log", lambda: _check_log(config, connection, int(now), whole=whole_log)
+    yield "log", lambda: _check_log(config, database, int(now), whole=whole_log)
     if config.store_directory.is_dir():
         store = Store(config.store_directory, config.reserve_bytes)
         yield "blobs", lambda: on_database.check_blobs(connection, store)
@@ -93,12 +97,13 @@ def _of_database(config: Config, connection: Connection, now: float, *, whole_lo
     yield "leases", lambda: queue.check_lost_leases(connection)
 
 
-def _check_log(config: Config, connection: Connection, now: int, *, whole: bool) -> Iterable[Finding]:
+def _check_log(config: Config, database: Database, now: int, *, whole: bool) -> Iterable[Finding]:
     try:
         verifier: NoteVerifier = trusted_verifier(config)
     except BackupError as error:
         return [failure(str(error), "put the site's roster in place")]
-    return on_database.check_log(connection, verifier, now, whole=whole)
+    with snapshot(database.reader) as connection:
+        return list(on_database.check_log(connection, verifier, now, whole=whole))
 
 
 def _check_queue(connection: Connection, now: int) -> Iterable[Finding]:
