@@ -34,6 +34,20 @@ metadata = MetaData()
 _ID = String(64)
 _DIGEST = String(64)
 
+schema_compatibility = Table(
+    "schema_compatibility",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column(
+        "compatible_from",
+        String(32),
+        nullable=False,
+        comment="revision; a program that knows it may run on this schema",
+    ),
+    CheckConstraint("id = 1", name="schema_compatibility_is_one_row"),
+    comment="Its one row is written by every migration.",
+)
+
 roster = Table(
     "roster",
     metadata,

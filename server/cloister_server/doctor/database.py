@@ -17,7 +17,7 @@ from cloister_audit.errors import AuditError
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.doctor.files import WARN_SECONDS
-from cloister_server.migrations.schema import current, newest
+from cloister_server.migrations.schema import standing
 from cloister_server.registry.objects import DELETED, READY
 from cloister_server.store import Declared, Store
 
@@ -29,12 +29,20 @@ _NAMED = 5
 
 
 def check_schema(connection: Connection) -> Iterable[Finding]:
-    """That the database has the schema of this program."""
-    found, wanted = current(connection), newest()
-    if found != wanted:
-        yield failure(f"schema {found or 'none'}, this version needs {wanted}", "cloister-server migrate")
+    """That the database has a schema on which this program may run."""
+    found = standing(connection)
+    if found.fault and found.newer:
+        yield failure(
+            f"schema {found.found} takes no program of schema {found.newest}, which this version is",
+            "install the newer version on this host, or restore the backup from before the upgrade",
+        )
+    elif found.fault:
+        yield failure(f"schema {found.found or 'none'}, this version needs {found.newest}", "cloister-server migrate")
+    elif found.newer:
+        text = f"answers, schema {found.found}; this version knows {found.newest} and may go on"
+        yield warning(text, "finish the upgrade: install the newer version on this host too")
     else:
-        yield ok(f"answers, schema {found}")
+        yield ok(f"answers, schema {found.found}")
 
 
 def check_clock(connection: Connection, now: float) -> Iterable[Finding]:
