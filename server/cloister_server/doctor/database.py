@@ -11,7 +11,7 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.note import NoteVerifier
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
-from cloister.findings import Finding, failure, of_expiry, ok, warning
+from cloister.findings import Finding, failure, of_expiry, of_skew, ok, warning
 from cloister_audit import fsck
 from cloister_audit.errors import AuditError
 from cloister_server.database import tables
@@ -21,9 +21,6 @@ from cloister_server.migrations.schema import standing
 from cloister_server.registry.objects import DELETED, READY
 from cloister_server.store import Declared, Store
 
-SKEW_WARN_S = 5
-SKEW_FAIL_S = 300
-"""Documents are refused beyond this: `roster.CLOCK_SKEW_SECONDS`."""
 SILENT_S = 24 * 3600
 _NAMED = 5
 
@@ -48,13 +45,7 @@ def check_schema(connection: Connection) -> Iterable[Finding]:
 def check_clock(connection: Connection, now: float) -> Iterable[Finding]:
     """This host's clock (Unix seconds) against the database's, by which leases are measured."""
     skew = connection.execute(select(now_ms(connection))).scalar_one() / 1000 - now
-    text = f"the database's clock is {skew:+.1f} s from this host's"
-    if abs(skew) >= SKEW_FAIL_S:
-        yield failure(text, "synchronise both clocks (systemd-timesyncd, chrony): signed documents are refused")
-    elif abs(skew) >= SKEW_WARN_S:
-        yield warning(text, "synchronise both clocks (systemd-timesyncd, chrony)")
-    else:
-        yield ok(text)
+    yield of_skew("the database's clock", skew)
 
 
 def check_log(connection: Connection, verifier: NoteVerifier, now: int, *, whole: bool) -> Iterable[Finding]:
