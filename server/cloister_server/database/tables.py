@@ -73,6 +73,7 @@ enrolment_token = Table(
     metadata,
     Column("id", _ID, primary_key=True, comment="id of its signing key; the secret is never here"),
     Column("state", String(16), nullable=False),
+    # Of a person or of a worker host: the statement says which.
     Column("person", _ID, nullable=False),
     Column("tls_sha256", _DIGEST, nullable=False, unique=True),
     Column("certificate_pem", Text, nullable=False, comment="of the token's TLS key: lets its holder connect"),
