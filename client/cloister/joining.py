@@ -120,13 +120,14 @@ def wait_and_join(
     *,
     wait: bool,
     sleep: Callable[[float], None] = time.sleep,
+    dial: Dial = dial,
 ) -> P_co | None:
     """Join with the text of a token; `tell` hears once that the custodian is waited for.
 
     None where that is still to come and `wait` is not set.  Raises as `join` does.
     """
     token, told = EnrolmentToken.parse(text), False
-    while isinstance(answer := join(place, token, endpoint, clock()), Waiting):
+    while isinstance(answer := join(place, token, endpoint, clock(), dial=dial), Waiting):
         if not told:
             tell(answer)
             told = True

@@ -19,7 +19,7 @@ from cloister.evidence.enrolment import WELCOME_TYPE, SignedWelcome
 from cloister.evidence.errors import BindingError, RosterError, SignatureError
 from cloister.evidence.signatures import SigningKey, Statement
 from cloister.home import Home, SitePins
-from cloister.joining import PersonPlace, Waiting, join
+from cloister.joining import PersonPlace, Waiting, join, wait_and_join
 from cloister.wire import statement_from_proto, statement_to_proto
 from fake_channel import FakeChannel, Refusal
 from set_clock import NOW
@@ -81,6 +81,24 @@ def test_a_claim_is_made_once_and_finished_later(site: TokenSite, home: Home) ->
     root = site.custody.root_key().public
     assert (root, "erin", "localhost:7") == (pins.root_public, pins.id, pins.endpoint)
     assert pins == home.pins()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_waiting_tells_once_and_asks_again(site: TokenSite, home: Home, wait: bool) -> None:
+    """With `wait` it asks until the custodian has answered, telling once what is waited for; without, it ends."""
+    token, plane = site.token(), Plane()
+    told: list[Waiting] = []
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            admit(site, token, plane)
+
+    text, place = token.export(), PersonPlace(home)
+    found = wait_and_join(place, text, "localhost:7", lambda: NOW, told.append, wait=wait, sleep=sleep, dial=plane.dial)
+    assert ([plane.claims[0].digest], 2 if wait else 0) == ([waiting.fingerprint for waiting in told], len(slept))
+    assert (home.pins() if wait else None) == found
 
 
 def test_another_root_is_refused_and_nothing_installed(site: TokenSite, home: Home, tmp_path: Path) -> None:
