@@ -39,7 +39,7 @@ ACTIONS: dict[str, str] = {
     "model.read": "Somebody read a model version.",
     "model.list": "Somebody listed model versions.",
     "wrap.read": "A member fetched a wrap of their team, for a recipient whose key they hold.",
-    "wrap.add": "A member wrapped a dataset or base model of their team to further recipients.",
+    "wrap.add": "A member wrapped a dataset, base model or released result of their team to further recipients.",
     "blob.read": "Somebody started to read ciphertext.",
     "upload.read": "Somebody asked how far an upload has come.",
     "job.submit": "A member queued a signed job.",

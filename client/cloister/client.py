@@ -68,12 +68,13 @@ class Client:
         self.site = SiteGuard(home, connection, clock)
         session = Session(home, connection, self.site, clock, ids)
         self.datasets = Datasets(session)
-        self.models = Models(session, Releases(session))
+        releases = Releases(session)
+        self.models = Models(session, releases)
         self.jobs = Jobs(session, self.datasets, self.models)
         self.operations = Operations(session)
         self.audit = Audit(session)
         self.tokens = Tokens(session)
-        self.grants = Grants(session, self.datasets, self.models)
+        self.grants = Grants(session, self.datasets, self.models, releases)
 
     @classmethod
     def open(

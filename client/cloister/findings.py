@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
+from cloister.evidence.roster import CLOCK_SKEW_SECONDS
+
 Level = Literal["ok", "warning", "failure"]
+SKEW_WARN_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,16 @@ def of_expiry(what: str, left_s: float, warn_s: int, remedy: str) -> Finding:
     if left_s < warn_s:
         return warning(f"{what} expires in {days:.1f} days", remedy)
     return ok(f"{what} holds for {days:.0f} days")
+
+
+def of_skew(what: str, seconds: float) -> Finding:
+    """How far another clock is ahead of this host's: from five seconds a warning, a failure where signed documents
+    are refused for it.
+    """
+    text = f"{what} is {seconds:+.1f} s from this host's"
+    remedy = "synchronise both clocks (systemd-timesyncd, chrony)"
+    if abs(seconds) >= CLOCK_SKEW_SECONDS:
+        return failure(text, f"{remedy}: signed documents are refused")
+    if abs(seconds) >= SKEW_WARN_SECONDS:
+        return warning(text, remedy)
+    return ok(text)

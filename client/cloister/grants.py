@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a team's recovery key is for: wrapping what was sealed before to new hosts, and opening it without its owner.
+"""Wrapping what was sealed before to new hosts, and opening it without its owner.
+
+Datasets and base models are sealed to the team's recovery key too, which wraps them anew.  An adapted version is sealed
+to its pool alone until its release policy holds; whom it was released to can wrap it, and nobody else.
 
 The recipients come from the roster that the root signed, never from the control plane.  A wrap is not authenticated:
 a hostile control plane can hand out one with a key of its own, and the wrap for the new host is then as useless as
@@ -18,13 +21,18 @@ from cloister.errors import NotFoundError, RefusedError
 from cloister.evidence.errors import BindingError, EvidenceError
 from cloister.evidence.manifest import Manifest, VerifiedObject, verify_object
 from cloister.files import new_output
+from cloister.lineage import is_adapted, verify_result_version
 from cloister.models import Models
+from cloister.pull import released_key
+from cloister.releases import Releases
 from cloister.sealed.errors import SealedError
 from cloister.sealed.keys import Identity, Recipient, unwrap, wrap
 from cloister.sealed.payload import open_stream
 from cloister.session import Session
 from cloister.upload import Progress, fetch_blob
 from cloister.wire import sealed_from_proto
+
+_WITH_BLOB = (models_pb2.MODEL_VERSION_STATE_CANDIDATE, models_pb2.MODEL_VERSION_STATE_RELEASED)
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,13 @@ class _Held:
 
 
 class Grants:
-    """`client.grants`.  Members, with an identity that holds wraps: the team's recovery key."""
+    """`client.grants`.  Members: with the team's recovery key, or with what was released to them."""
 
-    def __init__(self, session: Session, datasets: Datasets, models: Models) -> None:
+    def __init__(self, session: Session, datasets: Datasets, models: Models, releases: Releases) -> None:
         self._session = session
         self._datasets = datasets
         self._models = models
+        self._releases = releases
 
     def rewrap(self, identity: Identity) -> Iterator[Granted]:
         """Wrap every dataset and base model of the team to whoever the roster certifies and who has no wrap yet.
@@ -72,6 +81,25 @@ class Grants:
             if missing:
                 self._add(held, missing)
             yield Granted(manifest.kind, manifest.id, manifest.name, len(missing))
+
+    def rewrap_released(self) -> Iterator[Granted]:
+        """Wrap every adapted version of the team that was released to this person to hosts of its pool that lack it.
+
+        A version that lacks a wrap and was not released to them, or does not verify, is told with its reason.
+        """
+        for version, missing in self._adapted():
+            added, refusal = 0, ""
+            try:
+                if missing:
+                    self._wrap_released(version, missing)
+                    added = len(missing)
+            except (RefusedError, EvidenceError, SealedError) as error:
+                refusal = str(error)
+            yield Granted("version", version.id, version.name, added, refusal)
+
+    def lacking(self) -> list[str]:
+        """Ids of adapted versions of the team that some host of their pool holds no wrap of."""
+        return [version.id for version, missing in self._adapted() if missing]
 
     def recover(self, name_or_id: str, identity: Identity, output: Path, progress: Progress) -> VerifiedObject:
         """Open a dataset of the team into a new file.  Nothing appears unless every byte verifies.
@@ -110,6 +138,22 @@ class Grants:
         for version in self._models.list():
             if version.team == team and not version.base and version.state == models_pb2.MODEL_VERSION_STATE_READY:
                 yield "model", version.id, version.name
+
+    def _adapted(self) -> Iterator[tuple[models_pb2.ModelVersion, list[Recipient]]]:
+        """Every adapted version of this team with the hosts of its pool that hold no wrap, by the roster."""
+        team, pools = self._session.site.me().team, {host.pool for host in self._session.site.roster.hosts}
+        for version in self._models.list():
+            if version.team != team or version.state not in _WITH_BLOB or not is_adapted(version):
+                continue
+            pool = Manifest.parse(version.sealed.manifest).pool
+            hosts = self._session.pool_recipients(pool) if pool in pools else []
+            yield version, [host for host in hosts if host.key_id not in version.recipient_key_ids]
+
+    def _wrap_released(self, version: models_pb2.ModelVersion, missing: list[Recipient]) -> None:
+        session = self._session
+        lineage = verify_result_version(session, version, version.id)
+        dek = released_key(session, self._releases.granted_to_me(version.id), lineage)
+        self._add(_Held(lineage.object, dek, frozenset()), missing)
 
     def _open(self, object_id: str, identity: Identity) -> _Held:
         session, key_id = self._session, identity.recipient.key_id

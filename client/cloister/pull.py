@@ -50,7 +50,7 @@ def pull(
     # (1) Which object.
     lineage = verify_result_version(session, version, asked)
     # (2) and (3) Who may open it.
-    dek = _released_key(session, releases.granted_to_me(version.id), lineage)
+    dek = released_key(session, releases.granted_to_me(version.id), lineage)
     # (4) Are the bytes the ones signed for.
     found = lineage.object
     ciphertext = session.home.cache / f"{found.trailer.ciphertext_sha256}.payload"
@@ -72,8 +72,11 @@ def check_free(destination: Path) -> None:
         raise UsageError(f"{destination.parent} is not a folder; make it first")
 
 
-def _released_key(session: Session, release: models_pb2.Release, lineage: Lineage) -> bytes:
-    """The data key, once the release is proven to be of this object and to this person."""
+def released_key(session: Session, release: models_pb2.Release, lineage: Lineage) -> bytes:
+    """The data key, once the release is proven to be of this object and to this person.
+
+    Raises an EvidenceError, SealedError.
+    """
     roster, now = session.site.roster, session.clock()
     me = session.site.me()
     identity = Identity.parse(session.home.recipient_secret())

@@ -38,13 +38,17 @@ class Session:
 
         The keys are the roster's, never ones that the control plane offers.  Raises UsageError for an empty pool.
         """
+        recovery = self.site.roster.team(self.site.me().team).recovery_recipient
+        return [*self.pool_recipients(pool), Recipient.parse(recovery)]
+
+    def pool_recipients(self, pool: str) -> list[Recipient]:
+        """The hosts that the roster certifies for a pool now.  Raises UsageError for an empty pool."""
         roster = self.site.roster
         hosts = roster.pool_hosts(pool, self.clock())
         if not hosts:
             known = ", ".join(sorted({host.pool for host in roster.hosts})) or "none"
             raise UsageError(f"pool {pool!r} has no certified host; pools of this site: {known}")
-        recovery = roster.team(self.site.me().team).recovery_recipient
-        return [Recipient.parse(text) for text in (*(host.sealing_recipient for host in hosts), recovery)]
+        return [Recipient.parse(host.sealing_recipient) for host in hosts]
 
 
 class _Page(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cloister.api.v1 import enrolment_pb2
 from cloister.enrolment_token import EnrolmentToken
@@ -40,26 +41,39 @@ class Tokens:
 
         The secret is in the answer alone: it is neither stored nor sent.  Raises UsageError.
         """
-        session = self._session
-        self._check(person, team, roles, lifetime)
+        self._check_person(person, team, roles)
         if service and (forbidden := sorted(set(roles) - set(SERVICE_ROLES))):
             raise UsageError(f"a service may not be {forbidden[0]}; give {' or '.join(SERVICE_ROLES)}")
+        place = {"person": person, "team": team, "roles": tuple(sorted(set(roles))), "service": service}
+        return self._issue(place, lifetime)
+
+    def create_for_host(self, host: str, pool: str, lifetime: int) -> EnrolmentToken:
+        """Issue a token for a worker host not on the roster yet; otherwise as `create`.  Raises UsageError."""
+        for word, name in (("host", host), ("pool", pool)):
+            if not IDENTIFIER.fullmatch(name):
+                raise UsageError(f"{word} {name[:64]!r} is not a name; use a-z, 0-9, '.', '_', '-', 64 at most")
+        if host in {known.id for known in self._session.site.roster.hosts}:
+            raise UsageError(f"host {host!r} is on the roster already; choose another id")
+        return self._issue({"person": "", "team": "", "roles": (), "host": host, "pool": pool}, lifetime)
+
+    def _issue(self, place: dict[str, Any], lifetime: int) -> EnrolmentToken:
+        """Sign and register a token; `place` is what IssuedToken says of its holder."""
+        if not 0 < lifetime <= MAX_LIFETIME_SECONDS:
+            raise UsageError(f"a token lives for 1 s to {MAX_LIFETIME_SECONDS // 86400} days, not for {lifetime} s")
+        session = self._session
         pins, now = session.site.pins, session.clock()
         server = self._server_key(pins.endpoint, pins.ca_pem)
         token = EnrolmentToken.generate(pins.site, pins.root_public, server, now + lifetime, self._random)
         issued = IssuedToken(
             site=pins.site,
             issuer=pins.id,
-            person=person,
-            team=team,
-            roles=tuple(sorted(set(roles))),
             root_sha256=token.root_sha256,
             server_sha256=token.server_sha256,
             public=token.signing_key.public,
             tls_sha256=token.tls_sha256,
             created_at=now,
             expires_at=token.expires_at,
-            service=service,
+            **place,
         )
         statement = session.home.signing_key().sign(TOKEN_TYPE, issued.to_payload())
         request = enrolment_pb2.CreateTokenRequest(
@@ -85,7 +99,7 @@ class Tokens:
         request = enrolment_pb2.AdmitClaimRequest(welcome=statement_to_proto(welcome))
         return stubs.call(stubs.enrolment.AdmitClaim, request).token
 
-    def _check(self, person: str, team: str, roles: Sequence[str], lifetime: int) -> None:
+    def _check_person(self, person: str, team: str, roles: Sequence[str]) -> None:
         roster = self._session.site.roster
         if not IDENTIFIER.fullmatch(person):
             raise UsageError(f"person {person[:64]!r} is not a name; use a-z, 0-9, '.', '_', '-', 64 at most")
@@ -96,5 +110,3 @@ class Tokens:
             raise UsageError(f"team {team!r} is not on the roster; teams: {known_teams}")
         if not roles or set(roles) - set(ROLES):
             raise UsageError(f"roles are {', '.join(ROLES)}; got {', '.join(roles) or 'none'}")
-        if not 0 < lifetime <= MAX_LIFETIME_SECONDS:
-            raise UsageError(f"a token lives for 1 s to {MAX_LIFETIME_SECONDS // 86400} days, not for {lifetime} s")

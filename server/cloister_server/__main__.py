@@ -25,7 +25,7 @@ from cloister_server.database.engine import Database, open_database
 from cloister_server.doctor import command as doctor
 from cloister_server.errors import BackupError, ConfigError, ServerError, StartError
 from cloister_server.journal import Journal
-from cloister_server.migrations.schema import upgrade
+from cloister_server.migrations.schema import Standing, upgrade
 from cloister_server.server import build_site, running
 
 DIRECTORY = Path("/var/lib/cloister-server")
@@ -70,7 +70,8 @@ def _run(parsed: argparse.Namespace) -> int:
     # SQLite is the embedded database of one machine, which nobody else looks after; on PostgreSQL the
     # serving role may not change the schema, so `migrate` runs by itself, as another role.
     if parsed.command == "migrate":
-        _migrate(config if parsed.database is None else replace(config, database_url=parsed.database))
+        found = _migrate(config if parsed.database is None else replace(config, database_url=parsed.database))
+        sys.stdout.write(_told_schema(found))
     elif config.database_url.startswith("sqlite"):
         _migrate(config)
     if parsed.command == "serve":
@@ -138,10 +139,16 @@ def _open(config: Config) -> Database:
     return open_database(config.database_url, config.database_limits, config.database_password())
 
 
-def _migrate(config: Config) -> None:
+def _told_schema(found: Standing) -> str:
+    if found.newer:
+        return f"schema {found.found} is newer than this version's {found.newest} and takes it; nothing was changed\n"
+    return f"schema {found.found}\n"
+
+
+def _migrate(config: Config) -> Standing:
     database = _open(config)
     try:
-        upgrade(database)
+        return upgrade(database)
     except SQLAlchemyError as error:
         # The driver's text is left out: it may repeat the URL with its password.
         raise StartError(

@@ -24,7 +24,7 @@ from cloister.tls import pair_fault
 from cloister_server.config import Config
 from cloister_server.database.engine import open_database
 from cloister_server.errors import ConfigError, StartError
-from cloister_server.migrations.schema import require_newest
+from cloister_server.migrations.schema import require_usable
 from cloister_server.store import free_bytes
 
 
@@ -133,7 +133,7 @@ def _check_database(config: Config) -> Iterator[Problem]:
         return
     try:
         with database.reader.connect() as connection:
-            require_newest(connection)
+            require_usable(connection)
     except StartError as error:
         yield Problem("database.url", str(error))
     except SQLAlchemyError as error:

@@ -46,7 +46,7 @@ from cloister_server.journal import Journal
 from cloister_server.log_key import read_log_signer
 from cloister_server.metrics.exposition import exposed
 from cloister_server.metrics.recorder import Recorder
-from cloister_server.migrations.schema import require_newest
+from cloister_server.migrations.schema import require_usable
 from cloister_server.notifier import Notifier
 from cloister_server.policy_table import ROLES
 from cloister_server.queue import checkpoints, expiry
@@ -106,7 +106,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
     unit_of_work = UnitOfWork(database, ledger, metrics, store)
     expected = Expected(config.site, config.root_public, config.log_origin, signer.vkey)
     rosters = Rosters(unit_of_work, expected, clock)
-    unit_of_work.read(require_newest)
+    unit_of_work.read(require_usable)
     rosters.start(_first_roster(config))
     enrolment_keys = EnrolmentKeys(unit_of_work, clock)
     enrolment_keys.refresh()

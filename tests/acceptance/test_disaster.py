@@ -10,25 +10,14 @@ from pathlib import Path
 import pytest
 
 from cloister_dev.site import publish_policy
-from live_site import LiveSite, Said, live_site
+from live_site import LiveSite, live_site
 from main_job import prepare, submit, write_spec
 from postgres_server import client_programs
+from site_database import server_command, use_database
 from site_log import about, verified_log
 from waiting import eventually
 
 ROLLBACK = "ROLLBACK"
-
-
-def use_database(site: LiveSite, url: str) -> None:
-    """Point the configuration at another database."""
-    path = site.layout.server_config
-    lines = [f'url = "{url}"' if line.startswith("url = ") else line for line in path.read_text().splitlines()]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def server_command(site: LiveSite, *arguments: str) -> Said:
-    command, *rest = arguments
-    return site.said("dana", "cloister-server", command, "--config", str(site.layout.server_config), *rest)
 
 
 def programs(backend: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pytest
 
 from cloister.enrolment_token import EnrolmentToken
 from live_site import LiveSite, Said, live_site
+from second_host import add_programs
 
 ROOT_DAYS = ("--days", "30")
 
@@ -67,6 +68,49 @@ def test_a_token_makes_a_member(site: LiveSite, tmp_path: Path) -> None:
     assert ("erin", "helpdesk", ["approver", "member"]) == (who["id"], who["team"], who["roles"])
     assert not (site.layout.home("erin") / "enrolment.json").exists()
     assert "ADMITTED".lower() in site.ok("dana", "cloister-admin", "token", "list").out
+
+
+def enroll_host(site: LiveSite, directory: Path, token: str) -> Said:
+    at = (str(directory), "--server", endpoint(site), "--token", token)
+    return site.said("dana", "cloister-worker", "enroll", *at)
+
+
+def test_a_token_makes_a_worker_host(site: LiveSite, tmp_path: Path) -> None:
+    """From a token to a running host: its keys are made in place, the custodian sees their fingerprint, the root is
+    pinned, and key agent and agent of that directory work with the site.
+    """
+    place = tmp_path / "gpu2"
+    said = site.ok("dana", "cloister-admin", "token", "create", "--host", "gpu2", "--pool", "default")
+    assert "cloister-worker enroll" in said.err
+    token = said.out.strip()
+    first = enroll_host(site, place, token)
+    assert 0 == first.status, first.err
+    fingerprint = first.out.split()[-1]
+    shown = custodian(site, tmp_path / "way")
+    assert {"host", "gpu2", "pool", "default", fingerprint} <= set(shown.out.split())
+    done = enroll_host(site, place, token)
+    assert (0, "gpu2,") == (done.status, done.out.split()[1]), done.err
+    assert not (place / "enrolment.json").exists()
+    add_programs(site, place)
+    for name in ("keyagent-2", "agent-2"):
+        site.start(name)
+    doctor = site.said("dana", "cloister-worker", "doctor", "--dir", str(place), "--json")
+    levels = {(finding["check"], finding["level"]) for finding in json.loads(doctor.out)}
+    assert {("key agent", "ok"), ("control plane", "ok"), ("certificate", "ok")} <= levels
+    listed = json.loads(site.ok("dana", "cloister", "worker", "list", "--json").out)
+    assert "gpu2" in {row["host"] for row in listed}
+    assert "is a host of site dev.cloister already" in enroll_host(site, place, token).err
+
+
+def test_a_token_of_a_host_makes_no_person(site: LiveSite, tmp_path: Path) -> None:
+    """Each kind of token is refused at once by the other command, which is named, and the token stays unused."""
+    at = ("cloister-admin", "token", "create", "--host", "gpu3")
+    token = site.ok("dana", *at).out.strip()
+    person = enroll(site, "mallory", token)
+    assert "cloister-worker enroll" in person.err
+    host = enroll_host(site, tmp_path / "gpu9", issue(site, "nora", "member"))
+    assert (1, True) == (host.status, "use it with cloister enroll" in host.err)
+    assert 0 == enroll_host(site, tmp_path / "gpu3", token).status
 
 
 def test_the_log_and_the_site_never_see_the_secret(site: LiveSite) -> None:

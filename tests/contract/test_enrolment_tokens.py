@@ -107,6 +107,26 @@ def test_a_token_that_leads_nowhere_is_refused(register: Register, changes: dict
     assert [] == register.known(register.now)
 
 
+HOST: dict[str, Any] = {"person": "", "team": "", "roles": (), "host": "gpu2", "pool": "big"}
+
+
+def test_a_token_for_a_host_says_so_in_the_log(register: Register) -> None:
+    """Its entry names host and pool; one for a host that is on the roster is refused, a pool may be new."""
+    with pytest.raises(InvalidFieldError, match="choose another id"):
+        register.create(register.issued(**{**HOST, "host": "host-1"}))
+    row = register.create(register.issued(**HOST))
+    (entry,) = register.bench.entries("token.create", register.token.id)
+    assert ("gpu2", "gpu2", "big") == (row.person, entry.event.detail["host"], entry.event.detail["pool"])
+
+
+def test_a_token_for_a_host_takes_no_keys_of_a_person(register: Register) -> None:
+    """The claim is refused before it is kept, so that the token still works for the host."""
+    register.create(register.issued(**HOST))
+    with pytest.raises(EvidenceRejectedError, match="cloister-worker enroll"):
+        register.claim(Joiner.make().claim(register.token, register.now))
+    assert "CLAIMED" == register.claim(Joiner.make("host").claim(register.token, register.now)).state
+
+
 def test_only_the_admin_who_signed_registers_a_token(register: Register) -> None:
     """Neither a member's signature nor another caller's token is taken."""
     with pytest.raises(EvidenceRejectedError):
@@ -187,19 +207,22 @@ def test_a_token_is_known_as_long_as_it_can_be_collected(register: Register) -> 
     assert [] == register.known(register.now + HOUR + COLLECT_SECONDS)
 
 
-def test_the_welcome_comes_after_the_roster(register: Register) -> None:
-    """A welcome is handed on when its claim is there, the root signed it, and the roster in force names the person."""
-    register.create()
-    claim = Joiner.make().claim(register.token, register.now)
+@pytest.mark.parametrize("place", [{}, HOST])
+def test_the_welcome_comes_after_the_roster(place: dict[str, Any], register: Register) -> None:
+    """A welcome is handed on when its claim is there, the root signed it, and the roster in force names its holder."""
+    register.create(register.issued(**place))
+    claim = Joiner.make("host" if place else "person").claim(register.token, register.now)
     register.claim(claim)
     founded = register.bench.founded
     before = register.custody.draft()
     try:
-        candidate = verify_candidate(register.custody, Claimed(register.issued(), claim), now=register.now)
+        candidate = verify_candidate(register.custody, Claimed(register.issued(**place), claim), now=register.now)
         welcome = admit_candidate(register.custody, candidate, now=register.now)
         with pytest.raises(WrongStateError, match="publish the signed roster first"):
             register.admit(welcome, founded.roster)
-        published = replace(founded.roster, people=register.custody.draft().people)
+        published = replace(
+            founded.roster, people=register.custody.draft().people, hosts=register.custody.draft().hosts
+        )
         assert "ADMITTED" == register.admit(welcome, published).state
         assert welcome.to_bytes() == register.admit(welcome, published).welcome
         forged = founded.people["dana"].signing.sign(welcome.payload_type, welcome.payload)

@@ -7,14 +7,17 @@ import os
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from cloister.api.v1 import common_pb2
 from cloister.evidence.roster import Host, Roster
 from cloister.sealed.keys import Identity
+from cloister_server.database import tables
 from cloister_server.errors import EvidenceRejectedError, InvalidFieldError, NotFoundError
 from cloister_server.registry import grants, objects
 from queue_bench import Bench
 from served_site import POOL
+from site_objects import Made, success
 
 
 def with_host(bench: Bench, identity: Identity, pool: str = POOL) -> Roster:
@@ -88,3 +91,57 @@ def test_a_malformed_wrap_is_refused(bench: Bench) -> None:
     for wraps in ([], [short], [wrap_for(new), wrap_for(new)]):
         with pytest.raises(InvalidFieldError):
             add(bench, made.id, wraps, with_host(bench, new))
+
+
+@pytest.fixture
+def result(bench: Bench) -> Made:
+    """The result of a job of alice's, whose release to her is under way."""
+    signed = bench.queued()
+    bench.leased_job()
+    made, said = bench.artifact_with_result(signed, 1)
+    bench.finish(success(signed, 1, made))
+    bench.released(signed, made, said)
+    return made
+
+
+def grant_release(bench: Bench) -> None:
+    granted = update(tables.release).values(state="GRANTED")
+    bench.unit_of_work.run("test", lambda tx: tx.connection.execute(granted))
+
+
+def test_a_candidate_gets_no_wrap_from_anybody(bench: Bench, result: Made) -> None:
+    """Until it is released a result is for the hosts that it was sealed to; the answer is that of an unknown object."""
+    new = Identity.generate()
+    with pytest.raises(NotFoundError, match="no such object"):
+        add(bench, result.id, [wrap_for(new)], with_host(bench, new))
+
+
+def test_whom_a_result_was_released_to_wraps_it_to_a_new_host(bench: Bench, result: Made) -> None:
+    """A host certified later gets a wrap, from that member alone, and the log names it."""
+    grant_release(bench)
+    new = Identity.generate()
+    roster = with_host(bench, new)
+    for other in ("erin", "gina"):
+        with pytest.raises(NotFoundError):
+            add(bench, result.id, [wrap_for(new)], roster, by=other)
+    assert {*result.wraps, new.recipient.key_id} == set(add(bench, result.id, [wrap_for(new)], roster))
+    (entry,) = bench.entries("wrap.add", result.id)
+    assert ("artifact", {"recipients": [new.recipient.key_id]}) == (entry.event.object.type, entry.event.detail)
+
+
+def test_what_a_host_wrapped_of_a_result_stays(bench: Bench, result: Made) -> None:
+    """A wrap that is there already is not replaced, and nothing is logged for it."""
+    grant_release(bench)
+    held = min(result.wraps)
+    other = common_pb2.Wrap(recipient_key_id=held, wrap=os.urandom(1168))
+    assert set(result.wraps) == set(add(bench, result.id, [other], bench.founded.roster))
+    assert result.wraps[held] == bench.look(lambda connection: objects.wrap_of(connection, result.id, held))
+    assert [] == bench.entries("wrap.add", result.id)
+
+
+def test_a_result_is_not_wrapped_to_the_recovery_key(bench: Bench, result: Made) -> None:
+    """That key would open it for others than those whom its release policy let have it."""
+    grant_release(bench)
+    recovery = bench.founded.recovery["blue"]
+    with pytest.raises(EvidenceRejectedError, match=r"neither for a certified host of pool default; fetch"):
+        add(bench, result.id, [wrap_for(recovery)], bench.founded.roster)

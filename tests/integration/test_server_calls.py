@@ -127,9 +127,9 @@ def test_a_log_that_cannot_be_written_stops_every_change(live: ServedSite, monke
     monkeypatch.setattr(Ledger, "append", full)
     refused = refusal(lambda: create_dataset(live.caller("alice"), made))
     assert (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE") == (refused.code, refused.reason)
-    assert "audit_log" == probe(live.site)
+    assert "audit_log" == probe(live.site).fault
     monkeypatch.undo()
-    assert "" == probe(live.site)
+    assert "" == probe(live.site).fault
     assert datasets_pb2.DATASET_STATE_UPLOADING == create_dataset(live.caller("alice"), made).state
 
 

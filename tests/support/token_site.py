@@ -32,14 +32,16 @@ class Joiner:
     request: EnrolmentRequest
 
     @classmethod
-    def make(cls) -> Joiner:
+    def make(cls, kind: str = "person") -> Joiner:
         signing, identity = SigningKey.generate(), Identity.generate()
         csr = make_csr(generate_tls_key())
-        return cls(signing, EnrolmentRequest("person", csr, b64(signing.public), str(identity.recipient)))
+        return cls(signing, EnrolmentRequest(kind, csr, b64(signing.public), str(identity.recipient)))
 
     def claim(self, token: EnrolmentToken, at: int = NOW + 60) -> Statement:
         request = self.request
-        claim = Claim(token.id, request.csr_pem, self.signing.public, request.recipient, at)
+        claim = Claim(
+            token.id, request.csr_pem, self.signing.public, request.recipient, at, host=request.kind == "host"
+        )
         return token.signing_key.sign(CLAIM_TYPE, claim.to_payload())
 
 
@@ -67,12 +69,12 @@ class TokenSite:
         return EnrolmentToken.generate("test", root, SERVER_SHA256, NOW + lifetime)
 
     def issued(self, token: EnrolmentToken, issuer: str = "dana", **changes: object) -> Statement:
+        person: dict[str, object] = {"person": "erin", "team": "alpha", "roles": ("member",)}
+        host: dict[str, object] = {"person": "", "team": "", "roles": ()}
         values: dict[str, object] = {
+            **(host if "host" in changes else person),
             "site": token.site,
             "issuer": issuer,
-            "person": "erin",
-            "team": "alpha",
-            "roles": ("member",),
             "root_sha256": token.root_sha256,
             "server_sha256": token.server_sha256,
             "public": token.signing_key.public,

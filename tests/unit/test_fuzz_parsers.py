@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from byte_strategies import Damage, damaged, damages
 from fuzzing import examples
 from json_strategies import Edit, edited, edits
-from readers import Reader, readers
+from reader import Reader
+from readers import readers
 
 READERS = readers()
 

@@ -17,10 +17,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.evidence.authorisation import AUTHORISATION_TYPE, Authorisation, ObjectReference
-from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
 from cloister.evidence.figures import Figure, Figures, Finding
 from cloister.evidence.manifest import Manifest, Trailer
-from cloister.evidence.merkle import consistency_proof, leaf_hash, root_hash
 from cloister.evidence.note import NoteSigner
 from cloister.evidence.release import RELEASE_TYPE, Release, ReleaseRequest
 from cloister.evidence.result import RESULT_TYPE, Result
@@ -38,7 +36,6 @@ def key(n: int) -> SigningKey:
 
 ROOT, ALICE, ALICE_OLD, MALLORY, HOST = key(1), key(2), key(3), key(4), key(5)
 LOG = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([6]) * 32))
-FORGER = NoteSigner("vectors.example/log", Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32))
 SPEC = b'{"training_dataset":"d-1"}'
 MORE_SPEC = b'{"auxiliary_model":"j-0","replay_dataset":"d-2","training_dataset":"d-1"}'
 AUXILIARY = b'"auxiliary":{"id":"m-2","trailer_sha256":"' + b"ee" * 32 + b'"},'
@@ -352,29 +349,6 @@ def release_cases() -> dict[str, Case]:
     }
 
 
-def head_cases() -> dict[str, Case]:
-    leaves = [leaf_hash(b"entry %d" % n) for n in range(9)]
-    other = [leaf_hash(b"other %d" % n) for n in range(9)]
-
-    def head(of: list[bytes], size: int) -> Checkpoint:
-        return Checkpoint(LOG.name, size, root_hash(of[:size]))
-
-    def case(note: bytes, proof: list[bytes], expect: str, remembered: Checkpoint) -> Case:
-        inputs: dict[str, object] = {"note": b64(note), "proof": [b64(p) for p in proof]}
-        return {**inputs, "remembered": remembered.to_text()}, expect
-
-    grown, proof = sign_checkpoint(head(leaves, 9), LOG), consistency_proof(leaves, 5, 9)
-    old = head(leaves, 5)
-    return {
-        "good": case(grown, proof, "ok", old),
-        "rolled-back": case(sign_checkpoint(head(leaves, 4), LOG), [], "ROLLBACK", old),
-        "forked": case(sign_checkpoint(head(other, 9), LOG), consistency_proof(other, 5, 9), "FORK", old),
-        "forked-same-size": case(sign_checkpoint(head(other, 5), LOG), [], "FORK", old),
-        "short-proof": case(grown, proof[:-1], "TAMPERED", old),
-        "foreign": case(sign_checkpoint(head(leaves, 9), FORGER), proof, "BAD_SIGNATURE", old),
-    }
-
-
 CHECKS: dict[str, Callable[[], dict[str, Case]]] = {
     "roster": roster_cases,
     "object": object_cases,
@@ -382,7 +356,6 @@ CHECKS: dict[str, Callable[[], dict[str, Case]]] = {
     "result": result_cases,
     "figures": figures_cases,
     "release": release_cases,
-    "head": head_cases,
 }
 
 

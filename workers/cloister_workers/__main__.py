@@ -35,13 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and option."""
     made = argparse.ArgumentParser(prog="cloister-worker", description="A worker host of a Cloister site.")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
-    init = commands.add_parser("init", help="make keys and DIR/request.json for the root custodian")
-    init.add_argument("dir", type=Path, metavar="DIR")
-    init.set_defaults(run=_init)
-    install = commands.add_parser("install", help="install what the root custodian answered")
-    install.add_argument("dir", type=Path, metavar="DIR")
-    install.add_argument("welcome", type=Path, metavar="WELCOME.json")
-    install.set_defaults(run=_install)
+    _add_joining(commands)
     keyagent = commands.add_parser("keyagent", help="run the key agent")
     keyagent.add_argument("--dir", type=Path, required=True)
     keyagent.add_argument("--agent-user", type=_user, help="user of the agent, name or number; this user when absent")
@@ -70,6 +64,22 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _add_joining(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = commands.add_parser("init", help="make keys and DIR/request.json for the root custodian")
+    init.add_argument("dir", type=Path, metavar="DIR")
+    init.set_defaults(run=_init)
+    install = commands.add_parser("install", help="install what the root custodian answered")
+    install.add_argument("dir", type=Path, metavar="DIR")
+    install.add_argument("welcome", type=Path, metavar="WELCOME.json")
+    install.set_defaults(run=_install)
+    enroll = commands.add_parser("enroll", help="join a site with a one-time token of an admin")
+    enroll.add_argument("dir", type=Path, metavar="DIR")
+    enroll.add_argument("--server", required=True, metavar="HOST:PORT", help="control plane")
+    enroll.add_argument("--token", required=True, help="one-time enrolment token; - reads it from stdin")
+    enroll.add_argument("--wait", action="store_true", help="wait until the root custodian has answered")
+    enroll.set_defaults(run=_enroll)
+
+
 # Each command imports what it needs: the key agent must never load gRPC, and only the trainer loads torch.
 def _init(options: argparse.Namespace) -> int:
     from cloister_workers.init import REQUEST, init_host
@@ -85,6 +95,12 @@ def _install(options: argparse.Namespace) -> int:
 
     install_welcome(options.dir, Welcome.from_json(options.welcome.read_bytes()))
     return 0
+
+
+def _enroll(options: argparse.Namespace) -> int:
+    from cloister_workers.enrolling import run
+
+    return run(options.dir, options.server, options.token, wait=options.wait)
 
 
 def _keyagent(options: argparse.Namespace) -> int:

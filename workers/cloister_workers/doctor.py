@@ -18,7 +18,23 @@ from pathlib import Path
 import grpc
 from cryptography import x509
 
-from cloister.findings import Check, Diagnosis, Finding, as_json, as_text, exit_status, failure, of_expiry, ok, warning
+from cloister.api.v1 import identity_pb2
+from cloister.api.v1.identity_pb2_grpc import IdentityServiceStub
+from cloister.channel import translate
+from cloister.errors import CloisterError, ConnectError
+from cloister.findings import (
+    Check,
+    Diagnosis,
+    Finding,
+    as_json,
+    as_text,
+    exit_status,
+    failure,
+    of_expiry,
+    of_skew,
+    ok,
+    warning,
+)
 from cloister_workers.agent.process import gpus, launcher_of
 from cloister_workers.config import AgentConfig, HostPaths, load_agent
 from cloister_workers.keyagent import client
@@ -27,6 +43,27 @@ from cloister_workers.sandbox.probe import ProbeResult, probe
 
 WARN_SECONDS = 14 * 24 * 3600
 CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """When a call to the control plane was sent and answered by this host's clock, and what time it was there."""
+
+    sent: float
+    received: float
+    server_time: int
+    """Whole Unix seconds; 0 where the control plane is of a version that does not tell."""
+
+    @property
+    def skew(self) -> float:
+        """Seconds by which the control plane's clock is ahead, at the least.
+
+        Its second lasted from `server_time` to one later, somewhere between sending and receiving: what lies within
+        those bounds is no skew that anybody could tell.
+        """
+        if self.server_time > self.received:
+            return self.server_time - self.received
+        return min(0.0, self.server_time + 1 - self.sent)
 
 
 @dataclass(frozen=True)
@@ -39,8 +76,8 @@ class Senses:
     gpus: Callable[[], int]
     free: Callable[[Path], int]
     """Free bytes of the file system that a folder lies on."""
-    reaches: Callable[[AgentConfig], bool]
-    """Whether mutual TLS with the control plane comes about."""
+    ask: Callable[[AgentConfig], Answer]
+    """The control plane's answer to this host.  Raises CloisterError."""
 
 
 def run(root: Path, trainer_socket: Path | None = None, *, as_json_text: bool = False) -> int:
@@ -50,7 +87,7 @@ def run(root: Path, trainer_socket: Path | None = None, *, as_json_text: bool = 
         sandbox=lambda: probe(launcher_of(trainer_socket)),
         gpus=gpus,
         free=lambda place: shutil.disk_usage(place).free,
-        reaches=_reaches,
+        ask=ask,
     )
     found = diagnose(load_agent(root), senses, int(time.time()))
     sys.stdout.write(as_json(found) if as_json_text else as_text(found))
@@ -149,13 +186,22 @@ def _disk(config: AgentConfig, left: int) -> Iterable[Finding]:
 
 
 def _control_plane(config: AgentConfig, senses: Senses) -> Iterable[Finding]:
-    if senses.reaches(config):
-        yield ok(f"{config.endpoint} answers with mutual TLS")
-    else:
+    try:
+        answer = senses.ask(config)
+    except ConnectError:
         yield failure(
-            f"no mutual TLS with {config.endpoint} within {CONNECT_SECONDS:g} s",
-            "see that the server runs, that the network lets this host through, and that both certificates hold",
+            f"no answer over mutual TLS from {config.endpoint} within {CONNECT_SECONDS:g} s",
+            "see that the server runs, that the network lets this host through, that both certificates hold, and that "
+            "both clocks are right",
         )
+        return
+    except CloisterError as error:
+        remedy = "see docs/reference/errors.md; `cloister-server doctor` on the control plane says more"
+        yield failure(f"{config.endpoint} refuses this host: {error}", remedy)
+        return
+    yield ok(f"{config.endpoint} answers with mutual TLS")
+    if answer.server_time:
+        yield of_skew("the control plane's clock", answer.skew)
 
 
 def _ask_status(socket: Path) -> client.Status:
@@ -166,11 +212,16 @@ def _ask_status(socket: Path) -> client.Status:
         connection.close()
 
 
-def _reaches(config: AgentConfig) -> bool:
+def ask(config: AgentConfig, clock: Callable[[], float] = time.time) -> Answer:
+    """Ask the control plane who this host is; `clock` gives Unix seconds.  Raises CloisterError."""
     credentials = grpc.ssl_channel_credentials(config.ca_pem, config.key_pem, config.certificate_pem)
     with grpc.secure_channel(config.endpoint, credentials) as connection:
         try:
             grpc.channel_ready_future(connection).result(timeout=CONNECT_SECONDS)
+            sent = clock()
+            told = IdentityServiceStub(connection).WhoAmI(identity_pb2.WhoAmIRequest(), timeout=CONNECT_SECONDS)
+            return Answer(sent, clock(), told.server_time.seconds)
         except grpc.FutureTimeoutError:
-            return False
-        return True
+            raise ConnectError(f"{config.endpoint} does not answer") from None
+        except grpc.RpcError as error:
+            raise translate(error) from None

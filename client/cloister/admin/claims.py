@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cloister.admin.admit import CERTIFICATE_DAYS, admit_person, recertify
+from cloister.admin.admit import CERTIFICATE_DAYS, admit_host, admit_person, recertify
 from cloister.admin.custody import Custody
 from cloister.enrolment import EnrolmentRequest
 from cloister.errors import UsageError
 from cloister.evidence.enrolment import (
+    HOST,
     WELCOME_TYPE,
     Claim,
     IssuedToken,
@@ -43,7 +44,7 @@ class Candidate:
     token: IssuedToken
     claim: Claim
     fingerprint: str
-    """SHA-256 of the claim, hex; the person's own command shows the same."""
+    """SHA-256 of the claim, hex; the holder's own command shows the same."""
 
 
 def write_claims(claims: Iterable[Claimed]) -> bytes:
@@ -82,7 +83,7 @@ def verify_candidate(custody: Custody, carried: Claimed, *, now: int) -> Candida
     roster = Roster.parse(custody.roster().payload)
     token = verify_token(carried.token, roster, now=now)
     if token.root_sha256 != hashlib.sha256(custody.root_key().public).hexdigest():
-        raise BindingError(f"the token for {token.person} pins another root than this one; issue a new token")
+        raise BindingError(f"the token for {token.holder} pins another root than this one; issue a new token")
     claim = verify_claim(carried.claim, token, now=now)
     return Candidate(token, claim, carried.claim.digest)
 
@@ -90,15 +91,19 @@ def verify_candidate(custody: Custody, carried: Claimed, *, now: int) -> Candida
 def admit_candidate(
     custody: Custody, candidate: Candidate, *, now: int, endpoint: str = "", days: int = CERTIFICATE_DAYS
 ) -> Statement:
-    """Put the person on the draft and sign their welcome; again for the same keys, it signs the welcome again.
+    """Put the person or host on the draft and sign their welcome; again for the same keys, it signs that again.
 
     Raises UsageError, also where the id is taken by other keys.
     """
     token, claim = candidate.token, candidate.claim
-    request = EnrolmentRequest("person", claim.csr_pem, b64(claim.signing_public), claim.recipient)
-    taken = next((p for p in custody.draft().people if p.id == token.person), None)
+    request = EnrolmentRequest(token.kind, claim.csr_pem, b64(claim.signing_public), claim.recipient)
+    draft = custody.draft()
+    known = draft.hosts if token.kind == HOST else draft.people
+    taken = next((holder for holder in known if holder.id == token.holder), None)
     if taken is not None and claim.signing_public in [key.public for key in taken.signing_keys]:
-        made = recertify(custody, request, token.person, now=now, endpoint=endpoint, days=days)
+        made = recertify(custody, request, token.holder, now=now, endpoint=endpoint, days=days)
+    elif token.kind == HOST:
+        made = admit_host(custody, request, token.host, token.pool, now=now, endpoint=endpoint, days=days)
     else:
         made = admit_person(
             custody,
@@ -116,11 +121,12 @@ def admit_candidate(
         token_id=token.id,
         claim_sha256=candidate.fingerprint,
         site=made.site,
-        person=made.id,
+        person=token.person,
         endpoint=made.endpoint,
         root_public=root.public,
         ca_pem=made.ca_pem,
         certificate_pem=made.certificate_pem,
+        host=token.host,
     )
     return root.sign(WELCOME_TYPE, welcome.to_payload())
 

@@ -32,24 +32,41 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--person", required=True, help="Id that the person will have on the roster.")
-@click.option("--team", required=True, help="Team on the roster.")
-@click.option("--role", "--roles", "roles", multiple=True, required=True, help="member, approver, auditor or admin.")
+@click.option("--person", default="", help="Id that the person will have on the roster.")
+@click.option("--team", default="", help="Team on the roster, with --person.")
+@click.option("--role", "--roles", "roles", multiple=True, help="member, approver, auditor or admin, with --person.")
+@click.option("--host", default="", help="Id that the worker host will have on the roster.")
+@click.option("--pool", default="default", show_default=True, help="Pool of the host, with --host.")
 @click.option("--expires", default="24h", show_default=True, help="Life of the token, as 30m, 24h or 7d.")
 @service_option
 @home_option
-def create(person: str, team: str, roles: tuple[str, ...], expires: str, service: bool, home: Path | None) -> None:
-    """Issue a token and print it once: it is stored nowhere.
+def create(
+    person: str,
+    team: str,
+    roles: tuple[str, ...],
+    host: str,
+    pool: str,
+    expires: str,
+    service: bool,
+    home: Path | None,
+) -> None:
+    """Issue a token for a person or a worker host and print it once: it is stored nowhere.
 
-    Hand it to that person alone, on a way that the site does not control.
+    Hand it to that person, or whoever sets the host up, alone, on a way that the site does not control.
     """
+    if bool(host) == bool(person) or (host and (team or roles or service)) or (person and not (team and roles)):
+        raise click.UsageError("give either --person, --team and --role, or --host and --pool")
     lifetime = _seconds(expires)
     with open_client(home) as client:
-        made = client.tokens.create(person, team, _names(roles), lifetime, service=service)
+        if host:
+            made = client.tokens.create_for_host(host, pool, lifetime)
+        else:
+            made = client.tokens.create(person, team, _names(roles), lifetime, service=service)
         endpoint = client.site.pins.endpoint
+    command = f"on {host}: cloister-worker enroll DIR" if host else f"{person} runs: cloister enroll"
     click.echo(made.export())
-    click.echo(f"id {made.id}, for {person}, expires in {expires}", err=True)
-    click.echo(f"next: {person} runs: cloister enroll --server {endpoint} --token TOKEN", err=True)
+    click.echo(f"id {made.id}, for {host or person}, expires in {expires}", err=True)
+    click.echo(f"next: {command} --server {endpoint} --token TOKEN", err=True)
 
 
 @token.command("list")
@@ -61,12 +78,13 @@ def list_(home: Path | None) -> None:
     with open_client(home) as client:
         rows = [(message, _issued(message)) for message in client.tokens.list()]
     print_table(
-        ("token", "person", "team", "roles", "state", "expires"),
+        ("token", "kind", "for", "team or pool", "roles", "state", "expires"),
         [
             (
                 message.id,
-                issued.person,
-                issued.team,
+                issued.kind,
+                issued.holder,
+                issued.team or issued.pool,
                 ", ".join(issued.roles),
                 _state(message),
                 f"{datetime.fromtimestamp(issued.expires_at, UTC):%Y-%m-%d %H:%M}",
@@ -111,9 +129,9 @@ def fetch(output: Path, home: Path | None) -> None:
 @click.option("--yes", is_flag=True, help="Ask nothing: every fingerprint has been compared.")
 @click.option("-o", "--output", type=_new, required=True, help="New file of welcomes, for the admin.")
 def admit(claims: Path, directory: Path, endpoint: str, days: int, yes: bool, output: Path) -> None:
-    """Verify CLAIMS against the roster, put the people on the draft, and sign their welcomes.
+    """Verify CLAIMS against the roster, put the people and hosts on the draft, and sign their welcomes.
 
-    Compare each fingerprint with the person over another channel: whoever issued the token could have used it.
+    Compare each fingerprint with its sender over another channel: whoever issued the token could have used it.
     """
     from cloister.admin.claims import admit_candidate, read_claims, verify_candidate, write_welcomes
     from cloister.admin.custody import Custody
@@ -128,15 +146,16 @@ def admit(claims: Path, directory: Path, endpoint: str, days: int, yes: bool, ou
         issued = candidate.token
         print_fields(
             (
-                ("person", issued.person),
+                (issued.kind, issued.holder),
                 ("team", issued.team),
+                ("pool", issued.pool),
                 ("roles", ", ".join(issued.roles)),
                 ("service", "yes" if issued.service else ""),
                 ("issued by", issued.issuer),
                 ("fingerprint", candidate.fingerprint),
             )
         )
-        if yes or click.confirm("Put this person on the roster?", err=True):
+        if yes or click.confirm(f"Put this {issued.kind} on the roster?", err=True):
             welcomes.append(admit_candidate(custody, candidate, now=now(), endpoint=endpoint, days=days))
     create_private(output, write_welcomes(welcomes))
     click.echo(f"{len(welcomes)} welcomes in {output}")
@@ -154,7 +173,7 @@ def publish(welcomes: Path, home: Path | None) -> None:
     with open_client(home) as client:
         for welcome in signed:
             admitted = client.tokens.admit(welcome)
-            click.echo(f"{_issued(admitted).person} {_state(admitted)}")
+            click.echo(f"{_issued(admitted).holder} {_state(admitted)}")
 
 
 def _issued(message: EnrolmentToken) -> IssuedToken:

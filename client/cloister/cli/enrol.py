@@ -15,9 +15,6 @@ from cloister.cli.output import print_fields, print_message
 if TYPE_CHECKING:
     from cloister.home import Home, SitePins
 
-WAIT_SECONDS = 5.0
-"""Between two questions of `enroll --wait`: what is waited for is done by a person, who takes minutes at least."""
-
 
 @click.command()
 @home_option
@@ -90,23 +87,16 @@ def _install(place: Home, welcome: Path, endpoint: str | None) -> SitePins:
 
 def _join(place: Home, text: str, server: str, wait: bool) -> SitePins | None:
     """Claim the token; the pins once it is admitted, None where that is still to come."""
-    import time
+    from cloister.joining import PersonPlace, Waiting, wait_and_join
 
-    from cloister.enrolment_token import EnrolmentToken
-    from cloister.joining import Waiting, join
-
-    token, told = EnrolmentToken.parse(text), False
-    while isinstance(answer := join(place, token, server, now()), Waiting):
-        if not told:
-            click.echo(f"keys        {place.directory}")
-            click.echo(f"fingerprint {answer.fingerprint}")
-            click.echo("next: tell the root custodian the fingerprint; they put you on the roster", err=True)
-            told = True
+    def tell(waiting: Waiting) -> None:
+        click.echo(f"keys        {place.directory}")
+        click.echo(f"fingerprint {waiting.fingerprint}")
+        click.echo("next: tell the root custodian the fingerprint; they put you on the roster", err=True)
         if not wait:
             click.echo("then: run the same command again", err=True)
-            return None
-        time.sleep(WAIT_SECONDS)
-    return answer
+
+    return wait_and_join(PersonPlace(place), text, server, now, tell, wait=wait)
 
 
 @click.command()

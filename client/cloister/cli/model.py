@@ -11,6 +11,7 @@ import click
 from cloister.cli.bars import transfer
 from cloister.cli.options import home_option, json_option, limit_option, open_client
 from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, size, state_name
+from cloister.cli.wraps import tell
 
 if TYPE_CHECKING:
     from cloister.api.v1.models_pb2 import ModelVersion, Release
@@ -206,6 +207,18 @@ EXCEPTION = (
     "EXCEPTION: this version did not pass the gate of its de-biasing job.\n"
     "Approving it releases it all the same, under your name and reason. What was found: cloister job report"
 )
+
+
+@model.command()
+@home_option
+def rewrap(home: Path | None) -> None:
+    """Wrap the adapted versions that were released to you to hosts that were certified later.
+
+    A candidate is for the hosts that it was sealed to alone: release it first.  Run it again after an interruption.
+    """
+    with open_client(home) as client:
+        done = list(client.grants.rewrap_released())
+    tell(done)
 
 
 def _show_request(request: ReleaseRequest, digest: str) -> None:

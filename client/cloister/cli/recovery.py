@@ -9,7 +9,7 @@ import click
 
 from cloister.cli.bars import transfer
 from cloister.cli.options import home_option, open_client
-from cloister.cli.output import print_table
+from cloister.cli.wraps import tell
 
 _key = click.option(
     "--key",
@@ -30,17 +30,19 @@ def recovery() -> None:
 def rewrap(key: Path, home: Path | None) -> None:
     """Wrap every dataset and base model of your team to hosts that were certified later.
 
-    Also after the roster got a new recovery key for the team.  Run it again after an interruption.
+    Also after the roster got a new recovery key for the team.  Run it again after an interruption.  Adapted versions
+    are not sealed to this key: see `cloister model rewrap`.
     """
-    from cloister.errors import RefusedError
     from cloister.local import read_identity
 
     identity = read_identity(key)
     with open_client(home) as client:
         done = list(client.grants.rewrap(identity))
-    print_table(("kind", "id", "name", "new wraps"), [(d.kind, d.id, d.name, str(d.added)) for d in done])
-    if refused := [d for d in done if d.refusal]:
-        raise RefusedError(f"{len(refused)} of {len(done)} were not wrapped; the first: {refused[0].refusal}")
+        lacking = client.grants.lacking()
+    if lacking:
+        click.echo(f"{len(lacking)} adapted versions are not wrapped to every host of their pool", err=True)
+        click.echo("next: whom they were released to runs: cloister model rewrap", err=True)
+    tell(done)
 
 
 @recovery.command("open")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Enrolment with a one-time token: the three signed documents that carry a person's keys to the offline root.
+"""Enrolment with a one-time token: the three signed documents that carry new keys to the offline root.
 
-(1) An admin signs the *enrolment token*: who may enrol, until when, and the public half of the token's key.
-(2) The person signs the *enrolment claim* with that key: the public keys that they made on their own machine.
-(3) The root signs the *welcome*: the place on the roster, the site's certificate authority, the certificate.
+(1) An admin signs the *enrolment token*: which person or worker host may enrol, until when, and the public half of the
+token's key.  (2) The holder signs the *enrolment claim* with that key: the public keys that were made on their own
+machine.  (3) The root signs the *welcome*: the place on the roster, the site's certificate authority, the certificate.
 
 The control plane carries all three and can make none of them, so it can put neither a key of its own on the roster
-nor another root on the person's machine.  The token's secret never travels: `cloister.enrolment_token` derives
+nor another root on the holder's machine.  The token's secret never travels: `cloister.enrolment_token` derives
 its keys.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from cloister.evidence.canonical import JSON, canonical_bytes
 from cloister.evidence.errors import BindingError, ExpiredError, FormatError, RosterError
 from cloister.evidence.fields import Fields
-from cloister.evidence.roster import CLOCK_SKEW_SECONDS, ROLES, SERVICE_ROLES, Roster, verify_by
+from cloister.evidence.roster import CLOCK_SKEW_SECONDS, ROLES, SERVICE_ROLES, Host, Person, Roster, verify_by
 from cloister.evidence.signatures import Statement, b64, key_id, unb64, verify
 
 TOKEN_TYPE = "application/vnd.cloister.enrolment-token+json"  # noqa: S105 (a media type, not a secret)
@@ -29,6 +29,8 @@ MAX_LIFETIME_SECONDS = 30 * 24 * 3600
 COLLECT_SECONDS = 30 * 24 * 3600
 """A claim that was made in time may be collected for so long after the token's expiry."""
 ADMIN = "admin"
+PERSON, HOST = "person", "host"
+"""What may enrol."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class IssuedToken:
     issuer: str
     """Person id of the admin."""
     person: str
+    """Empty, like team and roles, in a token for a host."""
     team: str
     roles: tuple[str, ...]
     root_sha256: str
@@ -53,6 +56,19 @@ class IssuedToken:
     expires_at: int
     service: bool = False
     """For an account of a pipeline."""
+    host: str = ""
+    """Id of the worker host, in a token for one."""
+    pool: str = ""
+
+    @property
+    def kind(self) -> str:
+        """PERSON or HOST."""
+        return HOST if self.host else PERSON
+
+    @property
+    def holder(self) -> str:
+        """Id of the person or host."""
+        return self.host or self.person
 
     @property
     def id(self) -> str:
@@ -61,16 +77,15 @@ class IssuedToken:
 
     def to_payload(self) -> bytes:
         service: dict[str, JSON] = {"service": True} if self.service else {}
+        person: dict[str, JSON] = {"person": self.person, "team": self.team, "roles": list(self.roles), **service}
+        host: dict[str, JSON] = {"host": self.host, "pool": self.pool}
         return canonical_bytes(
             {
-                **service,
+                **(host if self.host else person),
                 "type": "enrolment-token",
                 "v": 1,
                 "site": self.site,
                 "issuer": self.issuer,
-                "person": self.person,
-                "team": self.team,
-                "roles": list(self.roles),
                 "root_sha256": self.root_sha256,
                 "server_sha256": self.server_sha256,
                 "public": b64(self.public),
@@ -84,22 +99,26 @@ class IssuedToken:
     def parse(cls, payload: bytes) -> IssuedToken:
         """Raises FormatError."""
         fields = Fields.of_document("enrolment-token", payload)
+        host = fields.unless_absent("host", fields.identifier) or ""
         token = cls(
             site=fields.identifier("site"),
             issuer=fields.identifier("issuer"),
-            person=fields.identifier("person"),
-            team=fields.identifier("team"),
-            roles=fields.texts("roles"),
+            person="" if host else fields.identifier("person"),
+            team="" if host else fields.identifier("team"),
+            roles=() if host else fields.texts("roles"),
+            host=host,
+            pool=fields.identifier("pool") if host else "",
             root_sha256=fields.digest("root_sha256"),
             server_sha256=fields.digest("server_sha256"),
             public=_public(fields.text("public")),
             tls_sha256=fields.digest("tls_sha256"),
             created_at=fields.integer("created_at"),
             expires_at=fields.integer("expires_at"),
-            service=fields.mark("service"),
+            service=not host and fields.mark("service"),
         )
         fields.finish()
-        if not token.roles or set(token.roles) - set(ROLES) or tuple(sorted(set(token.roles))) != token.roles:
+        ordered = tuple(sorted(set(token.roles))) == token.roles
+        if not host and (not token.roles or set(token.roles) - set(ROLES) or not ordered):
             raise FormatError(f"enrolment-token: roles must be a sorted list out of {', '.join(ROLES)}")
         if token.service and set(token.roles) - set(SERVICE_ROLES):
             raise FormatError(f"enrolment-token: a service has roles out of {', '.join(SERVICE_ROLES)}")
@@ -119,10 +138,19 @@ class Claim:
     recipient: str
     """age1pq… key."""
     created_at: int
+    host: bool = False
+    """For keys of a worker host; a person's otherwise."""
+
+    @property
+    def kind(self) -> str:
+        """PERSON or HOST."""
+        return HOST if self.host else PERSON
 
     def to_payload(self) -> bytes:
+        host: dict[str, JSON] = {"host": True} if self.host else {}
         return canonical_bytes(
             {
+                **host,
                 "type": "enrolment-claim",
                 "v": 1,
                 "token_id": self.token_id,
@@ -143,6 +171,7 @@ class Claim:
             signing_public=_public(fields.text("signing_public")),
             recipient=fields.text("recipient"),
             created_at=fields.integer("created_at"),
+            host=fields.mark("host"),
         )
         fields.finish()
         return claim
@@ -156,12 +185,25 @@ class SignedWelcome:
     claim_sha256: str
     site: str
     person: str
+    """Empty in the welcome of a host."""
     endpoint: str
     """HOST:PORT of the control plane; empty where the custodian named none."""
     root_public: bytes
     """Raw Ed25519 public key."""
     ca_pem: str
     certificate_pem: str
+    host: str = ""
+    """Id of the worker host, in the welcome of one."""
+
+    @property
+    def kind(self) -> str:
+        """PERSON or HOST."""
+        return HOST if self.host else PERSON
+
+    @property
+    def holder(self) -> str:
+        """Id of the person or host."""
+        return self.host or self.person
 
     def to_payload(self) -> bytes:
         document: dict[str, JSON] = {
@@ -170,7 +212,7 @@ class SignedWelcome:
             "token_id": self.token_id,
             "claim_sha256": self.claim_sha256,
             "site": self.site,
-            "person": self.person,
+            self.kind: self.holder,
             "endpoint": self.endpoint,
             "root_public": b64(self.root_public),
             "ca_pem": self.ca_pem,
@@ -182,11 +224,13 @@ class SignedWelcome:
     def parse(cls, payload: bytes) -> SignedWelcome:
         """Raises FormatError."""
         fields = Fields.of_document("welcome", payload)
+        host = fields.unless_absent("host", fields.identifier) or ""
         welcome = cls(
             token_id=fields.identifier("token_id"),
             claim_sha256=fields.digest("claim_sha256"),
             site=fields.identifier("site"),
-            person=fields.identifier("person"),
+            person="" if host else fields.identifier("person"),
+            host=host,
             endpoint=fields.text("endpoint"),
             root_public=_public(fields.text("root_public")),
             ca_pem=fields.text("ca_pem"),
@@ -221,6 +265,9 @@ def verify_claim(statement: Statement, token: IssuedToken, *, now: int) -> Claim
     claim = Claim.parse(statement.payload)
     if claim.token_id != token.id:
         raise BindingError("the claim names another enrolment token")
+    if claim.kind != token.kind:
+        command = "cloister-worker enroll" if token.kind == HOST else "cloister enroll"
+        raise BindingError(f"the token is for a {token.kind}, the claim of a {claim.kind}: use it with {command}")
     if claim.created_at >= token.expires_at:
         raise ExpiredError("the claim was made after the enrolment token had expired")
     if not token.created_at - CLOCK_SKEW_SECONDS <= claim.created_at <= now + CLOCK_SKEW_SECONDS:
@@ -245,15 +292,16 @@ def verify_welcome(statement: Statement, root_sha256: str) -> SignedWelcome:
 
 def check_place(welcome: SignedWelcome, claim: Claim, tls_sha256: str, roster: Roster) -> None:
     """The roster gives exactly the claimed keys the place that the welcome names.  Raises BindingError, RosterError."""
-    person = roster.person(welcome.person)
-    keys = [record.public for record in person.signing_keys if record.retired_at is None]
+    holder: Person | Host = roster.host(welcome.host) if welcome.host else roster.person(welcome.person)
+    recipient = holder.sealing_recipient if isinstance(holder, Host) else holder.recipient
+    keys = [record.public for record in holder.signing_keys if record.retired_at is None]
     if (
         roster.site != welcome.site
-        or tls_sha256 not in person.tls_sha256
+        or tls_sha256 not in holder.tls_sha256
         or claim.signing_public not in keys
-        or person.recipient != claim.recipient
+        or recipient != claim.recipient
     ):
-        raise BindingError(f"the roster does not give {welcome.person} the keys of this machine; ask the custodian")
+        raise BindingError(f"the roster does not give {holder.id} the keys of this machine; ask the custodian")
 
 
 def _public(text: str) -> bytes:

@@ -24,7 +24,7 @@ from cloister_server.database.unit_of_work import UnitOfWork
 from cloister_server.errors import BackupError
 from cloister_server.heads import Heads
 from cloister_server.log_key import read_log_signer
-from cloister_server.migrations.schema import require_newest
+from cloister_server.migrations.schema import require_usable
 from cloister_server.store import Store
 
 COMMANDS = ("backup", "verify-backup", "restore", "recovered")
@@ -96,7 +96,7 @@ def _backup(config: Config, database: Database, parsed: argparse.Namespace) -> N
     signer = read_log_signer(config)
     ledger = Ledger(_micros)
     unit_of_work = UnitOfWork(database, ledger)
-    unit_of_work.read(require_newest)
+    unit_of_work.read(require_usable)
     source = Source(
         config=config,
         config_file=parsed.config,
@@ -180,7 +180,7 @@ people and hosts that saw more than {size} entries refuse this log (ROLLBACK) un
 def _recovered(config: Config, database: Database, parsed: argparse.Namespace) -> None:
     _check_head_out(parsed.head_out)
     log = LogTools(Ledger(_micros), read_log_signer(config), _micros)
-    UnitOfWork(database, log.ledger).read(require_newest)
+    UnitOfWork(database, log.ledger).read(require_usable)
     store = Store(config.store_directory, config.reserve_bytes)
     done = recovered(database, store, log, trusted_verifier(config), _not_before(parsed))
     parsed.head_out.write_bytes(done.head)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from cloister_server.errors import BackupError
 from cloister_server.store import Declared
 
 BLOB_LIST = "blobs.list"
+_BLOB_LINE = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([a-z0-9][a-z0-9._-]{0,63})")
+"""Strict: digest and id become names of files."""
 BACKUP_BUILT = "backup.built"
 BACKUP_COMMITTED = "backup.committed"
 
@@ -145,12 +148,14 @@ def write_blob_list(blobs: list[Declared]) -> bytes:
 
 
 def read_blob_list(path: Path) -> list[Declared]:
-    """Raises BackupError."""
-    blobs = []
+    """Raises BackupError, with the number of a line that is not one of `write_blob_list`."""
     try:
-        for line in path.read_text(encoding="ascii").splitlines():
-            sha256, size, object_id = line.split(" ")
-            blobs.append(Declared(object_id, sha256, int(size)))
-    except (OSError, ValueError) as error:
-        raise BackupError(f"{path} cannot be read: {type(error).__name__}; use another backup") from error
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error.strerror}; use another backup") from error
+    found = [_BLOB_LINE.fullmatch(line) for line in lines]
+    blobs = [Declared(match[3].decode(), match[1].decode(), int(match[2])) for match in found if match]
+    if len(blobs) != len(found) or rest:
+        wrong = next((number for number, match in enumerate(found, 1) if match is None), len(found) + 1)
+        raise BackupError(f"{path}: line {wrong} is damaged; use another backup")
     return blobs

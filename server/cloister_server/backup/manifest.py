@@ -63,7 +63,7 @@ class BackupManifest:
             backup_id=fields.identifier("backup_id"),
             site=fields.identifier("site"),
             log_origin=fields.text("log_origin"),
-            created_at=fields.integer("created_at"),
+            created_at=fields.time("created_at"),
             database=fields.text("database", choices=("sqlite", "postgresql")),
             schema=fields.text("schema"),
             log_size=fields.integer("log_size"),

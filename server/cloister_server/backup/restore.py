@@ -27,8 +27,10 @@ from cloister_server.backup.manifest import BackupManifest
 from cloister_server.backup.restored_log import LogTools, begin_again, check_log, open_jobs, read_not_before
 from cloister_server.backup.transfer import copy_verified, measure, naming_full_disks
 from cloister_server.config import Config
+from cloister_server.database import grants
+from cloister_server.database.engine import Database
 from cloister_server.errors import BackupError
-from cloister_server.migrations.schema import is_known, upgrade
+from cloister_server.migrations.schema import standing, upgrade
 from cloister_server.store import Declared, Store
 
 
@@ -123,11 +125,12 @@ def restore(
     _check_store_empty(target.store, blobs)
     _copy_blobs(target.store, folder, blobs)
     with target.database_copy.loading(folder.backup(backup_id) / target.database_copy.file_name) as database:
+        _check_schema(database)
         head = check_log(database, target.log.ledger, verifier, wanted)
         if head != Head(manifest.log_size, bytes.fromhex(manifest.log_root)):
             raise BackupError(f"the log has {head.size} entries, the manifest names {manifest.log_size}, or others")
         # To the newest schema, and what the roles may do: a dump carries no rights.
-        upgrade(database)
+        _bring_up(database)
         subject = Subject("backup", manifest.backup_id, sha256_hex(manifest.to_bytes()))
         note = begin_again(database, target.log, head, subject)
         return Restored(manifest, len(blobs), note, open_jobs(database))
@@ -144,10 +147,20 @@ def _check_fits(manifest: BackupManifest, target: Target, verifier: NoteVerifier
         )
     if manifest.file(target.database_copy.file_name) is None:
         raise BackupError(f"the backup holds no {target.database_copy.file_name}")
-    if not is_known(manifest.schema):
-        raise BackupError(
-            f"the backup has schema {manifest.schema}, which this version does not know: install the newer cloister"
-        )
+
+
+def _check_schema(database: Database) -> None:
+    """A backup of a newer schema says by itself, like every database, whether it takes this program."""
+    with database.reader.connect() as connection:
+        found = standing(connection)
+    if found.newer and found.fault:
+        raise BackupError(f"the backup cannot be used by this version: {found.fault}")
+
+
+def _bring_up(database: Database) -> None:
+    if upgrade(database).newer:
+        with database.writer.begin() as connection:
+            grants.apply(connection)
 
 
 def _check_store_empty(store: Store, blobs: list[Declared]) -> None:

@@ -34,6 +34,20 @@ metadata = MetaData()
 _ID = String(64)
 _DIGEST = String(64)
 
+schema_compatibility = Table(
+    "schema_compatibility",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column(
+        "compatible_from",
+        String(32),
+        nullable=False,
+        comment="revision; a program that knows it may run on this schema",
+    ),
+    CheckConstraint("id = 1", name="schema_compatibility_is_one_row"),
+    comment="Its one row is written by every migration.",
+)
+
 roster = Table(
     "roster",
     metadata,
@@ -59,6 +73,7 @@ enrolment_token = Table(
     metadata,
     Column("id", _ID, primary_key=True, comment="id of its signing key; the secret is never here"),
     Column("state", String(16), nullable=False),
+    # Of a person or of a worker host: the statement says which.
     Column("person", _ID, nullable=False),
     Column("tls_sha256", _DIGEST, nullable=False, unique=True),
     Column("certificate_pem", Text, nullable=False, comment="of the token's TLS key: lets its holder connect"),

@@ -11,42 +11,41 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.note import NoteVerifier
 from cloister.evidence.roster import Roster
 from cloister.evidence.signatures import Statement
-from cloister.findings import Finding, failure, of_expiry, ok, warning
+from cloister.findings import Finding, failure, of_expiry, of_skew, ok, warning
 from cloister_audit import fsck
 from cloister_audit.errors import AuditError
 from cloister_server.database import tables
 from cloister_server.database.engine import now_ms
 from cloister_server.doctor.files import WARN_SECONDS
-from cloister_server.migrations.schema import current, newest
+from cloister_server.migrations.schema import standing
 from cloister_server.registry.objects import DELETED, READY
 from cloister_server.store import Declared, Store
 
-SKEW_WARN_S = 5
-SKEW_FAIL_S = 300
-"""Documents are refused beyond this: `roster.CLOCK_SKEW_SECONDS`."""
 SILENT_S = 24 * 3600
 _NAMED = 5
 
 
 def check_schema(connection: Connection) -> Iterable[Finding]:
-    """That the database has the schema of this program."""
-    found, wanted = current(connection), newest()
-    if found != wanted:
-        yield failure(f"schema {found or 'none'}, this version needs {wanted}", "cloister-server migrate")
+    """That the database has a schema on which this program may run."""
+    found = standing(connection)
+    if found.fault and found.newer:
+        yield failure(
+            f"schema {found.found} takes no program of schema {found.newest}, which this version is",
+            "install the newer version on this host, or restore the backup from before the upgrade",
+        )
+    elif found.fault:
+        yield failure(f"schema {found.found or 'none'}, this version needs {found.newest}", "cloister-server migrate")
+    elif found.newer:
+        text = f"answers, schema {found.found}; this version knows {found.newest} and may go on"
+        yield warning(text, "finish the upgrade: install the newer version on this host too")
     else:
-        yield ok(f"answers, schema {found}")
+        yield ok(f"answers, schema {found.found}")
 
 
 def check_clock(connection: Connection, now: float) -> Iterable[Finding]:
     """This host's clock (Unix seconds) against the database's, by which leases are measured."""
     skew = connection.execute(select(now_ms(connection))).scalar_one() / 1000 - now
-    text = f"the database's clock is {skew:+.1f} s from this host's"
-    if abs(skew) >= SKEW_FAIL_S:
-        yield failure(text, "synchronise both clocks (systemd-timesyncd, chrony): signed documents are refused")
-    elif abs(skew) >= SKEW_WARN_S:
-        yield warning(text, "synchronise both clocks (systemd-timesyncd, chrony)")
-    else:
-        yield ok(text)
+    yield of_skew("the database's clock", skew)
 
 
 def check_log(connection: Connection, verifier: NoteVerifier, now: int, *, whole: bool) -> Iterable[Finding]:

@@ -8,6 +8,9 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# Oldest revision whose programs may go on with this schema: that before it, or older, where it only adds what they do
+# not need; itself where it changes or removes what they use.
+compatible_from = ${repr(up_revision)}
 
 
 def upgrade() -> None:

@@ -182,7 +182,9 @@ def _check_capable(connection: Connection, rows: list[ObjectRow], pool: str, ros
         holders &= set(objects.recipients(connection, row.id))
     if not holders:
         raise NoCapableWorkerError(
-            f"no certified host of pool {pool} holds a wrap of every input; seal them again for this pool", pool=pool
+            f"no certified host of pool {pool} holds a wrap of every input; wrap them to one: "
+            "`cloister recovery rewrap`, `cloister model rewrap`",
+            pool=pool,
         )
 
 

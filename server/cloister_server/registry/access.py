@@ -97,11 +97,12 @@ def _may_read(connection: Connection, call: Call, row: ObjectRow) -> bool:
     if row.team != call.principal.team:
         return False
     if row.kind == "export":
-        return _released_to(connection, row.id, call.principal.id)
+        return released_to(connection, row.id, call.principal.id)
     return row.kind in OWNED_KINDS or row.kind == "report"
 
 
-def _released_to(connection: Connection, object_id: str, person: str) -> bool:
+def released_to(connection: Connection, object_id: str, person: str) -> bool:
+    """Whether the result in an object was released to a person."""
     release, version = tables.release, tables.model_version
     query = (
         select(release.c.id)

@@ -18,6 +18,7 @@ from cloister.api.v1 import enrolment_pb2
 from cloister.evidence.canonical import JSON
 from cloister.evidence.enrolment import (
     COLLECT_SECONDS,
+    PERSON,
     IssuedToken,
     verify_claim,
     verify_token,
@@ -73,7 +74,7 @@ def create(
         insert(_TOKEN).values(
             id=token.id,
             state=OPEN,
-            person=token.person,
+            person=token.holder,
             tls_sha256=token.tls_sha256,
             certificate_pem=certificate_pem,
             statement=statement.to_bytes(),
@@ -83,12 +84,10 @@ def create(
             expires_at_s=token.expires_at,
         )
     )
-    detail: dict[str, JSON] = {
-        "person": token.person,
-        "team": token.team,
-        "roles": list(token.roles),
-        "expires_at": token.expires_at,
-    }
+    place: dict[str, JSON] = {"team": token.team, "roles": list(token.roles)}
+    if token.host:
+        place = {"pool": token.pool}
+    detail: dict[str, JSON] = {token.kind: token.holder, **place, "expires_at": token.expires_at}
     tx.record(call.event("token.create", Subject("token", token.id, statement.digest), detail=detail))
     return _held(tx.connection, token.id)
 
@@ -105,7 +104,7 @@ def withdraw(tx: Transaction, call: Call, token_id: str) -> TokenRow:
     row = _held(tx.connection, token_id)
     if row.state != WITHDRAWN:
         tx.connection.execute(update(_TOKEN).where(_TOKEN.c.id == row.id).values(state=WITHDRAWN))
-        tx.record(call.event("token.withdraw", Subject("token", row.id), detail={"person": row.person}))
+        tx.record(call.event("token.withdraw", Subject("token", row.id), detail={_issued(row).kind: row.person}))
     return _held(tx.connection, token_id)
 
 
@@ -139,7 +138,7 @@ def claim(tx: Transaction, call: Call, statement: Statement, now: int) -> TokenR
             state="token_used",
         )
     if row.state != CLAIMED:  # a holder who waits asks every few seconds: that changes nothing and leaves no entry
-        detail: dict[str, JSON] = {"person": row.person, "first": row.state == OPEN}
+        detail: dict[str, JSON] = {token.kind: row.person, "first": row.state == OPEN}
         tx.record(call.event("token.claim", Subject("token", row.id, statement.digest), detail=detail))
     return _held(tx.connection, row.id)
 
@@ -158,9 +157,9 @@ def admit(tx: Transaction, call: Call, statement: Statement, root_public: bytes,
         )
     if Statement.from_bytes(row.claim).digest != welcome.claim_sha256:
         raise InvalidFieldError("welcome", "it answers another claim than the one that was left with this token")
-    if welcome.person not in {person.id for person in roster.people}:
+    if welcome.holder not in _on_roster(roster, welcome.kind):
         raise WrongStateError(
-            f"the roster in force does not name {welcome.person}; publish the signed roster first",
+            f"the roster in force does not name {welcome.holder}; publish the signed roster first",
             state="roster_not_published",
         )
     if row.state == ADMITTED and row.welcome == statement.to_bytes():
@@ -169,7 +168,7 @@ def admit(tx: Transaction, call: Call, statement: Statement, root_public: bytes,
         update(_TOKEN).where(_TOKEN.c.id == row.id).values(state=ADMITTED, welcome=statement.to_bytes())
     )
     subject = Subject("token", row.id, statement.digest)
-    tx.record(call.event("token.admit", subject, detail={"person": welcome.person}))
+    tx.record(call.event("token.admit", subject, detail={welcome.kind: welcome.holder}))
     return _held(tx.connection, row.id)
 
 
@@ -215,11 +214,15 @@ def _check_offer(call: Call, token: IssuedToken, certificate_pem: str, roster: R
         raise InvalidFieldError("token", f"it was issued by {token.issuer}; each admin registers their own")
     if token.expires_at <= now:
         raise InvalidFieldError("token", "it has expired already; check this machine's clock")
-    if token.team not in {team.id for team in roster.teams}:
+    if token.kind == PERSON and token.team not in {team.id for team in roster.teams}:
         raise InvalidFieldError("token", f"team {token.team} is not on the roster")
-    if token.person in {person.id for person in roster.people}:
-        raise InvalidFieldError("token", f"{token.person} is on the roster already; choose another id")
+    if token.holder in _on_roster(roster, token.kind):
+        raise InvalidFieldError("token", f"{token.holder} is on the roster already; choose another id")
     _check_certificate(certificate_pem, token)
+
+
+def _on_roster(roster: Roster, kind: str) -> set[str]:
+    return {known.id for known in (roster.people if kind == PERSON else roster.hosts)}
 
 
 def _check_certificate(pem: str, token: IssuedToken) -> None:

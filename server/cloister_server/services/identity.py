@@ -39,9 +39,11 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         caller = call.principal
         subject = Subject("session", caller.id, caller.cert_sha256)
         await self._site.record("site.read", lambda tx: tx.record(call.event("site.read", subject)))
-        return identity_pb2.WhoAmIResponse(
+        answer = identity_pb2.WhoAmIResponse(
             id=caller.id, team=caller.team, roles=sorted(caller.roles), transport=caller.transport
         )
+        answer.server_time.FromSeconds(self._site.clock())
+        return answer
 
     async def RenewCertificate(
         self, request: identity_pb2.RenewCertificateRequest, context: Context

@@ -81,3 +81,21 @@ def test_mistakes_are_one_line(admin):
     assert 2 == admin("team", "add", "alpha")[0]
     assert 2 == admin("host", "retire", "unknown")[0]
     assert 2 == admin("roster", "show", "--dir", "elsewhere")[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--person", "erin"),
+        ("--person", "erin", "--team", "icu"),
+        ("--host", "gpu2", "--team", "icu"),
+        ("--host", "gpu2", "--role", "member"),
+        ("--host", "gpu2", "--service"),
+        ("--host", "gpu2", "--person", "erin"),
+    ],
+)
+def test_a_token_is_for_a_person_or_for_a_host(admin, arguments):
+    """A person's place and a host's are not mixed, nor is either named by half: nothing is asked of the site."""
+    code, _, err = admin("token", "create", *arguments, "--home", "nobody")
+    assert (2, True) == (code, "either --person, --team and --role, or --host and --pool" in err)

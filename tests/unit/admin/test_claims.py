@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The custodian against a hostile way: what the control plane could change in claims, and what is noticed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from cloister.admin.claims import (
 from cloister.admin.draft import add_person
 from cloister.enrolment_token import EnrolmentToken
 from cloister.errors import UsageError
-from cloister.evidence.enrolment import SignedWelcome, verify_welcome
+from cloister.evidence.canonical import JSON, canonical_bytes
+from cloister.evidence.enrolment import IssuedToken, SignedWelcome, verify_welcome
 from cloister.evidence.errors import BindingError, ExpiredError, FormatError, RosterError, SignatureError
 from cloister.evidence.roster import Roster
 from set_clock import NOW
@@ -61,6 +63,35 @@ def test_admitting_again_signs_the_welcome_again(site: TokenSite, token: Enrolme
     place = [SignedWelcome.parse(s.payload).claim_sha256 for s in (first, again)]
     assert [candidate.fingerprint] * 2 == place
     assert 1 == [person.id for person in site.custody.draft().people].count("erin")
+
+
+def test_a_claim_becomes_a_host(site: TokenSite, token: EnrolmentToken) -> None:
+    """With a token for a host the draft certifies it in the token's pool, once, and the welcome names it as a host."""
+    gpu = Joiner.make("host")
+    candidate = verified(site, Claimed(site.issued(token, host="gpu2", pool="big"), gpu.claim(token)))
+    signed = [admit_candidate(site.custody, candidate, now=NOW + DAY) for _ in range(2)]
+    welcome = verify_welcome(signed[0], token.root_sha256)
+    (host,) = site.custody.draft().hosts
+    assert ("gpu2", "big", gpu.signing.public) == (host.id, host.pool, host.signing_keys[0].public)
+    assert ("host", "gpu2", "") == (welcome.kind, welcome.holder, welcome.person)
+    assert [] == [person.id for person in site.custody.draft().people if person.id == "gpu2"]
+
+
+@pytest.mark.parametrize(("kind", "place"), [("person", {"host": "gpu2", "pool": "big"}), ("host", {})])
+def test_keys_of_another_kind_are_refused(
+    site: TokenSite, token: EnrolmentToken, kind: str, place: dict[str, str]
+) -> None:
+    """A person's keys become no host, nor a host's a person, whatever the control plane carries together."""
+    with pytest.raises(BindingError, match="use it with cloister"):
+        verified(site, Claimed(site.issued(token, **place), Joiner.make(kind).claim(token)))
+
+
+@pytest.mark.parametrize("extra", [{"team": "alpha"}, {"roles": ["admin"]}, {"person": "erin"}, {"service": True}])
+def test_a_host_is_nothing_else_too(extra: dict[str, JSON], site: TokenSite, token: EnrolmentToken) -> None:
+    """A token that names a host and a person's place with it is no token."""
+    payload = json.loads(site.issued(token, host="gpu2", pool="big").payload)
+    with pytest.raises(FormatError, match="unknown field"):
+        IssuedToken.parse(canonical_bytes({**payload, **extra}))
 
 
 def test_the_control_plane_cannot_swap_the_keys_of_a_claim(site: TokenSite, token: EnrolmentToken) -> None:

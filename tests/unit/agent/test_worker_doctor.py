@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 
 from cloister.admin.admit import admit_host
 from cloister.admin.root import create_root
+from cloister.errors import CloisterError, ConnectError, PermissionDeniedError
 from cloister.findings import Diagnosis, exit_status
 from cloister_workers.config import AgentConfig, load_agent
-from cloister_workers.doctor import Senses, diagnose
+from cloister_workers.doctor import Answer, Senses, diagnose
 from cloister_workers.init import init_host, install_welcome
 from cloister_workers.keyagent.client import Status
 from cloister_workers.keyagent.errors import KeyAgentGone
@@ -26,7 +28,7 @@ WELL = Senses(
     sandbox=lambda: ProbeResult(True, ""),
     gpus=lambda: 2,
     free=lambda place: 1 << 40,
-    reaches=lambda config: True,
+    ask=lambda config: Answer(NOW, NOW + 0.5, NOW),
 )
 
 
@@ -46,6 +48,13 @@ def gone(socket: Path) -> Status:
     raise KeyAgentGone("the key agent does not answer")
 
 
+def refusing(error: CloisterError) -> Callable[[AgentConfig], Answer]:
+    def ask(config: AgentConfig) -> Answer:
+        raise error
+
+    return ask
+
+
 def test_a_host_in_order_has_nothing_to_do(config: AgentConfig) -> None:
     """Every check says ok, and the exit status is 0."""
     found = diagnose(config, WELL, NOW)
@@ -63,7 +72,10 @@ def test_a_host_in_order_has_nothing_to_do(config: AgentConfig) -> None:
         (replace(WELL, gpus=lambda: 0), ("device", "warning")),
         (replace(WELL, free=lambda _: 1 << 20), ("disk", "failure")),
         (replace(WELL, free=lambda _: 1 << 30), ("disk", "warning")),
-        (replace(WELL, reaches=lambda _: False), ("control plane", "failure")),
+        (replace(WELL, ask=refusing(ConnectError("no"))), ("control plane", "failure")),
+        (replace(WELL, ask=refusing(PermissionDeniedError("unknown host"))), ("control plane", "failure")),
+        (replace(WELL, ask=lambda _: Answer(NOW, NOW + 1, NOW + 7)), ("control plane", "warning")),
+        (replace(WELL, ask=lambda _: Answer(NOW, NOW + 1, NOW - 601)), ("control plane", "failure")),
     ],
 )
 def test_what_is_wrong_is_found(config: AgentConfig, senses: Senses, expected: tuple[str, str]) -> None:
@@ -83,3 +95,25 @@ def test_a_certificate_is_warned_of_before_it_ends(config: AgentConfig) -> None:
     """Fourteen days ahead a warning, afterwards a failure."""
     assert [("certificate", "warning")] == bad(diagnose(config, WELL, NOW + 80 * DAY))[:1]
     assert ("certificate", "failure") in bad(diagnose(config, WELL, NOW + 400 * DAY))
+
+
+@pytest.mark.parametrize(
+    ("answer", "skew"),
+    [
+        (Answer(10.2, 10.4, 10), 0.0),
+        (Answer(10.9, 11.1, 10), 0.0),
+        (Answer(10.9, 11.1, 11), 0.0),
+        (Answer(10.0, 70.0, 40), 0.0),
+        (Answer(10.0, 10.5, 20), 9.5),
+        (Answer(20.5, 20.75, 10), -9.5),
+    ],
+)
+def test_skew_is_what_the_bounds_leave(answer: Answer, skew: float) -> None:
+    """A second that may have been now is no skew, however slow the answer; beyond that, the least that it can be."""
+    assert skew == answer.skew
+
+
+def test_a_control_plane_that_tells_no_time_is_not_judged(config: AgentConfig) -> None:
+    """An older control plane leaves the field out, and the doctor finds nothing wrong."""
+    older = replace(WELL, ask=lambda _: Answer(NOW, NOW, 0))
+    assert [] == bad(diagnose(config, older, NOW))

@@ -19,7 +19,7 @@ from cloister.evidence.enrolment import WELCOME_TYPE, SignedWelcome
 from cloister.evidence.errors import BindingError, RosterError, SignatureError
 from cloister.evidence.signatures import SigningKey, Statement
 from cloister.home import Home, SitePins
-from cloister.joining import Waiting, join
+from cloister.joining import PersonPlace, Waiting, join, wait_and_join
 from cloister.wire import statement_from_proto, statement_to_proto
 from fake_channel import FakeChannel, Refusal
 from set_clock import NOW
@@ -66,7 +66,7 @@ def admit(site: TokenSite, token: EnrolmentToken, plane: Plane) -> None:
 
 
 def ask(home: Home, token: EnrolmentToken, plane: Plane, now: int = NOW) -> SitePins | Waiting:
-    return join(home, token, "localhost:7", now, dial=plane.dial)
+    return join(PersonPlace(home), token, "localhost:7", now, dial=plane.dial)
 
 
 def test_a_claim_is_made_once_and_finished_later(site: TokenSite, home: Home) -> None:
@@ -81,6 +81,24 @@ def test_a_claim_is_made_once_and_finished_later(site: TokenSite, home: Home) ->
     root = site.custody.root_key().public
     assert (root, "erin", "localhost:7") == (pins.root_public, pins.id, pins.endpoint)
     assert pins == home.pins()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_waiting_tells_once_and_asks_again(site: TokenSite, home: Home, wait: bool) -> None:
+    """With `wait` it asks until the custodian has answered, telling once what is waited for; without, it ends."""
+    token, plane = site.token(), Plane()
+    told: list[Waiting] = []
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            admit(site, token, plane)
+
+    text, place = token.export(), PersonPlace(home)
+    found = wait_and_join(place, text, "localhost:7", lambda: NOW, told.append, wait=wait, sleep=sleep, dial=plane.dial)
+    assert ([plane.claims[0].digest], 2 if wait else 0) == ([waiting.fingerprint for waiting in told], len(slept))
+    assert (home.pins() if wait else None) == found
 
 
 def test_another_root_is_refused_and_nothing_installed(site: TokenSite, home: Home, tmp_path: Path) -> None:
@@ -158,7 +176,13 @@ def test_a_key_that_the_site_does_not_take_is_named(site: TokenSite, home: Home)
         raise Refusal(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     with pytest.raises(ConnectError, match="does not take this enrolment token"):
-        join(home, site.token(), "localhost:7", NOW, dial=lambda token, endpoint: FakeChannel({"ClaimToken": refuse}))
+        join(
+            PersonPlace(home),
+            site.token(),
+            "localhost:7",
+            NOW,
+            dial=lambda token, endpoint: FakeChannel({"ClaimToken": refuse}),
+        )
 
 
 def test_the_text_of_a_token_keeps_everything(site: TokenSite) -> None:
@@ -198,4 +222,5 @@ def test_a_welcome_is_read_strictly(site: TokenSite, tmp_path: Path) -> None:
     """A welcome's bytes are read back as they were written."""
     root = create_root(tmp_path / "another", "test").root_key()
     welcome = SignedWelcome("a" * 32, "b" * 64, "test", "erin", "", root.public, "ca", "certificate")
-    assert welcome == SignedWelcome.parse(welcome.to_payload())
+    host = SignedWelcome("a" * 32, "b" * 64, "test", "", "", root.public, "ca", "certificate", host="gpu2")
+    assert [welcome, host] == [SignedWelcome.parse(w.to_payload()) for w in (welcome, host)]

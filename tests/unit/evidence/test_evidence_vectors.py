@@ -17,6 +17,7 @@ from cloister.evidence.figures import verify_figures
 from cloister.evidence.manifest import SealedObject, verify_object
 from cloister.evidence.opening import verify_head
 from cloister.evidence.release import verify_release
+from cloister.evidence.restoration import LogMemory, after_restorations
 from cloister.evidence.result import Result, verify_result
 from cloister.evidence.roster import Roster, verify_roster
 from cloister.evidence.signatures import Statement
@@ -77,6 +78,15 @@ def check_head(i: Inputs) -> None:
     verify_head(i.raw("note"), hashes, ROSTER, Checkpoint.parse(i.text("remembered")))
 
 
+def check_restored(i: Inputs) -> None:
+    roster = verify_roster(i.statement(), i.raw("root_public"), seen_version=0, now=i.now)
+    memory = after_restorations(LogMemory(i.raw("remembered").decode(), int(i.text("accepted"))), roster)
+    proof = i.values["proof"]
+    assert isinstance(proof, list)
+    verify_head(i.raw("note"), tuple(base64.b64decode(p) for p in proof), roster, memory.head())
+    assert len(roster.log_restored) == memory.restorations
+
+
 CHECKS: dict[str, Callable[[Inputs], None]] = {
     "roster": check_roster,
     "object": check_object,
@@ -85,6 +95,7 @@ CHECKS: dict[str, Callable[[Inputs], None]] = {
     "figures": check_figures,
     "release": check_release,
     "head": check_head,
+    "restored": check_restored,
 }
 
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EnrolmentServiceStub:
-    """One-time enrolment tokens: from an admin's token, over the keys that its holder made, to the root's welcome.
+    """One-time enrolment tokens of people and worker hosts: from an admin's token, over the keys that its holder made, to the
+    root's welcome.
     The control plane carries signed documents that it cannot make, and never learns a token's secret.
     """
 
@@ -64,7 +65,8 @@ class EnrolmentServiceStub:
 
 
 class EnrolmentServiceServicer:
-    """One-time enrolment tokens: from an admin's token, over the keys that its holder made, to the root's welcome.
+    """One-time enrolment tokens of people and worker hosts: from an admin's token, over the keys that its holder made, to the
+    root's welcome.
     The control plane carries signed documents that it cannot make, and never learns a token's secret.
     """
 
@@ -91,8 +93,8 @@ class EnrolmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdmitClaim(self, request, context):
-        """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the person is published.
-        Safe to repeat.
+        """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the holder is
+        published. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +145,8 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrolmentService:
-    """One-time enrolment tokens: from an admin's token, over the keys that its holder made, to the root's welcome.
+    """One-time enrolment tokens of people and worker hosts: from an admin's token, over the keys that its holder made, to the
+    root's welcome.
     The control plane carries signed documents that it cannot make, and never learns a token's secret.
     """
 

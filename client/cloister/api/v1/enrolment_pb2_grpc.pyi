@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnrolmentServiceStub:
-    """One-time enrolment tokens: from an admin's token, over the keys that its holder made, to the root's welcome.
+    """One-time enrolment tokens of people and worker hosts: from an admin's token, over the keys that its holder made, to the
+    root's welcome.
     The control plane carries signed documents that it cannot make, and never learns a token's secret.
     """
 
@@ -44,8 +45,8 @@ class EnrolmentServiceStub:
     WithdrawToken: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.WithdrawTokenRequest, _enrolment_pb2.WithdrawTokenResponse]
     """Makes a token unusable, whatever has become of it. Admins. Safe to repeat."""
     AdmitClaim: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.AdmitClaimRequest, _enrolment_pb2.AdmitClaimResponse]
-    """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the person is published.
-    Safe to repeat.
+    """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the holder is
+    published. Safe to repeat.
     """
     ClaimToken: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.ClaimTokenRequest, _enrolment_pb2.ClaimTokenResponse]
     """The one call that a token's own key may make: leaves the claim, and collects the welcome once it is there.
@@ -54,7 +55,8 @@ class EnrolmentServiceStub:
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
-    """One-time enrolment tokens: from an admin's token, over the keys that its holder made, to the root's welcome.
+    """One-time enrolment tokens of people and worker hosts: from an admin's token, over the keys that its holder made, to the
+    root's welcome.
     The control plane carries signed documents that it cannot make, and never learns a token's secret.
     """
 
@@ -68,8 +70,8 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     WithdrawToken: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.WithdrawTokenRequest, _enrolment_pb2.WithdrawTokenResponse]  # type: ignore[assignment]
     """Makes a token unusable, whatever has become of it. Admins. Safe to repeat."""
     AdmitClaim: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.AdmitClaimRequest, _enrolment_pb2.AdmitClaimResponse]  # type: ignore[assignment]
-    """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the person is published.
-    Safe to repeat.
+    """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the holder is
+    published. Safe to repeat.
     """
     ClaimToken: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.ClaimTokenRequest, _enrolment_pb2.ClaimTokenResponse]  # type: ignore[assignment]
     """The one call that a token's own key may make: leaves the claim, and collects the welcome once it is there.
@@ -77,7 +79,8 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """One-time enrolment tokens: from an admin's token, over the keys that its holder made, to the root's welcome.
+    """One-time enrolment tokens of people and worker hosts: from an admin's token, over the keys that its holder made, to the
+    root's welcome.
     The control plane carries signed documents that it cannot make, and never learns a token's secret.
     """
 
@@ -113,8 +116,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.AdmitClaimRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.AdmitClaimResponse, _abc.Awaitable[_enrolment_pb2.AdmitClaimResponse]]:
-        """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the person is published.
-        Safe to repeat.
+        """Hands the root's welcome to whoever claimed the token. Admins, once the roster that names the holder is
+        published. Safe to repeat.
         """
 
     @_abc_1.abstractmethod

@@ -90,7 +90,7 @@ class AddWrapsRequest(_message.Message):
     OBJECT_ID_FIELD_NUMBER: _builtins.int
     WRAPS_FIELD_NUMBER: _builtins.int
     object_id: _builtins.str
-    """Id of a dataset or base model."""
+    """Id of a dataset, a base model or the object of a result."""
     @_builtins.property
     def wraps(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Wrap]:
         """One for each new recipient, at most 1024."""

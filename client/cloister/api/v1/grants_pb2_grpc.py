@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GrantServiceStub:
-    """Who holds the key of a dataset or base model: wraps are read and added, ciphertext stays as it is.
+    """Who holds the key of a dataset, base model or result: wraps are read and added, ciphertext stays as it is.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class GrantServiceStub:
 
 
 class GrantServiceServicer:
-    """Who holds the key of a dataset or base model: wraps are read and added, ciphertext stays as it is.
+    """Who holds the key of a dataset, base model or result: wraps are read and added, ciphertext stays as it is.
     """
 
     def GetWrap(self, request, context):
@@ -62,6 +62,7 @@ class GrantServiceServicer:
     def AddWraps(self, request, context):
         """Adds wraps for certified hosts of the object's pool and for the team's recovery key, or replaces theirs. Members,
         for objects of their team. Safe to repeat.
+        The result of a job gets wraps for hosts alone, from a member to whom it was released; none is replaced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +90,7 @@ def add_GrantServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GrantService:
-    """Who holds the key of a dataset or base model: wraps are read and added, ciphertext stays as it is.
+    """Who holds the key of a dataset, base model or result: wraps are read and added, ciphertext stays as it is.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GrantServiceStub:
-    """Who holds the key of a dataset or base model: wraps are read and added, ciphertext stays as it is."""
+    """Who holds the key of a dataset, base model or result: wraps are read and added, ciphertext stays as it is."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,11 +40,12 @@ class GrantServiceStub:
     AddWraps: _grpc.UnaryUnaryMultiCallable[_grants_pb2.AddWrapsRequest, _grants_pb2.AddWrapsResponse]
     """Adds wraps for certified hosts of the object's pool and for the team's recovery key, or replaces theirs. Members,
     for objects of their team. Safe to repeat.
+    The result of a job gets wraps for hosts alone, from a member to whom it was released; none is replaced.
     """
 
 @_typing.type_check_only
 class GrantServiceAsyncStub(GrantServiceStub):
-    """Who holds the key of a dataset or base model: wraps are read and added, ciphertext stays as it is."""
+    """Who holds the key of a dataset, base model or result: wraps are read and added, ciphertext stays as it is."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetWrap: _aio.UnaryUnaryMultiCallable[_grants_pb2.GetWrapRequest, _grants_pb2.GetWrapResponse]  # type: ignore[assignment]
@@ -54,10 +55,11 @@ class GrantServiceAsyncStub(GrantServiceStub):
     AddWraps: _aio.UnaryUnaryMultiCallable[_grants_pb2.AddWrapsRequest, _grants_pb2.AddWrapsResponse]  # type: ignore[assignment]
     """Adds wraps for certified hosts of the object's pool and for the team's recovery key, or replaces theirs. Members,
     for objects of their team. Safe to repeat.
+    The result of a job gets wraps for hosts alone, from a member to whom it was released; none is replaced.
     """
 
 class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who holds the key of a dataset or base model: wraps are read and added, ciphertext stays as it is."""
+    """Who holds the key of a dataset, base model or result: wraps are read and added, ciphertext stays as it is."""
 
     @_abc_1.abstractmethod
     def GetWrap(
@@ -77,6 +79,7 @@ class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_grants_pb2.AddWrapsResponse, _abc.Awaitable[_grants_pb2.AddWrapsResponse]]:
         """Adds wraps for certified hosts of the object's pool and for the team's recovery key, or replaces theirs. Members,
         for objects of their team. Safe to repeat.
+        The result of a job gets wraps for hosts alone, from a member to whom it was released; none is replaced.
         """
 
 def add_GrantServiceServicer_to_server(servicer: GrantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

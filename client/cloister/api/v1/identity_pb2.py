@@ -23,31 +23,32 @@ _sym_db = _symbol_database.Default()
 
 
 from cloister.api.v1 import common_pb2 as cloister_dot_api_dot_v1_dot_common__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63loister/api/v1/identity.proto\x12\x0f\x63loister.api.v1\x1a\x1c\x63loister/api/v1/common.proto\"\x10\n\x0eGetSiteRequest\"\xa4\x01\n\x0fGetSiteResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x1e\n\x16minimum_client_version\x18\x02 \x01(\t\x12\x19\n\x11\x65nvelope_versions\x18\x03 \x03(\x05\x12*\n\x06roster\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"\x0f\n\rWhoAmIRequest\"L\n\x0eWhoAmIResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04team\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x11\n\ttransport\x18\x04 \x01(\t\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\"3\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"B\n\x14PublishRosterRequest\x12*\n\x06roster\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\"(\n\x15PublishRosterResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x32\xf3\x02\n\x0fIdentityService\x12L\n\x07GetSite\x12\x1f.cloister.api.v1.GetSiteRequest\x1a .cloister.api.v1.GetSiteResponse\x12I\n\x06WhoAmI\x12\x1e.cloister.api.v1.WhoAmIRequest\x1a\x1f.cloister.api.v1.WhoAmIResponse\x12g\n\x10RenewCertificate\x12(.cloister.api.v1.RenewCertificateRequest\x1a).cloister.api.v1.RenewCertificateResponse\x12^\n\rPublishRoster\x12%.cloister.api.v1.PublishRosterRequest\x1a&.cloister.api.v1.PublishRosterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63loister/api/v1/identity.proto\x12\x0f\x63loister.api.v1\x1a\x1c\x63loister/api/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0eGetSiteRequest\"\xa4\x01\n\x0fGetSiteResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x1e\n\x16minimum_client_version\x18\x02 \x01(\t\x12\x19\n\x11\x65nvelope_versions\x18\x03 \x03(\x05\x12*\n\x06roster\x18\x04 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"\x0f\n\rWhoAmIRequest\"}\n\x0eWhoAmIResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04team\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x11\n\ttransport\x18\x04 \x01(\t\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\"3\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"B\n\x14PublishRosterRequest\x12*\n\x06roster\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\"(\n\x15PublishRosterResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x32\xf3\x02\n\x0fIdentityService\x12L\n\x07GetSite\x12\x1f.cloister.api.v1.GetSiteRequest\x1a .cloister.api.v1.GetSiteResponse\x12I\n\x06WhoAmI\x12\x1e.cloister.api.v1.WhoAmIRequest\x1a\x1f.cloister.api.v1.WhoAmIResponse\x12g\n\x10RenewCertificate\x12(.cloister.api.v1.RenewCertificateRequest\x1a).cloister.api.v1.RenewCertificateResponse\x12^\n\rPublishRoster\x12%.cloister.api.v1.PublishRosterRequest\x1a&.cloister.api.v1.PublishRosterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cloister.api.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSITEREQUEST']._serialized_start=81
-  _globals['_GETSITEREQUEST']._serialized_end=97
-  _globals['_GETSITERESPONSE']._serialized_start=100
-  _globals['_GETSITERESPONSE']._serialized_end=264
-  _globals['_WHOAMIREQUEST']._serialized_start=266
-  _globals['_WHOAMIREQUEST']._serialized_end=281
-  _globals['_WHOAMIRESPONSE']._serialized_start=283
-  _globals['_WHOAMIRESPONSE']._serialized_end=359
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=361
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=403
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=405
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=456
-  _globals['_PUBLISHROSTERREQUEST']._serialized_start=458
-  _globals['_PUBLISHROSTERREQUEST']._serialized_end=524
-  _globals['_PUBLISHROSTERRESPONSE']._serialized_start=526
-  _globals['_PUBLISHROSTERRESPONSE']._serialized_end=566
-  _globals['_IDENTITYSERVICE']._serialized_start=569
-  _globals['_IDENTITYSERVICE']._serialized_end=940
+  _globals['_GETSITEREQUEST']._serialized_start=114
+  _globals['_GETSITEREQUEST']._serialized_end=130
+  _globals['_GETSITERESPONSE']._serialized_start=133
+  _globals['_GETSITERESPONSE']._serialized_end=297
+  _globals['_WHOAMIREQUEST']._serialized_start=299
+  _globals['_WHOAMIREQUEST']._serialized_end=314
+  _globals['_WHOAMIRESPONSE']._serialized_start=316
+  _globals['_WHOAMIRESPONSE']._serialized_end=441
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=443
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=485
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=487
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=538
+  _globals['_PUBLISHROSTERREQUEST']._serialized_start=540
+  _globals['_PUBLISHROSTERREQUEST']._serialized_end=606
+  _globals['_PUBLISHROSTERRESPONSE']._serialized_start=608
+  _globals['_PUBLISHROSTERRESPONSE']._serialized_end=648
+  _globals['_IDENTITYSERVICE']._serialized_start=651
+  _globals['_IDENTITYSERVICE']._serialized_end=1022
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from cloister.api.v1 import common_pb2 as _common_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -105,6 +106,7 @@ class WhoAmIResponse(_message.Message):
     TEAM_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the person or host."""
     team: _builtins.str
@@ -115,6 +117,10 @@ class WhoAmIResponse(_message.Message):
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For example "member", "approver", "auditor", "admin", "worker"."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The control plane's clock when it answered, in whole seconds: what it judges the ages of documents by."""
+
     def __init__(
         self,
         *,
@@ -122,10 +128,11 @@ class WhoAmIResponse(_message.Message):
         team: _builtins.str = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
         transport: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "roles", b"roles", "team", b"team", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "roles", b"roles", "server_time", b"server_time", "team", b"team", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
