@@ -45,6 +45,7 @@ APPLICATION_MAY: Mapping[str, tuple[str, ...]] = {
     "maintenance": ("SELECT", "INSERT", "DELETE"),
     "worker_host": UPDATE,
     "team_quota": UPDATE,
+    "notice": ALL,
 }
 """Every table stands here; a test says so."""
 

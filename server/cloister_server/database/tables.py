@@ -330,3 +330,17 @@ team_quota = Table(
     Column("gpu_seconds", BigInteger, nullable=True, comment="in 24 hours"),
     comment="What a team may have at once; null for no limit.",
 )
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("target", String(16), primary_key=True, comment="command or url"),
+    Column("job_id", _ID, ForeignKey("job.id"), nullable=False),
+    Column("body", Text, nullable=False, comment="JSON, as it is sent"),
+    Column("attempts", Integer, nullable=False, comment="the fencing token"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False, comment="next attempt; while one runs, when its lease is over"),
+    Index("notice_due", "target", "due_at"),
+    comment="Ends of jobs that the site is still to be told of; deleted once it was.",
+)

@@ -20,6 +20,7 @@ from cloister.evidence.entry import Event
 from cloister_audit.errors import AuditError
 from cloister_server.crashpoints import crash_here
 from cloister_server.database.engine import Database
+from cloister_server.database.rows import JobRow
 from cloister_server.errors import (
     AuditUnavailableError,
     DatabaseUnavailableError,
@@ -59,11 +60,25 @@ class Unobserved:
     def committed(self, events: Sequence[Event]) -> None: ...
 
 
+class Outbox(Protocol):
+    """Who tells the site of jobs that ended."""
+
+    def job_ended(self, tx: Transaction, job: JobRow, state: str, error_code: str) -> None:
+        """Called in the transaction in which `job` got the final `state`."""
+
+
+class NoOutbox:
+    """Nobody is told."""
+
+    def job_ended(self, tx: Transaction, job: JobRow, state: str, error_code: str) -> None: ...
+
+
 class Transaction:
     """An open unit of work."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, outbox: Outbox) -> None:
         self.connection = connection
+        self.outbox = outbox
         self.events: list[Event] = []
         self.after_commit: list[Callable[[], None]] = []
 
@@ -79,10 +94,17 @@ class Transaction:
 class UnitOfWork:
     """Runs units of work on one database."""
 
-    def __init__(self, database: Database, ledger: Appender, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Appender,
+        observer: Observer | None = None,
+        outbox: Outbox | None = None,
+    ) -> None:
         self._database = database
         self._ledger = ledger
         self._observer = Unobserved() if observer is None else observer
+        self._outbox = NoOutbox() if outbox is None else outbox
 
     @property
     def database(self) -> Database:
@@ -123,7 +145,7 @@ class UnitOfWork:
 
     def _once(self, name: str, work: Callable[[Transaction], T]) -> T:
         with self._database.writer.connect() as connection, connection.begin() as transaction:
-            open_work = Transaction(connection)
+            open_work = Transaction(connection, self._outbox)
             result = work(open_work)
             self._append(open_work)
             crash_here(f"{name}.before_commit")
