@@ -317,6 +317,7 @@ worker_host = Table(
     Column("gpus", Integer, nullable=False),
     Column("sandboxed", Boolean, nullable=True),
     Column("version", String(32), nullable=False),
+    Column("pool", _ID, nullable=True, comment="by its certificate; null until it asks for work"),
     comment="What hosts of the roster said of themselves last.",
 )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Completion notices that are still to be delivered."""
+"""Completion notices that are still to be delivered; the pool of a worker host, for forecasts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,7 +30,16 @@ def upgrade() -> None:
         comment="Ends of jobs that the site is still to be told of; deleted once it was.",
     )
     op.create_index("notice_due", "notice", ["target", "due_at"])
+    # Nullable, so that a server one version behind goes on writing its rows.
+    op.add_column(
+        "worker_host",
+        sa.Column(
+            "pool", sa.String(length=64), nullable=True, comment="by its certificate; null until it asks for work"
+        ),
+    )
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("worker_host") as table:
+        table.drop_column("pool")
     op.drop_table("notice")
