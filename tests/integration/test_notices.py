@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from cloister_server.blocking import Blocking
 from cloister_server.database.engine import open_database
+from cloister_server.errors import DatabaseUnavailableError
 from cloister_server.journal import Journal
 from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import upgrade
@@ -297,6 +298,36 @@ def test_a_notice_is_given_up_in_the_end(office: Office, https: Receiver) -> Non
     line = json.loads(office.said.getvalue())
     assert ("error", "notice_given_up", job_id) == (line["level"], line["event"], line["job"])
     assert (0, 1.0) == (office.bench.count("notice"), office.count("given_up"))
+
+
+def test_a_sender_survives_a_database_that_does_not_answer(office: Office, https: Receiver) -> None:
+    """A look that fails is a line of the journal, and the next one, at the next wake, sends what is due."""
+    cancelled(office.bench)
+
+    class Flaky(Outbox):
+        looks = 0
+
+        def is_due(self, connection: Connection, target: str) -> bool:
+            self.looks += 1
+            if self.looks == 1:
+                raise DatabaseUnavailableError("the database does not answer; try again")
+            return super().is_due(connection, target)
+
+    async def send() -> None:
+        news = Notifier()
+        news.start()
+        sender = replace(office.sender, outbox=Flaky(("url",), office.clock), news=news)
+        task = asyncio.create_task(sender.run())
+        while not https.received or office.count("sent") == 0:
+            news.notify()
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(send())
+    line = json.loads(office.said.getvalue())
+    assert ("notices_failed", "DatabaseUnavailableError", "url") == (line["event"], line["type"], line["target"])
+    assert 1 == len(https.received)
 
 
 def test_the_shown_hook_works(tmp_path: Path) -> None:
