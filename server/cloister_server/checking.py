@@ -25,6 +25,7 @@ from cloister_server.config import Config
 from cloister_server.database.engine import open_database
 from cloister_server.errors import ConfigError, StartError
 from cloister_server.migrations.schema import require_usable
+from cloister_server.notices.setup import check_notices
 from cloister_server.store import free_bytes
 
 
@@ -42,6 +43,7 @@ def check_site(config: Config, now: datetime) -> list[Problem]:
     if "site.roster_file" not in unreadable:
         found += _check_roster(config, signer)
     found += _check_store(config)
+    found += check_notices(config, unreadable)
     if "database.password_file" not in unreadable:
         found += _check_database(config)
     return found

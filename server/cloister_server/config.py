@@ -6,14 +6,24 @@ Each field states its key, its range and its meaning; docs/reference/configurati
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cloister.configuration.kinds import Address, File, Identifier, PublicKey, Seconds, Text, Whole
+from cloister.configuration.kinds import (
+    Address,
+    Command,
+    File,
+    Identifier,
+    PublicKey,
+    Seconds,
+    Text,
+    Url,
+    Whole,
+    is_loopback,
+)
 from cloister.configuration.settings import CREDENTIALS_VARIABLE, Problem, Setting, Source, read_settings
 from cloister.errors import ConfigurationError
 from cloister_server.database.engine import Limits
@@ -131,6 +141,37 @@ class Config:
         Setting("metrics.client_ca", File(), "serve metrics by TLS, to clients of this authority alone (PEM)"),
     ] = None
 
+    notices_command: Annotated[
+        tuple[str, ...] | None,
+        Setting(
+            "notices.command",
+            Command(),
+            "program and arguments, started for each job that ended; the notice is JSON on its standard input",
+        ),
+    ] = None
+    notices_url: Annotated[
+        str | None, Setting("notices.url", Url(), "where the notice is posted; `http` for a loopback host alone")
+    ] = None
+    notices_ca_file: Annotated[
+        Path | None,
+        Setting("notices.ca_file", File(), "authority of the URL's host (PEM), instead of those of the system"),
+    ] = None
+    notices_secret_file: Annotated[
+        Path | None,
+        Setting(
+            "notices.secret_file",
+            File(secret=True),
+            "key that signs what is posted: `whsec_` and 24 to 64 bytes in base64 (mode 0600)",
+        ),
+    ] = None
+    notices_timeout_seconds: Annotated[
+        float, Setting("notices.timeout_seconds", Seconds(0.1, 300), "how long the command or the receiver may take")
+    ] = 10.0
+    notices_give_up_seconds: Annotated[
+        float,
+        Setting("notices.give_up_seconds", Seconds(60, 2592000), "how long after a job's end delivery is tried again"),
+    ] = 86400.0
+
     @property
     def database_limits(self) -> Limits:
         """What one process may ask of the database."""
@@ -163,24 +204,28 @@ def read_config(path: Path, environment: Mapping[str, str] = os.environ) -> tupl
         config, source = read_settings(Config, path, {CREDENTIALS_VARIABLE: UNIT_CREDENTIALS, **environment})
     except ConfigurationError as error:
         raise ConfigError(str(error)) from error
+    for problem in _conflicts(config):
+        raise ConfigError(source.show(problem))
+    return config, source
+
+
+def _conflicts(config: Config) -> Iterator[Problem]:
+    """Keys that do not go together."""
     if not _is_closed(config):
-        problem = Problem(
+        yield Problem(
             "metrics.address",
             f"{config.metrics_address!r} is not loopback and [metrics] client_ca is not set: everybody could read; "
             "listen on 127.0.0.1, or name the authority of who may read",
         )
-        raise ConfigError(source.show(problem))
     if (config.issuing_key is None) != (config.issuing_certificate is None):
         missing = "issuing_certificate" if config.issuing_certificate is None else "issuing_key"
-        raise ConfigError(source.show(Problem(f"tls.{missing}", "it is missing: give both, or neither")))
-    return config, source
+        yield Problem(f"tls.{missing}", "it is missing: give both, or neither")
+    for name, path in (("ca_file", config.notices_ca_file), ("secret_file", config.notices_secret_file)):
+        if path is not None and config.notices_url is None:
+            yield Problem(f"notices.{name}", "it is for what is posted, and [notices] url is missing; add the URL")
 
 
 def _is_closed(config: Config) -> bool:
     if config.metrics_address is None or config.metrics_client_ca is not None:
         return True
-    host = config.metrics_address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(config.metrics_address.rpartition(":")[0].strip("[]"))

@@ -47,6 +47,8 @@ from cloister_server.log_key import read_log_signer
 from cloister_server.metrics.exposition import exposed
 from cloister_server.metrics.recorder import Recorder
 from cloister_server.migrations.schema import require_usable
+from cloister_server.notices.sender import Sender
+from cloister_server.notices.setup import build_notices
 from cloister_server.notifier import Notifier
 from cloister_server.policy_table import ROLES
 from cloister_server.queue import checkpoints, expiry
@@ -102,8 +104,9 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
     signer = read_log_signer(config)
     ledger = Ledger(wall_micros)
     metrics = Recorder()
+    notices = build_notices(config, clock)
     store = Store(config.store_directory, config.reserve_bytes)
-    unit_of_work = UnitOfWork(database, ledger, metrics, store)
+    unit_of_work = UnitOfWork(database, ledger, metrics, notices.outbox, store)
     expected = Expected(config.site, config.root_public, config.log_origin, signer.vkey)
     rosters = Rosters(unit_of_work, expected, clock)
     unit_of_work.read(require_usable)
@@ -121,6 +124,7 @@ def build_site(config: Config, database: Database, journal: Journal, clock: Cloc
         store=store,
         uploads=Uploads(unit_of_work, store),
         notifier=Notifier(),
+        notices=notices,
         blocking=Blocking(config.pool_size),
         journal=journal,
         metrics=metrics,
@@ -139,6 +143,7 @@ def _first_roster(config: Config) -> Statement:
 async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncIterator[int]:
     """Serve the site inside this context; the value is the port.  `manager` hears how it goes."""
     site.notifier.start()
+    site.notices.news.start()
     await site.blocking.run(_begin, site)
     services = tuple(sorted({method.split("/")[1] for method in ROLES}))
     health = Health(site, services, manager)
@@ -151,7 +156,8 @@ async def running(site: Site, manager: ServiceManager = UNMANAGED) -> AsyncItera
     _write_port(site.config.port_file, port)
     site.journal.write("info", "serving", address=site.config.address, port=port)
     hints = Listener(site.unit_of_work.database.reader, site.notifier.notify, site.journal)
-    tasks = [asyncio.create_task(work) for work in (_maintain(site, health), keep_alive(site, manager))]
+    works = (_maintain(site, health), keep_alive(site, manager), *(sender.run() for sender in _senders(site)))
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         hints.start()
         async with exposed(site) as metrics_port:
@@ -200,6 +206,24 @@ def _grpc_server(site: Site, health: Health) -> grpc.aio.Server:
     audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(site), server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     return server
+
+
+def _senders(site: Site) -> list[Sender]:
+    """One for each target of `[notices]`."""
+    notices = site.notices
+    return [
+        Sender(
+            site.unit_of_work,
+            site.blocking,
+            site.journal,
+            site.metrics,
+            notices.outbox,
+            target,
+            notices.news,
+            notices.pace,
+        )
+        for target in notices.targets
+    ]
 
 
 async def _maintain(site: Site, health: Health) -> None:

@@ -19,6 +19,7 @@ from cloister_server.heads import Heads
 from cloister_server.issuing import Issuer
 from cloister_server.journal import Journal
 from cloister_server.metrics.recorder import Recorder
+from cloister_server.notices.setup import Notices
 from cloister_server.notifier import Notifier
 from cloister_server.rosters import Clock, Rosters
 from cloister_server.store import Store
@@ -41,6 +42,7 @@ class Site:
     store: Store
     uploads: Uploads
     notifier: Notifier
+    notices: Notices
     blocking: Blocking
     journal: Journal
     metrics: Recorder

@@ -22,10 +22,13 @@ from cloister_server.backup.restore import verify_backup, verify_blobs
 from cloister_server.backup.restored_log import recovered
 from cloister_server.database import tables
 from cloister_server.database.engine import Database
+from cloister_server.database.unit_of_work import UnitOfWork
 from cloister_server.errors import AuditUnavailableError, BackupError
+from cloister_server.notices.outbox import Outbox
 from cloister_server.registry import objects
 from cloister_server.store import Declared
 from queue_bench import Bench
+from served_site import Founded
 
 
 @pytest.fixture
@@ -67,6 +70,23 @@ def test_what_was_backed_up_is_there_again(backups: BackupBench, empty: Database
         assert made.log_size + 1 == fsck.check(connection, backups.signer.verifier)
     assert [("backup.create", "intent"), ("site.restore", "outcome")] == actions(empty)[-2:]
     assert made.log_size == open_checkpoint(done.head, backups.signer.verifier, backups.signer.name).size
+
+
+def test_a_notice_that_was_not_sent_is_restored(
+    founded: Founded, database: Database, tmp_path: Path, empty: Database
+) -> None:
+    """What the site was still to be told of when the backup was made is told after a restore, word for word."""
+    outbox = Outbox(("url",))
+    bench = Bench(founded, database, outbox)
+    backups = BackupBench(bench, tmp_path)
+    bench.cancel(bench.queued().id)
+    backups.back_up()
+    before = bench.unit_of_work.run("test", lambda tx: outbox.take(tx, "url", 60.0))
+    backups.restore(empty)
+    after = UnitOfWork(empty, Ledger(lambda: 1)).run("test", lambda tx: outbox.take(tx, "url", 60.0))
+    assert before is not None
+    assert after is not None
+    assert (before.id, before.body, 1) == (after.id, after.body, after.attempts)
 
 
 def test_a_backup_leaves_intent_and_outcome(backups: BackupBench) -> None:

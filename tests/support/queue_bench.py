@@ -18,7 +18,7 @@ from cloister_server.calls import Call, Principal
 from cloister_server.database import tables
 from cloister_server.database.engine import Database, now_ms
 from cloister_server.database.rows import JobRow, ReleaseRow
-from cloister_server.database.unit_of_work import Transaction, UnitOfWork
+from cloister_server.database.unit_of_work import Outbox, Transaction, UnitOfWork
 from cloister_server.queue import (
     artifacts,
     expiry,
@@ -43,10 +43,10 @@ LEASE_SECONDS = 60
 class Bench:
     """A site's queue, its people and hosts."""
 
-    def __init__(self, founded: Founded, database: Database) -> None:
+    def __init__(self, founded: Founded, database: Database, outbox: Outbox | None = None) -> None:
         self.founded = founded
         self.database = database
-        self.unit_of_work = UnitOfWork(database, Ledger(lambda: founded.now * 1_000_000))
+        self.unit_of_work = UnitOfWork(database, Ledger(lambda: founded.now * 1_000_000), outbox=outbox)
         self.policy = policy(founded)
         self.run("dana", lambda tx, call: policies.publish(tx, call, self.policy, founded.roster, founded.now))
         self.models = {team: self._ready(owner, "model") for team, owner in (("blue", "alice"), ("green", "gina"))}

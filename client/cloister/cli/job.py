@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.forecast import starts_in, waiting_words
 from cloister.cli.options import home_option, json_option, limit_option, open_client, rows_option
 from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, state_name
 
@@ -72,8 +73,11 @@ def list_(limit: int | None, as_json: bool, home: Path | None) -> None:
     if as_json:
         print_messages(found)
         return
-    rows = [(j.id, _state(j), j.owner, _progress(j), str(j.jobs_ahead or ""), moment(j.created_at)) for j in found]
-    print_table(("ID", "STATE", "OWNER", "PROGRESS", "AHEAD", "CREATED"), rows)
+    rows = [
+        (j.id, _state(j), j.owner, _progress(j), str(j.jobs_ahead or ""), starts_in(j), moment(j.created_at))
+        for j in found
+    ]
+    print_table(("ID", "STATE", "OWNER", "PROGRESS", "AHEAD", "STARTS", "CREATED"), rows)
 
 
 @job.command()
@@ -106,6 +110,8 @@ def show(job_id: str, curve: bool, as_json: bool, home: Path | None) -> None:
         ("attempt", str(found.attempt)),
         ("progress", _progress(found)),
         ("created", moment(found.created_at)),
+        ("waiting", waiting_words(found)),
+        ("forecast start", moment(found.forecast_start)),
         ("started", moment(found.started_at)),
         ("finished", moment(found.finished_at)),
         ("expected end", moment(found.estimated_finish)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from cloister.api.v1 import jobs_pb2
+from cloister.cli.forecast import waiting_words
 from cloister.cli.output import print_fields, print_message, state_name
 from cloister.cli.summary import figures
 from cloister.errors import CloisterError, JobFailedError
@@ -123,8 +124,7 @@ class _Bar:
     def job(self, found: jobs_pb2.Job) -> None:
         now = found.progress
         figures = _figures_line(dict(now.metrics), now.eta_seconds)
-        if found.jobs_ahead:
-            figures = f"{found.jobs_ahead} jobs ahead"
+        figures = waiting_words(found) or figures
         self._progress.update(
             self._task, description=_stage(found), completed=now.current, total=now.total or None, figures=figures
         )

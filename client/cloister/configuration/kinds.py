@@ -7,10 +7,12 @@ text names the value and what would be right.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
 
 from cloister.evidence.errors import FormatError
 from cloister.evidence.fields import IDENTIFIER
@@ -18,6 +20,7 @@ from cloister.evidence.signatures import unb64
 
 CREDENTIAL = "credential:"
 """A path with this prefix lies in the folder that systemd made for the unit's credentials."""
+_PRINTABLE = re.compile(r"[\x21-\x7e]{1,2000}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -98,6 +101,39 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Url:
+    """Where to post.  The value is not repeated in a refusal: receivers put secrets into paths."""
+
+    words: str = "https URL"
+
+    def read(self, value: object, place: Place) -> str:
+        parts = _split(value) if isinstance(value, str) and _PRINTABLE.fullmatch(value) else None
+        if not isinstance(value, str) or parts is None or not parts.hostname:
+            raise ValueError('it is not a URL; write for example "https://receiver.example/notices"')
+        if parts.username is not None or parts.fragment:
+            raise ValueError("the URL has a user name or a fragment; leave them out")
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+            raise ValueError("the URL is not https, and its host is not loopback; anybody on the way could read it")
+        return value
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program and its arguments, started without a shell."""
+
+    words: str = "list of texts"
+
+    def read(self, value: object, place: Place) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
+            raise ValueError('expected a list of texts; write for example ["/usr/local/lib/cloister/told", "--quiet"]')
+        if any("\0" in part for part in value):
+            raise ValueError("an argument has a NUL in it; leave it out")
+        if not value[0].startswith("/"):
+            raise ValueError(f"{value[0]!r} is not the absolute path of a program; nothing is looked up in PATH")
+        return tuple(value)
+
+
+@dataclass(frozen=True)
 class File:
     """A path, relative to the configuration file's folder, or `credential:NAME`."""
 
@@ -160,6 +196,22 @@ class Seconds:
         if not self.low <= value <= self.high:
             raise ValueError(f"{value} is not between {self.low:g} and {self.high:g} seconds")
         return float(value)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of an address or URL, without brackets, is this machine by its name or number alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _split(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        return parts if parts.port != 0 else None
+    except ValueError:  # a port that is no number, brackets that do not close
+        return None
 
 
 def _type(value: object) -> str:

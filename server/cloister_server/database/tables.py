@@ -332,6 +332,7 @@ worker_host = Table(
     Column("gpus", Integer, nullable=False),
     Column("sandboxed", Boolean, nullable=True),
     Column("version", String(32), nullable=False),
+    Column("pool", _ID, nullable=True, comment="by its certificate; null until it asks for work"),
     comment="What hosts of the roster said of themselves last.",
 )
 
@@ -344,4 +345,18 @@ team_quota = Table(
     Column("stored_bytes", BigInteger, nullable=True),
     Column("gpu_seconds", BigInteger, nullable=True, comment="in 24 hours"),
     comment="What a team may have at once; null for no limit.",
+)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("target", String(16), primary_key=True, comment="command or url"),
+    Column("job_id", _ID, ForeignKey("job.id"), nullable=False),
+    Column("body", Text, nullable=False, comment="JSON, as it is sent"),
+    Column("attempts", Integer, nullable=False, comment="the fencing token"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False, comment="next attempt; while one runs, when its lease is over"),
+    Index("notice_due", "target", "due_at"),
+    comment="Ends of jobs that the site is still to be told of; deleted once it was.",
 )

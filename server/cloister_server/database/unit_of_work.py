@@ -3,7 +3,7 @@
 
 Crash order: (1) business statements, (2) `Ledger.append` as the last statements, (3) commit.  The commit is the
 commit point: before it neither the change nor its entries exist, after it both do.  What must happen outside
-the database because of a change (unlinking a blob) happens after it, and recovery repeats it.
+the database because of a change (waking a sender, unlinking a blob) happens after it, and recovery repeats it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cloister.evidence.entry import Event
 from cloister_audit.errors import AuditError
 from cloister_server.crashpoints import crash_here
 from cloister_server.database.engine import Database
+from cloister_server.database.rows import JobRow
 from cloister_server.errors import (
     AuditUnavailableError,
     DatabaseUnavailableError,
@@ -73,21 +74,40 @@ class Unobserved:
     def committed(self, events: Sequence[Event]) -> None: ...
 
 
+class Outbox(Protocol):
+    """Who tells the site of jobs that ended."""
+
+    def job_ended(self, tx: Transaction, job: JobRow, state: str, error_code: str) -> None:
+        """Called in the transaction in which `job` got the final `state`."""
+
+
+class NoOutbox:
+    """Nobody is told."""
+
+    def job_ended(self, tx: Transaction, job: JobRow, state: str, error_code: str) -> None: ...
+
+
 class Transaction:
     """An open unit of work."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, outbox: Outbox, disposer: Disposer) -> None:
         self.connection = connection
+        self.outbox = outbox
         self.events: list[Event] = []
-        self.discarded: list[Declared] = []
+        self.after_commit: list[Callable[[], None]] = []
+        self._disposer = disposer
 
     def record(self, event: Event) -> None:
         """Write this entry with the change."""
         self.events.append(event)
 
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Run `action` once the change is durable; it must not fail."""
+        self.after_commit.append(action)
+
     def discard(self, blob: Declared) -> None:
         """Remove the bytes of a deleted object once the change is durable."""
-        self.discarded.append(blob)
+        self.afterwards(lambda: self._disposer.discard(blob))
 
 
 class UnitOfWork:
@@ -98,11 +118,13 @@ class UnitOfWork:
         database: Database,
         ledger: Appender,
         observer: Observer | None = None,
+        outbox: Outbox | None = None,
         disposer: Disposer | None = None,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._observer = Unobserved() if observer is None else observer
+        self._outbox = NoOutbox() if outbox is None else outbox
         self._disposer = NobodyDisposes() if disposer is None else disposer
 
     @property
@@ -144,15 +166,15 @@ class UnitOfWork:
 
     def _once(self, name: str, work: Callable[[Transaction], T]) -> T:
         with self._database.writer.connect() as connection, connection.begin() as transaction:
-            open_work = Transaction(connection)
+            open_work = Transaction(connection, self._outbox, self._disposer)
             result = work(open_work)
             self._append(open_work)
             crash_here(f"{name}.before_commit")
             transaction.commit()
         crash_here(f"{name}.after_commit")
         self._observer.committed(open_work.events)
-        for blob in open_work.discarded:
-            self._disposer.discard(blob)
+        for action in open_work.after_commit:
+            action()
         return result
 
     def _append(self, work: Transaction) -> None:

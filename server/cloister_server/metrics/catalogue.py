@@ -42,6 +42,18 @@ APPEND_FAILURES = Metric(
 LEASES_LOST = Metric(
     "cloister_leases_lost_total", COUNTER, (), "Leases that this process took back because nobody kept them."
 )
+NOTICES_SENT = Metric(
+    "cloister_notices_sent_total", COUNTER, ("kind",), "Notices that the command or the URL took from this process."
+)
+NOTICES_FAILED = Metric(
+    "cloister_notices_failed_total", COUNTER, ("kind",), "Deliveries of this process that failed, by command or URL."
+)
+NOTICES_GIVEN_UP = Metric(
+    "cloister_notices_given_up_total",
+    COUNTER,
+    ("kind",),
+    "Notices that this process gave up, after `[notices] give_up_seconds`.",
+)
 SERVING = Metric("cloister_serving", GAUGE, (), "1 while a change could be made and logged, or else 0.")
 DATABASE_UP = Metric(
     "cloister_database_up",
@@ -74,6 +86,9 @@ METRICS = (
     APPEND_SECONDS,
     APPEND_FAILURES,
     LEASES_LOST,
+    NOTICES_SENT,
+    NOTICES_FAILED,
+    NOTICES_GIVEN_UP,
     SERVING,
     DATABASE_UP,
     QUEUE_DEPTH,

@@ -41,6 +41,9 @@ class Recorder:
         self._append_seconds = self._histogram(catalogue.APPEND_SECONDS, _APPEND_BUCKETS)
         self._append_failures = self._counter(catalogue.APPEND_FAILURES)
         self._leases_lost = self._counter(catalogue.LEASES_LOST)
+        self._notices_sent = self._counter(catalogue.NOTICES_SENT)
+        self._notices_failed = self._counter(catalogue.NOTICES_FAILED)
+        self._notices_given_up = self._counter(catalogue.NOTICES_GIVEN_UP)
         self._serving = Gauge(catalogue.SERVING.name, catalogue.SERVING.meaning, registry=self.registry)
         ProcessCollector(registry=self.registry)
 
@@ -76,6 +79,16 @@ class Recorder:
             self._entries.labels(event.action).inc()
             if event.action == LEASE_LOST:
                 self._leases_lost.inc()
+
+    def notice_sent(self, target: str) -> None:
+        """`target` is "command" or "url"."""
+        self._notices_sent.labels(target).inc()
+
+    def notice_failed(self, target: str, *, given_up: bool) -> None:
+        """One delivery failed; whether it was the last."""
+        self._notices_failed.labels(target).inc()
+        if given_up:
+            self._notices_given_up.labels(target).inc()
 
     def serving(self, *, now: bool) -> None:
         """Whether the site serves."""

@@ -81,6 +81,22 @@ def at_running_limit() -> ColumnElement[bool]:
     )
 
 
+def teams_at_running_limit(connection: Connection) -> frozenset[str]:
+    """Every team that runs as many jobs as it may, in one query."""
+    running = (
+        select(_JOB.c.team, func.count().label("jobs"))
+        .where(_JOB.c.lease_until > 0, _JOB.c.state.in_(LEASED))
+        .group_by(_JOB.c.team)
+        .subquery()
+    )
+    query = (
+        select(_QUOTA.c.team)
+        .outerjoin(running, running.c.team == _QUOTA.c.team)
+        .where(_QUOTA.c.running_jobs <= func.coalesce(running.c.jobs, 0))
+    )
+    return frozenset(connection.execute(query).scalars())
+
+
 def set_limits(
     tx: Transaction, call: Call, roster: Roster, request: operations_pb2.SetQuotaRequest
 ) -> operations_pb2.TeamUsage:

@@ -25,6 +25,8 @@ from cloister_server.queue.states import LEASED, RELEASE_LEASED
 
 ACTIVE, CORDONED, DRAINING = "ACTIVE", "CORDONED", "DRAINING"
 _ACTIONS = {ACTIVE: "worker.uncordon", CORDONED: "worker.cordon", DRAINING: "worker.drain"}
+LATELY_MS = 180_000
+"""A host that works asks for work at least once a minute, or keeps a lease."""
 _TABLE = tables.worker_host
 
 
@@ -38,6 +40,7 @@ class WorkerRow:
     gpus: int
     sandboxed: bool | None
     version: str
+    pool: str | None
 
 
 def mode_of(connection: Connection, host: str) -> str:
@@ -51,12 +54,20 @@ def takes_work(connection: Connection, host: str) -> bool:
     return mode_of(connection, host) == ACTIVE and maintenance.find(connection) is None
 
 
+def taking_work(connection: Connection, pool: str) -> list[str]:
+    """Hosts of a pool that would take the next job: not cordoned or drained, and heard of lately."""
+    lately = _TABLE.c.last_seen > now_ms(connection) - LATELY_MS
+    query = select(_TABLE.c.host).where(_TABLE.c.pool == pool, _TABLE.c.mode == ACTIVE, lately)
+    return list(connection.execute(query.order_by(_TABLE.c.host)).scalars())
+
+
 def note(tx: Transaction, call: Call, request: workers_pb2.LeaseWorkRequest) -> None:
     """Remember what a host says of itself when it asks for work.  It leaves no entry, as a heartbeat leaves none."""
     values = {
         "last_seen": now_ms(tx.connection),
         "gpus": min(max(request.gpus, 0), 1 << 16),
         "sandboxed": request.sandboxed if request.HasField("sandboxed") else None,
+        "pool": call.principal.pool,
         "version": "".join(c for c in request.worker_version[:32] if c.isprintable()),
     }
     _write(tx, call.principal.id, values)

@@ -26,7 +26,10 @@ def end_attempt(connection: Connection, job: JobRow, outcome: str) -> None:
 
 
 def end_job(tx: Transaction, job: JobRow, state: str, reason: str, error: tuple[str, str, str] = NO_ERROR) -> None:
-    """Put a job into a final state, from which no checkpoint leads on; `error` is code, message and param."""
+    """Put a job into a final state, and its notices with it; no checkpoint leads on from there.
+
+    `error` is code, message and param.
+    """
     code, message, param = error
     tx.connection.execute(
         update(_JOB)
@@ -44,6 +47,7 @@ def end_job(tx: Transaction, job: JobRow, state: str, reason: str, error: tuple[
     checkpoints.discard_all(tx, job.id)
     level = "error" if state == FAILED else "info"
     events.add(tx.connection, job.id, "state", state, attempt=job.attempt, level=level)
+    tx.outbox.job_ended(tx, job, state, code)
 
 
 def pause_job(connection: Connection, job: JobRow) -> None:

@@ -16,6 +16,7 @@ from cloister_server.database.unit_of_work import Transaction
 from cloister_server.errors import NotFoundError
 from cloister_server.pages import Page
 from cloister_server.queue import endings, events, views
+from cloister_server.queue.outlook import Outlook
 from cloister_server.queue.states import CANCELLED, ENDED, LEASED
 
 KIND = "job"
@@ -39,7 +40,8 @@ def list_page(tx: Transaction, call: Call, page: Page) -> jobs_pb2.ListJobsRespo
         query = query.where(_JOB.c.team == call.principal.team)
     rows, token = page.split(several(tx.connection, page.apply(query, _JOB), JobRow))
     tx.record(call.event("job.list", Subject(KIND, ""), detail={"count": len(rows)}))
-    found = [views.message(tx.connection, row) for row in rows]
+    outlook = Outlook(tx.connection)
+    found = [views.message(tx.connection, row, outlook) for row in rows]
     return jobs_pb2.ListJobsResponse(jobs=found, next_page_token=token)
 
 
@@ -78,17 +80,19 @@ class News:
     """What a watcher has not seen."""
 
     events: list[jobs_pb2.JobEvent]
-    job: jobs_pb2.Job
+    job: jobs_pb2.Job | None
+    """As it is now; None where nobody asked for it and it goes on."""
     is_last: bool
     """The job has ended and these are its last events."""
 
 
-def news(connection: Connection, call: Call, job_id: str, after_seq: int) -> News:
-    """Raises NotFoundError."""
+def news(connection: Connection, call: Call, job_id: str, after_seq: int, *, with_job: bool) -> News:
+    """What came after an event; `with_job` asks for the job too, which costs more.  Raises NotFoundError."""
     row = visible(connection, call, job_id)
     found = events.after(connection, job_id, after_seq, _BATCH)
     seen = found[-1].seq if found else after_seq
-    return News(found, views.message(connection, row), row.state in ENDED and seen >= row.event_seq)
+    is_last = row.state in ENDED and seen >= row.event_seq
+    return News(found, views.message(connection, row) if with_job or is_last else None, is_last)
 
 
 def visible(connection: Connection, call: Call, job_id: str) -> JobRow:

@@ -45,12 +45,6 @@ def for_host(connection: Connection, pool: str, host_key_id: str) -> Select[Any]
     return waiting(connection, pool).where(~exists(unwrapped.correlate(_JOB)), ~quotas.at_running_limit())
 
 
-def jobs_ahead(connection: Connection, pool: str, job_id: str) -> int:
-    """How many waiting jobs would run before this one if nothing changed; 0 for a job that does not wait."""
-    ids = list(connection.execute(waiting(connection, pool)).scalars())
-    return ids.index(job_id) if job_id in ids else 0
-
-
 def _used(connection: Connection, pool: str) -> Subquery:
     """Share of every team.  Summed once for a query: summed for each waiting job, a long queue on a busy day would
     make every lease slow.

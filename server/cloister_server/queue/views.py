@@ -13,9 +13,10 @@ from cloister.wire import statement_to_proto
 from cloister_server.database import tables
 from cloister_server.database.rows import JobRow, figures, one
 from cloister_server.pages import timestamp
-from cloister_server.queue import events, order
+from cloister_server.queue import events
 from cloister_server.queue import spec as specs
-from cloister_server.queue.states import FAILED, SUCCEEDED, WAITING
+from cloister_server.queue.outlook import Outlook
+from cloister_server.queue.states import FAILED, SUCCEEDED
 
 _JOB = tables.job
 _INPUT = tables.job_input
@@ -37,8 +38,9 @@ def inputs(connection: Connection, job_id: str) -> list[tuple[str, str]]:
     return [(row.role, row.object_id) for row in connection.execute(query)]
 
 
-def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
-    """The job of the contract."""
+def message(connection: Connection, row: JobRow, outlook: Outlook | None = None) -> jobs_pb2.Job:
+    """The job of the contract.  Whoever shows several jobs gives one `outlook` for all of them."""
+    place = (outlook or Outlook(connection)).place(row)
     roles = dict(inputs(connection, row.id))
     spec = specs.parse_spec(row.spec)
     makes_version = not report_method(row.spec)
@@ -62,7 +64,8 @@ def message(connection: Connection, row: JobRow) -> jobs_pb2.Job:
         spec_digest=row.spec_sha256,
         attempt=row.attempt,
         priority=row.priority,
-        jobs_ahead=order.jobs_ahead(connection, row.pool, row.id) if row.state in WAITING else 0,
+        jobs_ahead=place.jobs_ahead,
+        forecast_start=timestamp(place.forecast_start),
         steps=events.steps(connection, row.id),
         metrics=figures(row.metrics),
         authorisation=statement_to_proto(Statement.from_bytes(row.authorisation)),

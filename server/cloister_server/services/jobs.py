@@ -70,8 +70,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             if site.notifier.stopping:
                 raise StoppingError
             await call.recheck()
-            after = seen
-            news = await site.look(lambda connection: jobs.news(connection, call, request.id, after))  # noqa: B023
+            after, due = seen, time.monotonic() - beat >= site.config.heartbeat_seconds
+            news = await site.look(lambda connection: jobs.news(connection, call, request.id, after, with_job=due))  # noqa: B023
             for event in news.events:
                 yield jobs_pb2.WatchJobResponse(event=event)
                 seen = event.seq
@@ -81,7 +81,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             if news.events:
                 beat = time.monotonic()
                 continue
-            if time.monotonic() - beat >= site.config.heartbeat_seconds:
+            if due:
                 yield jobs_pb2.WatchJobResponse(heartbeat=news.job)
                 beat = time.monotonic()
             await site.notifier.wait(min(POLL_SECONDS, site.config.heartbeat_seconds))

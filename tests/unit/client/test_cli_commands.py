@@ -12,8 +12,12 @@ import sys
 import click
 import pytest
 import yaml
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from cloister.admin.main import cli as admin_cli
+from cloister.api.v1 import jobs_pb2
+from cloister.cli import watching
 from cloister.cli.exits import EXIT_CODES, run
 from cloister.cli.main import cli
 from cloister.client import Client
@@ -31,7 +35,7 @@ def cloister(site, monkeypatch, capsys, tmp_path):
         return client
 
     monkeypatch.setattr(Client, "open", opened)
-    for module in ("audit", "sealing"):
+    for module in ("audit", "forecast", "sealing"):
         monkeypatch.setattr(f"cloister.cli.{module}.now", site.clock)
     monkeypatch.chdir(tmp_path)
 
@@ -252,3 +256,41 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "[]" == done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "seconds", "words"),
+    [
+        (2, 840, "2 jobs ahead, starts in about 14 min"),
+        (1, 7500, "1 job ahead, starts in about 2.1 h"),
+        (0, 59, "starts soon"),
+        (0, -5, "starts soon"),
+        (3, None, "3 jobs ahead"),
+        (0, None, ""),
+    ],
+)
+def test_a_waiting_job_says_when_it_starts(cloister, site, spec, tmp_path, ahead, seconds, words):
+    """`job show` and `job list` tell place and forecast start; where none is known they tell none."""
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec()))
+    job_id = cloister("job", "submit", "spec.yaml")[1].strip()
+    job = site.jobs[job_id]
+    job.jobs_ahead = ahead
+    if seconds is not None:
+        job.forecast_start.FromSeconds(site.clock() + seconds)
+    shown = dict(re.findall(r"^(waiting|forecast start) +(.+)$", cloister("job", "show", job_id)[1], re.MULTILINE))
+    assert (words, seconds is not None) == (shown.get("waiting", ""), "forecast start" in shown)
+    listed = cloister("job", "list")[1]
+    assert "STARTS" in listed
+    assert words.rpartition("starts ")[2] in listed if seconds is not None else "soon" not in listed
+
+
+def test_a_watched_job_says_when_it_starts(site, spec, tmp_path, monkeypatch, cloister):
+    """On a terminal `job watch` shows place and forecast start where progress will be."""
+    monkeypatch.setattr("cloister.cli.forecast.now", site.clock)
+    terminal = io.StringIO()
+    waiting = jobs_pb2.Job(state=jobs_pb2.JOB_STATE_QUEUED, jobs_ahead=2)
+    waiting.forecast_start.FromSeconds(site.clock() + 840)
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[figures]}"))
+    with Progress(*columns, console=Console(file=terminal, width=100)) as progress:
+        watching._Bar(progress).job(waiting)
+    assert "queued 2 jobs ahead, starts in about 14 min" in terminal.getvalue()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 
-from cloister.configuration.kinds import Address, File, Place, Seconds, Text, Whole
+from cloister.configuration.kinds import Address, Command, File, Place, Seconds, Text, Url, Whole
 from cloister.configuration.lines import line_of, lines_of
 from cloister.configuration.settings import Setting, check_files, declared, read_settings
 from cloister.errors import ConfigurationError
@@ -80,6 +80,21 @@ def test_a_text_that_is_refused_is_not_repeated(tmp_path: Path) -> None:
         (File(), "credential:", "not the name of a credential"),
         (File(), 3, "not a path"),
         (Text(), "", "empty text"),
+        (Url(), "http://chat.example/x", "not https"),
+        (Url(), "http://localhost.example/x", "not https"),
+        (Url(), "ftp://127.0.0.1/x", "not https"),
+        (Url(), "chat.example/x", "not a URL"),
+        (Url(), "https://chat.example:99999/", "not a URL"),
+        (Url(), "https://chat.example/a b", "not a URL"),
+        (Url(), "https://chat.example/a\r\nHost: b", "not a URL"),
+        (Url(), "https://", "not a URL"),
+        (Url(), "https://me:secret@chat.example/", "user name"),
+        (Url(), 3, "not a URL"),
+        (Command(), "/bin/true", "list of texts"),
+        (Command(), [], "list of texts"),
+        (Command(), ["/bin/true", 3], "list of texts"),
+        (Command(), ["true"], "absolute path"),
+        (Command(), ["/bin/true", "a\0b"], "NUL"),
     ],
 )
 def test_a_kind_refuses_by_value(kind: Whole, value: object, word: str) -> None:
@@ -124,3 +139,18 @@ def test_every_default_is_one_that_the_file_could_give(kind: type) -> None:
 def test_the_page_is_made_from_the_code() -> None:
     """docs/reference/configuration.md is what the declarations say."""
     assert page() == (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://chat.example", "http://127.0.0.1:8080/x?y=1", "http://[::1]/", "https://[fd00::1]:8443/x"]
+)
+def test_a_url_is_https_or_on_loopback(url: str) -> None:
+    """Such URLs are taken as they are."""
+    assert url == Url().read(url, HERE)
+
+
+def test_a_url_that_is_refused_is_not_repeated() -> None:
+    """Receivers put secrets into paths."""
+    with pytest.raises(ValueError) as refused:
+        Url().read("http://chat.example/hunter2", HERE)
+    assert "hunter2" not in str(refused.value)

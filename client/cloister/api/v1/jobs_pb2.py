@@ -26,7 +26,7 @@ from cloister.api.v1 import common_pb2 as cloister_dot_api_dot_v1_dot_common__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63loister/api/v1/jobs.proto\x12\x0f\x63loister.api.v1\x1a\x1c\x63loister/api/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\x08JobError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05param\x18\x03 \x01(\t\"\x88\x01\n\x07JobStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x02\n\x08Progress\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x0f\n\x07percent\x18\x04 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x05 \x01(\x01\x12\r\n\x05\x65poch\x18\x06 \x01(\x01\x12\x37\n\x07metrics\x18\x07 \x03(\x0b\x32&.cloister.api.v1.Progress.MetricsEntry\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdf\x07\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04team\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.cloister.api.v1.JobState\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x65stimated_finish\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\n \x01(\t\x12\x18\n\x10\x66ine_tuned_model\x18\x0b \x01(\t\x12\x18\n\x10training_dataset\x18\x0c \x01(\t\x12\x1a\n\x12validation_dataset\x18\r \x01(\t\x12\x1a\n\x12\x65valuation_dataset\x18\x0e \x01(\t\x12\x16\n\x0etrained_tokens\x18\x0f \x01(\x03\x12\x34\n\x08metadata\x18\x10 \x03(\x0b\x32\".cloister.api.v1.Job.MetadataEntry\x12(\n\x05\x65rror\x18\x11 \x01(\x0b\x32\x19.cloister.api.v1.JobError\x12\x0c\n\x04spec\x18\x12 \x01(\x0c\x12\x13\n\x0bspec_digest\x18\x13 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x14 \x01(\x05\x12\x10\n\x08priority\x18\x15 \x01(\x05\x12\x12\n\njobs_ahead\x18\x16 \x01(\x05\x12+\n\x08progress\x18\x17 \x01(\x0b\x32\x19.cloister.api.v1.Progress\x12\'\n\x05steps\x18\x18 \x03(\x0b\x32\x18.cloister.api.v1.JobStep\x12\x32\n\x07metrics\x18\x19 \x03(\x0b\x32!.cloister.api.v1.Job.MetricsEntry\x12\x31\n\rauthorisation\x18\x1a \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0c\n\x04pool\x18\x1b \x01(\t\x12\x16\n\x0ereplay_dataset\x18\x1c \x01(\t\x12\x17\n\x0f\x61uxiliary_model\x18\x1d \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe6\x01\n\x08JobEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05level\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x31\n\x04\x64\x61ta\x18\x06 \x03(\x0b\x32#.cloister.api.v1.JobEvent.DataEntry\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"S\n\x10\x43reateJobRequest\x12\x31\n\rauthorisation\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\"6\n\x11\x43reateJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x0eGetJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"=\n\x0fListJobsRequest\x12*\n\x04page\x18\x01 \x01(\x0b\x32\x1c.cloister.api.v1.PageRequest\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.cloister.api.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x11\x43\x61ncelJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"\x1d\n\x0fPauseJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x10PauseJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"\x1e\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x11ResumeJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"0\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\"\x9b\x01\n\x10WatchJobResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.cloister.api.v1.JobEventH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.cloister.api.v1.JobH\x00\x12(\n\x08terminal\x18\x03 \x01(\x0b\x32\x14.cloister.api.v1.JobH\x00\x42\x06\n\x04kind\"!\n\x13GetJobReportRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xc9\x01\n\x14GetJobReportResponse\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0f\n\x07\x66igures\x18\x02 \x01(\x0c\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12-\n\x06sealed\x18\x04 \x01(\x0b\x32\x1d.cloister.api.v1.SealedObject\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12$\n\x05wraps\x18\x06 \x03(\x0b\x32\x15.cloister.api.v1.Wrap*\x91\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_STATE_VALIDATING\x10\x01\x12\x14\n\x10JOB_STATE_QUEUED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x15\n\x11JOB_STATE_PAUSING\x10\x04\x12\x14\n\x10JOB_STATE_PAUSED\x10\x05\x12\x17\n\x13JOB_STATE_PREEMPTED\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x17\n\x13JOB_STATE_CANCELLED\x10\t\x12\x15\n\x11JOB_STATE_EXPIRED\x10\n2\xa5\x05\n\nJobService\x12R\n\tCreateJob\x12!.cloister.api.v1.CreateJobRequest\x1a\".cloister.api.v1.CreateJobResponse\x12I\n\x06GetJob\x12\x1e.cloister.api.v1.GetJobRequest\x1a\x1f.cloister.api.v1.GetJobResponse\x12O\n\x08ListJobs\x12 .cloister.api.v1.ListJobsRequest\x1a!.cloister.api.v1.ListJobsResponse\x12R\n\tCancelJob\x12!.cloister.api.v1.CancelJobRequest\x1a\".cloister.api.v1.CancelJobResponse\x12O\n\x08PauseJob\x12 .cloister.api.v1.PauseJobRequest\x1a!.cloister.api.v1.PauseJobResponse\x12R\n\tResumeJob\x12!.cloister.api.v1.ResumeJobRequest\x1a\".cloister.api.v1.ResumeJobResponse\x12Q\n\x08WatchJob\x12 .cloister.api.v1.WatchJobRequest\x1a!.cloister.api.v1.WatchJobResponse0\x01\x12[\n\x0cGetJobReport\x12$.cloister.api.v1.GetJobReportRequest\x1a%.cloister.api.v1.GetJobReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63loister/api/v1/jobs.proto\x12\x0f\x63loister.api.v1\x1a\x1c\x63loister/api/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\x08JobError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05param\x18\x03 \x01(\t\"\x88\x01\n\x07JobStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x02\n\x08Progress\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x0f\n\x07percent\x18\x04 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x05 \x01(\x01\x12\r\n\x05\x65poch\x18\x06 \x01(\x01\x12\x37\n\x07metrics\x18\x07 \x03(\x0b\x32&.cloister.api.v1.Progress.MetricsEntry\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x93\x08\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04team\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.cloister.api.v1.JobState\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x65stimated_finish\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\n \x01(\t\x12\x18\n\x10\x66ine_tuned_model\x18\x0b \x01(\t\x12\x18\n\x10training_dataset\x18\x0c \x01(\t\x12\x1a\n\x12validation_dataset\x18\r \x01(\t\x12\x1a\n\x12\x65valuation_dataset\x18\x0e \x01(\t\x12\x16\n\x0etrained_tokens\x18\x0f \x01(\x03\x12\x34\n\x08metadata\x18\x10 \x03(\x0b\x32\".cloister.api.v1.Job.MetadataEntry\x12(\n\x05\x65rror\x18\x11 \x01(\x0b\x32\x19.cloister.api.v1.JobError\x12\x0c\n\x04spec\x18\x12 \x01(\x0c\x12\x13\n\x0bspec_digest\x18\x13 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x14 \x01(\x05\x12\x10\n\x08priority\x18\x15 \x01(\x05\x12\x12\n\njobs_ahead\x18\x16 \x01(\x05\x12+\n\x08progress\x18\x17 \x01(\x0b\x32\x19.cloister.api.v1.Progress\x12\'\n\x05steps\x18\x18 \x03(\x0b\x32\x18.cloister.api.v1.JobStep\x12\x32\n\x07metrics\x18\x19 \x03(\x0b\x32!.cloister.api.v1.Job.MetricsEntry\x12\x31\n\rauthorisation\x18\x1a \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0c\n\x04pool\x18\x1b \x01(\t\x12\x16\n\x0ereplay_dataset\x18\x1c \x01(\t\x12\x17\n\x0f\x61uxiliary_model\x18\x1d \x01(\t\x12\x32\n\x0e\x66orecast_start\x18\x1e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe6\x01\n\x08JobEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05level\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x31\n\x04\x64\x61ta\x18\x06 \x03(\x0b\x32#.cloister.api.v1.JobEvent.DataEntry\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"S\n\x10\x43reateJobRequest\x12\x31\n\rauthorisation\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\"6\n\x11\x43reateJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x0eGetJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"=\n\x0fListJobsRequest\x12*\n\x04page\x18\x01 \x01(\x0b\x32\x1c.cloister.api.v1.PageRequest\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.cloister.api.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x11\x43\x61ncelJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"\x1d\n\x0fPauseJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x10PauseJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"\x1e\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"6\n\x11ResumeJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cloister.api.v1.Job\"0\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\"\x9b\x01\n\x10WatchJobResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.cloister.api.v1.JobEventH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.cloister.api.v1.JobH\x00\x12(\n\x08terminal\x18\x03 \x01(\x0b\x32\x14.cloister.api.v1.JobH\x00\x42\x06\n\x04kind\"!\n\x13GetJobReportRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xc9\x01\n\x14GetJobReportResponse\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.cloister.api.v1.Statement\x12\x0f\n\x07\x66igures\x18\x02 \x01(\x0c\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12-\n\x06sealed\x18\x04 \x01(\x0b\x32\x1d.cloister.api.v1.SealedObject\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12$\n\x05wraps\x18\x06 \x03(\x0b\x32\x15.cloister.api.v1.Wrap*\x91\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_STATE_VALIDATING\x10\x01\x12\x14\n\x10JOB_STATE_QUEUED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x15\n\x11JOB_STATE_PAUSING\x10\x04\x12\x14\n\x10JOB_STATE_PAUSED\x10\x05\x12\x17\n\x13JOB_STATE_PREEMPTED\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x17\n\x13JOB_STATE_CANCELLED\x10\t\x12\x15\n\x11JOB_STATE_EXPIRED\x10\n2\xa5\x05\n\nJobService\x12R\n\tCreateJob\x12!.cloister.api.v1.CreateJobRequest\x1a\".cloister.api.v1.CreateJobResponse\x12I\n\x06GetJob\x12\x1e.cloister.api.v1.GetJobRequest\x1a\x1f.cloister.api.v1.GetJobResponse\x12O\n\x08ListJobs\x12 .cloister.api.v1.ListJobsRequest\x1a!.cloister.api.v1.ListJobsResponse\x12R\n\tCancelJob\x12!.cloister.api.v1.CancelJobRequest\x1a\".cloister.api.v1.CancelJobResponse\x12O\n\x08PauseJob\x12 .cloister.api.v1.PauseJobRequest\x1a!.cloister.api.v1.PauseJobResponse\x12R\n\tResumeJob\x12!.cloister.api.v1.ResumeJobRequest\x1a\".cloister.api.v1.ResumeJobResponse\x12Q\n\x08WatchJob\x12 .cloister.api.v1.WatchJobRequest\x1a!.cloister.api.v1.WatchJobResponse0\x01\x12[\n\x0cGetJobReport\x12$.cloister.api.v1.GetJobReportRequest\x1a%.cloister.api.v1.GetJobReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_JOBEVENT_DATAENTRY']._loaded_options = None
   _globals['_JOBEVENT_DATAENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2877
-  _globals['_JOBSTATE']._serialized_end=3150
+  _globals['_JOBSTATE']._serialized_start=2929
+  _globals['_JOBSTATE']._serialized_end=3202
   _globals['_JOBERROR']._serialized_start=110
   _globals['_JOBERROR']._serialized_end=166
   _globals['_JOBSTEP']._serialized_start=169
@@ -52,47 +52,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS_METRICSENTRY']._serialized_start=525
   _globals['_PROGRESS_METRICSENTRY']._serialized_end=571
   _globals['_JOB']._serialized_start=574
-  _globals['_JOB']._serialized_end=1565
-  _globals['_JOB_METADATAENTRY']._serialized_start=1470
-  _globals['_JOB_METADATAENTRY']._serialized_end=1517
+  _globals['_JOB']._serialized_end=1617
+  _globals['_JOB_METADATAENTRY']._serialized_start=1522
+  _globals['_JOB_METADATAENTRY']._serialized_end=1569
   _globals['_JOB_METRICSENTRY']._serialized_start=525
   _globals['_JOB_METRICSENTRY']._serialized_end=571
-  _globals['_JOBEVENT']._serialized_start=1568
-  _globals['_JOBEVENT']._serialized_end=1798
-  _globals['_JOBEVENT_DATAENTRY']._serialized_start=1755
-  _globals['_JOBEVENT_DATAENTRY']._serialized_end=1798
-  _globals['_CREATEJOBREQUEST']._serialized_start=1800
-  _globals['_CREATEJOBREQUEST']._serialized_end=1883
-  _globals['_CREATEJOBRESPONSE']._serialized_start=1885
-  _globals['_CREATEJOBRESPONSE']._serialized_end=1939
-  _globals['_GETJOBREQUEST']._serialized_start=1941
-  _globals['_GETJOBREQUEST']._serialized_end=1968
-  _globals['_GETJOBRESPONSE']._serialized_start=1970
-  _globals['_GETJOBRESPONSE']._serialized_end=2021
-  _globals['_LISTJOBSREQUEST']._serialized_start=2023
-  _globals['_LISTJOBSREQUEST']._serialized_end=2084
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2086
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2165
-  _globals['_CANCELJOBREQUEST']._serialized_start=2167
-  _globals['_CANCELJOBREQUEST']._serialized_end=2197
-  _globals['_CANCELJOBRESPONSE']._serialized_start=2199
-  _globals['_CANCELJOBRESPONSE']._serialized_end=2253
-  _globals['_PAUSEJOBREQUEST']._serialized_start=2255
-  _globals['_PAUSEJOBREQUEST']._serialized_end=2284
-  _globals['_PAUSEJOBRESPONSE']._serialized_start=2286
-  _globals['_PAUSEJOBRESPONSE']._serialized_end=2339
-  _globals['_RESUMEJOBREQUEST']._serialized_start=2341
-  _globals['_RESUMEJOBREQUEST']._serialized_end=2371
-  _globals['_RESUMEJOBRESPONSE']._serialized_start=2373
-  _globals['_RESUMEJOBRESPONSE']._serialized_end=2427
-  _globals['_WATCHJOBREQUEST']._serialized_start=2429
-  _globals['_WATCHJOBREQUEST']._serialized_end=2477
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2480
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2635
-  _globals['_GETJOBREPORTREQUEST']._serialized_start=2637
-  _globals['_GETJOBREPORTREQUEST']._serialized_end=2670
-  _globals['_GETJOBREPORTRESPONSE']._serialized_start=2673
-  _globals['_GETJOBREPORTRESPONSE']._serialized_end=2874
-  _globals['_JOBSERVICE']._serialized_start=3153
-  _globals['_JOBSERVICE']._serialized_end=3830
+  _globals['_JOBEVENT']._serialized_start=1620
+  _globals['_JOBEVENT']._serialized_end=1850
+  _globals['_JOBEVENT_DATAENTRY']._serialized_start=1807
+  _globals['_JOBEVENT_DATAENTRY']._serialized_end=1850
+  _globals['_CREATEJOBREQUEST']._serialized_start=1852
+  _globals['_CREATEJOBREQUEST']._serialized_end=1935
+  _globals['_CREATEJOBRESPONSE']._serialized_start=1937
+  _globals['_CREATEJOBRESPONSE']._serialized_end=1991
+  _globals['_GETJOBREQUEST']._serialized_start=1993
+  _globals['_GETJOBREQUEST']._serialized_end=2020
+  _globals['_GETJOBRESPONSE']._serialized_start=2022
+  _globals['_GETJOBRESPONSE']._serialized_end=2073
+  _globals['_LISTJOBSREQUEST']._serialized_start=2075
+  _globals['_LISTJOBSREQUEST']._serialized_end=2136
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2138
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2217
+  _globals['_CANCELJOBREQUEST']._serialized_start=2219
+  _globals['_CANCELJOBREQUEST']._serialized_end=2249
+  _globals['_CANCELJOBRESPONSE']._serialized_start=2251
+  _globals['_CANCELJOBRESPONSE']._serialized_end=2305
+  _globals['_PAUSEJOBREQUEST']._serialized_start=2307
+  _globals['_PAUSEJOBREQUEST']._serialized_end=2336
+  _globals['_PAUSEJOBRESPONSE']._serialized_start=2338
+  _globals['_PAUSEJOBRESPONSE']._serialized_end=2391
+  _globals['_RESUMEJOBREQUEST']._serialized_start=2393
+  _globals['_RESUMEJOBREQUEST']._serialized_end=2423
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=2425
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=2479
+  _globals['_WATCHJOBREQUEST']._serialized_start=2481
+  _globals['_WATCHJOBREQUEST']._serialized_end=2529
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2532
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2687
+  _globals['_GETJOBREPORTREQUEST']._serialized_start=2689
+  _globals['_GETJOBREPORTREQUEST']._serialized_end=2722
+  _globals['_GETJOBREPORTRESPONSE']._serialized_start=2725
+  _globals['_GETJOBREPORTRESPONSE']._serialized_end=2926
+  _globals['_JOBSERVICE']._serialized_start=3205
+  _globals['_JOBSERVICE']._serialized_end=3882
 # @@protoc_insertion_point(module_scope)

@@ -294,6 +294,7 @@ class Job(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     REPLAY_DATASET_FIELD_NUMBER: _builtins.int
     AUXILIARY_MODEL_FIELD_NUMBER: _builtins.int
+    FORECAST_START_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Client-made UUID."""
     owner: _builtins.str
@@ -372,6 +373,13 @@ class Job(_message.Message):
     def authorisation(self) -> _common_pb2.Statement:
         """Signed by the owner."""
 
+    @_builtins.property
+    def forecast_start(self) -> _timestamp_pb2.Timestamp:
+        """When a waiting job would start if nothing changed, roughly: from the hosts of its pool that take work, what they
+        run, the jobs ahead and how long recent ones took. Absent where nothing is known, in maintenance, and while the
+        team runs as many jobs as it may.
+        """
+
     def __init__(
         self,
         *,
@@ -404,10 +412,11 @@ class Job(_message.Message):
         pool: _builtins.str = ...,
         replay_dataset: _builtins.str = ...,
         auxiliary_model: _builtins.str = ...,
+        forecast_start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authorisation", b"authorisation", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "finished_at", b"finished_at", "progress", b"progress", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorisation", b"authorisation", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "finished_at", b"finished_at", "forecast_start", b"forecast_start", "progress", b"progress", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "authorisation", b"authorisation", "auxiliary_model", b"auxiliary_model", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "evaluation_dataset", b"evaluation_dataset", "fine_tuned_model", b"fine_tuned_model", "finished_at", b"finished_at", "id", b"id", "jobs_ahead", b"jobs_ahead", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "owner", b"owner", "pool", b"pool", "priority", b"priority", "progress", b"progress", "replay_dataset", b"replay_dataset", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "steps", b"steps", "team", b"team", "trained_tokens", b"trained_tokens", "training_dataset", b"training_dataset", "validation_dataset", b"validation_dataset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "authorisation", b"authorisation", "auxiliary_model", b"auxiliary_model", "created_at", b"created_at", "error", b"error", "estimated_finish", b"estimated_finish", "evaluation_dataset", b"evaluation_dataset", "fine_tuned_model", b"fine_tuned_model", "finished_at", b"finished_at", "forecast_start", b"forecast_start", "id", b"id", "jobs_ahead", b"jobs_ahead", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "owner", b"owner", "pool", b"pool", "priority", b"priority", "progress", b"progress", "replay_dataset", b"replay_dataset", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "steps", b"steps", "team", b"team", "trained_tokens", b"trained_tokens", "training_dataset", b"training_dataset", "validation_dataset", b"validation_dataset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
