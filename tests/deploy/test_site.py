@@ -199,6 +199,22 @@ def test_keys_may_lie_encrypted_on_disk(site: Site) -> None:
     site.machines["site"].ok("systemctl", "start", "cloister-doctor.service", "cloister-backup.service")
 
 
+def test_the_site_is_told_when_a_job_has_ended(site: Site) -> None:
+    """The guide's hook runs inside the unit's sandbox: the notice of a job lies where the hook puts it."""
+    page = ROOT / "docs" / "how-to" / "tell-when-jobs-end.md"
+    script = page.read_text().split("```sh title=told\n")[1].split("```")[0]
+    machine = site.machines["site"]
+    machine.ok("rm", "-f", "/run/guide")
+    machine.ok("tee", "/root/told", stdin=script)
+    follow(page, site.machines, "hook")
+    job = site.submit("told", 1)
+    assert site.finish(job) == "SUCCEEDED"
+    find = ("grep", "-rl", f'"job_id":"{job}"', "/var/lib/cloister-server/told")
+    found = eventually(lambda: machine.run(*find).out.split() or None, "the notice", 60, 0.5)
+    assert len(found) == 1
+    assert json.loads(machine.ok("cat", found[0]))["state"] == "SUCCEEDED"
+
+
 def test_the_same_bundle_again_changes_nothing(site: Site) -> None:
     """The installer says what is there, and no service is disturbed."""
     machine = site.machines["site"]

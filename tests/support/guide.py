@@ -11,7 +11,7 @@ from textwrap import dedent
 
 from machines import Machine
 
-_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^ *```(\w*)\n(.+?)^ *```$", re.MULTILINE | re.DOTALL)
+_STEP = re.compile(r"<!-- ([a-z ]+): (.+?) -->|^ *```(\w*)[^\n]*\n(.+?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
