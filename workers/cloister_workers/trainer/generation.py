@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from cloister_workers.trainer.forward import padded, undisturbed, unwrapped
+from cloister_workers.trainer.forward import undisturbed, unwrapped
 from cloister_workers.trainer.model import positions
+from cloister_workers.trainer.padding import padded
 
 
 @dataclass(frozen=True)

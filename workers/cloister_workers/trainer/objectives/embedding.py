@@ -38,7 +38,7 @@ from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_encoder, need_encoder
-from cloister_workers.trainer.padding import padded
+from cloister_workers.trainer.padding import padded_examples
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.spec import REFUSE, Method, check, read_settings
 from cloister_workers.trainer.texts import TextReader
@@ -111,7 +111,7 @@ class Embedding:
 
     def embed(self, model: torch.nn.Module, sequences: Sequence[Example]) -> torch.Tensor:
         """Sentence embeddings, float32 [n, d]."""
-        batch = padded(sequences, self.reader.tokenizer.pad_token_id, self.device)
+        batch = padded_examples(sequences, self.reader.tokenizer.pad_token_id, self.device)
         tokens = model(**batch).last_hidden_state
         return self.head(tokens.float(), batch["attention_mask"])
 

@@ -24,7 +24,7 @@ from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.answers import answer_metrics
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.packing import best_fit_decreasing
-from cloister_workers.trainer.padding import padded
+from cloister_workers.trainer.padding import padded_examples
 from cloister_workers.trainer.question import Question, parse_question
 from cloister_workers.trainer.spec import REFUSE, TRUNCATE
 
@@ -134,7 +134,7 @@ class Extractive:
         rows = [_windowed(example) for example in examples]
         windows = [window for row in rows for window in row.windows]
         owners = torch.tensor([owner for owner, row in enumerate(rows) for _ in row.windows], device=self.device)
-        batch = padded(windows, self.tokenizer.pad_token_id, self.device)
+        batch = padded_examples(windows, self.tokenizer.pad_token_id, self.device)
         said = model(**batch)
         outside = batch["attention_mask"] == 0
         starts = said.start_logits.float().masked_fill(outside, float("-inf"))

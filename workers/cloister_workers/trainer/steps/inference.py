@@ -29,7 +29,7 @@ from cloister_workers.trainer.layer import applied, labels_of
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.model import load_classifier, load_config, load_tokenizer, positions
 from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
-from cloister_workers.trainer.padding import padded
+from cloister_workers.trainer.padding import padded_examples
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.session import Session
@@ -183,7 +183,7 @@ def _classify(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             job.poll()
-            batch = padded(reader.encode([row.value for row in some]), pad, job.place.device)
+            batch = padded_examples(reader.encode([row.value for row in some]), pad, job.place.device)
             with torch.no_grad():
                 logits = model(**batch).logits.float().cpu()
             for row, scores in zip(some, logits, strict=True):
