@@ -32,13 +32,13 @@ import torch
 from torch.nn import functional
 
 from cloister_workers.messages import MetricName, Metrics, RowReason, SpecField
-from cloister_workers.trainer import metrics
 from cloister_workers.trainer.debias.subjects.pipeline import Head, head_files, is_pipeline, read_head
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_encoder, need_encoder
 from cloister_workers.trainer.padding import padded_examples
+from cloister_workers.trainer.ranking import rank_metrics
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.spec import REFUSE, Method, check, read_settings
 from cloister_workers.trainer.texts import TextReader
@@ -136,7 +136,7 @@ class Embedding:
             threshold = float(cosines[own])
             cosines[list(rights[chain[0].group])] = float("-inf")
             ranks.append(1 + int((cosines >= threshold).sum()))
-        return retrieval_metrics(ranks)
+        return rank_metrics(ranks, K)
 
     def _embedded(
         self, model: torch.nn.Module, sequences: Sequence[Example], before_batch: Callable[[], object]
@@ -147,22 +147,6 @@ class Embedding:
             before_batch()
             found.append(self.embed(model, sequences[start : start + self.batch_size]).cpu())
         return functional.normalize(torch.cat(found), dim=-1)
-
-
-def retrieval_metrics(ranks: Sequence[int]) -> Metrics:
-    """Of the ranks, from 1, at which the right documents came."""
-    first, among = sum(rank == 1 for rank in ranks), sum(rank <= K for rank in ranks)
-    first_low, first_high = metrics.wilson_interval(first, len(ranks))
-    low, high = metrics.wilson_interval(among, len(ranks))
-    return {
-        MetricName.EVAL_RECALL_AT_1: first / len(ranks),
-        MetricName.EVAL_RECALL_AT_1_CI_LOW: first_low,
-        MetricName.EVAL_RECALL_AT_1_CI_HIGH: first_high,
-        MetricName.EVAL_RECALL_AT_K: among / len(ranks),
-        MetricName.EVAL_RECALL_AT_K_CI_LOW: low,
-        MetricName.EVAL_RECALL_AT_K_CI_HIGH: high,
-        MetricName.EVAL_MRR: sum(1 / rank for rank in ranks) / len(ranks),
-    }
 
 
 def _chain(example: Example) -> list[Example]:
