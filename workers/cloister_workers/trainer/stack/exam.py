@@ -23,7 +23,6 @@ from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.evaluate import examined, metrics_of, scored
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.generation import Sampler
-from cloister_workers.trainer.job import make_setup
 from cloister_workers.trainer.layer import labels_of
 from cloister_workers.trainer.method import Settling, TrainingMethod, unchanged
 from cloister_workers.trainer.metrics import ratio_interval
@@ -31,6 +30,7 @@ from cloister_workers.trainer.model import load_config, load_tokenizer, position
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.classification import PROBLEM_TYPES
 from cloister_workers.trainer.place import auxiliary_model
+from cloister_workers.trainer.preparation import make_setup
 from cloister_workers.trainer.spec import Hyperparameters, Method
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack

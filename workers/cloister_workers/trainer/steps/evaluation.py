@@ -13,6 +13,7 @@ context. For other tasks they change nothing and are told as such. A row of `sup
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from cloister_workers.messages import (
     FailureCode,
     MetricName,
     Reported,
+    RowReason,
     SpecField,
     Stage,
 )
@@ -130,7 +132,12 @@ def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
             SpecField.TASK,
             f"task is {exam.task.method.name}, and the model has no classes; name a version that was trained for it",
         )
-    return [given.row for given in read_input(DatasetRole.EVALUATION, job, objective.read)], []
+
+    def usable(rows: Sequence[dict[str, object]]) -> list[dict[str, object] | RowReason]:
+        made = zip(rows, objective.read(rows), strict=True)
+        return [found if isinstance(found, RowReason) else row for row, found in made]
+
+    return [given.value for given in read_input(DatasetRole.EVALUATION, job, usable)], []
 
 
 STEP = JobStep(name=Method.EVALUATION, run=run)

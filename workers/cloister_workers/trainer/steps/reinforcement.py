@@ -36,7 +36,7 @@ from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_che
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.generation import Sampler
-from cloister_workers.trainer.job import JobHooks, make_setup, prepare
+from cloister_workers.trainer.job import JobHooks
 from cloister_workers.trainer.layer import Layer, attach, finished, weights_layer
 from cloister_workers.trainer.loop import Parts, Plan
 from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
@@ -45,6 +45,7 @@ from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span,
 from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.order import milestones
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
+from cloister_workers.trainer.preparation import make_setup, prepare
 from cloister_workers.trainer.prompts import PromptReader
 from cloister_workers.trainer.rewards import CHECKS, MODEL, Rewarding, by_checks
 from cloister_workers.trainer.session import Session
