@@ -11,7 +11,7 @@ from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, FailureCode, FailureNumber, RowReason, Rows, SpecField
 from cloister_workers.trainer.dataset import Dataset, Reading, read_dataset
 from cloister_workers.trainer.example import Example
-from cloister_workers.trainer.layer import Layer
+from cloister_workers.trainer.layer import Layer, model_dir
 from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import load_config
@@ -28,9 +28,10 @@ Pieces = tuple[Example, ...]
 
 def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Layer | None) -> Setup:  # noqa: ANN401
     """What the method makes its objective from."""
+    folder = model_dir(layer, place.model_dir)
     return Setup(
         tokenizer=tokenizer,
-        config=load_config(layer.model_dir(place.model_dir) if layer else place.model_dir),
+        config=load_config(folder),
         hyperparameters=_first_try(spec.hyperparameters),
         settings=spec.settings,
         device=place.device,
@@ -40,7 +41,7 @@ def make_setup(spec: TrainingSpec, tokenizer: Any, place: Workplace, layer: Laye
         problem_type=layer.problem_type if layer else "",
         adapter=spec.adapter,
         continued=layer is not None,
-        model_dir=layer.model_dir(place.model_dir) if layer else place.model_dir,
+        model_dir=folder,
     )
 
 

@@ -11,6 +11,5 @@ exam.py             the same rows asked of a base with any of the layers in forc
 shots.py            rows as questions with answers, as they are asked and shown
 questions.py        rows of a retrieval job: documents, and questions of which is known where their answers stand
 reading.py          an input's rows by number
-running.py          one job as its steps hand it on
 report.py           an evaluation's table, as a page and as numbers
 """

@@ -31,11 +31,11 @@ from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.classification import PROBLEM_TYPES
 from cloister_workers.trainer.place import auxiliary_model
 from cloister_workers.trainer.preparation import make_setup
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.spec import Hyperparameters, Method
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack
 from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, asked_as, read_shot
 
 ANSWER = "answer"

@@ -10,7 +10,7 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import DatasetRole, FailureCode, FailureNumber, RowReason, Rows
 from cloister_workers.trainer.dataset import Given, Reading, read_dataset
 from cloister_workers.trainer.example import digest_of
-from cloister_workers.trainer.stack.running import Job
+from cloister_workers.trainer.running import Job
 
 T = TypeVar("T")
 

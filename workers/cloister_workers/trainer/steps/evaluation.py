@@ -33,13 +33,13 @@ from cloister_workers.trainer.catalogue import training_method, training_methods
 from cloister_workers.trainer.layer import LayerKind
 from cloister_workers.trainer.model import load_config
 from cloister_workers.trainer.place import Inputs, Workplace, stage
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Hyperparameters, Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.exam import Exam, Task, writes
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.report import Line, report_files
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot
 from cloister_workers.trainer.steps import JobStep
 

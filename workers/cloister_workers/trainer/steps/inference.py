@@ -32,6 +32,7 @@ from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
 from cloister_workers.trainer.padding import padded_examples
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.rows import text_of
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.encoder import load_encoder
@@ -40,7 +41,6 @@ from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.prompts import Composed, Question, prompt_tokens
 from cloister_workers.trainer.stack.reading import read_input
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
 from cloister_workers.trainer.texts import TextReader, Texts, texts_of

@@ -34,6 +34,7 @@ from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.model import load_config, load_tokenizer
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.ranking import rank_metrics
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.chunks import Chunk, Chunker, Document
@@ -43,7 +44,6 @@ from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import Stack, job_encoder, read_stack
 from cloister_workers.trainer.stack.questions import Asked, DocumentReader, QuestionReader
 from cloister_workers.trainer.stack.reading import read_input
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.steps import JobStep
 
 DEPTH = 100
