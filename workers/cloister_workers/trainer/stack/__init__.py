@@ -5,7 +5,7 @@ encoder.py          texts -> unit vectors, by the job's auxiliary model
 chunks.py           documents -> passages of so many tokens
 index.py            passages and their vectors: search, and the files of the layer
 demonstrations.py   examples that are shown, by which rule, and the files of the layer
-prompts.py          questions -> prompts with demonstrations and passages, within a budget of tokens
+composer.py         questions -> prompts with demonstrations and passages, within a budget of tokens
 layers.py           a version's layers from a job's inputs, all or the first few
 exam.py             the same rows asked of a base with any of the layers in force; what jobs about versions measure by
 shots.py            rows as questions with answers, as they are asked and shown

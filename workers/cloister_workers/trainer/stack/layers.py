@@ -23,10 +23,10 @@ from cloister_workers.trainer.layer import (
 from cloister_workers.trainer.method import TrainingMethod
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model
 from cloister_workers.trainer.running import Job
+from cloister_workers.trainer.stack.composer import Composer
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, read_demonstrations
 from cloister_workers.trainer.stack.encoder import Encoder, load_encoder
 from cloister_workers.trainer.stack.index import Index, read_index
-from cloister_workers.trainer.stack.prompts import Composer
 
 LAYER_ROLES = (DatasetRole.LAYER, DatasetRole.LAYER_2, DatasetRole.LAYER_3)
 

@@ -43,8 +43,8 @@ from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span,
 from cloister_workers.trainer.order import milestones
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
 from cloister_workers.trainer.preparation import make_setup, prepare
-from cloister_workers.trainer.prompts import PromptReader
 from cloister_workers.trainer.rewards import CHECKS, MODEL, Rewarding, by_checks
+from cloister_workers.trainer.rewards.exercises import ExerciseReader
 from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Lora, Method, TrainingSpec, check, read_settings
@@ -86,7 +86,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     tokenizer = _METHOD.tokenizer(tokenizer_dir(layer, place.model_dir))
     with stage(session, Stage.VALIDATE):
         made, parts = prepare(spec, _METHOD, make_setup(spec, tokenizer, place, layer), inputs, session)
-        reader = cast("PromptReader", made)
+        reader = cast("ExerciseReader", made)
         plan = _plan(spec, settings, len(parts.training))
     model = _model(spec, place, layer)
     reward = _reward(settings, job)
@@ -99,7 +99,7 @@ class OnlineCourse:
 
     job: Job
     settings: ReinforcementSettings
-    reader: PromptReader
+    reader: ExerciseReader
     parts: Parts
     reward: Rewarding
     plan: Plan
@@ -120,7 +120,7 @@ class OnlineCourse:
         """What the likeliest answers to these prompts are worth; nothing for no prompts. Raises Cancelled."""
         if not examples:
             return {}
-        tasks = [self.reader.tasks[example.digest] for example in examples]
+        exercises = [self.reader.exercises[example.digest] for example in examples]
 
         def poll() -> None:
             self.job.session.poll(step)
@@ -129,7 +129,7 @@ class OnlineCourse:
         sampler = Sampler(model, tokenizer, next(model.parameters()).device, poll)
         said = sampler.tokens([example.tokens for example in examples], self.settings.max_new_tokens)
         answers = tokenizer.batch_decode(said, skip_special_tokens=True)  # white space counts, as in training
-        return dict(reward_metrics(self.reward(tasks, answers), checked=self.settings.reward != MODEL))
+        return dict(reward_metrics(self.reward(exercises, answers), checked=self.settings.reward != MODEL))
 
 
 def reward_metrics(rewards: list[float], *, checked: bool) -> Metrics:
@@ -160,7 +160,7 @@ class _Steps:
         if self._state.step < self._plan.max_steps:
             train_online(
                 Learner(self._model, course.reader.tokenizer, self._hooks.optimiser),
-                [course.reader.tasks[example.digest] for example in course.parts.training],
+                [course.reader.exercises[example.digest] for example in course.parts.training],
                 course.reward,
                 spec.hyperparameters,
                 course.settings.sampling,
@@ -258,11 +258,11 @@ def _reward(settings: ReinforcementSettings, job: Job) -> Rewarding:
     return load_scorer(auxiliary_model(job.inputs, job.place), job.place.device, job.poll)
 
 
-def _reader(setup: Setup) -> PromptReader:
+def _reader(setup: Setup) -> ExerciseReader:
     refuse_truncation(setup)
     settings = read_settings(ReinforcementSettings, setup.settings)
     room = setup.hyperparameters.max_seq_length - settings.max_new_tokens
-    return PromptReader(setup.tokenizer, room, CHECKS.get(settings.reward))
+    return ExerciseReader(setup.tokenizer, room, CHECKS.get(settings.reward))
 
 
 _METHOD = TrainingMethod[Any](name=Method.REINFORCEMENT, objective=_reader, padded=True, chat=True)
