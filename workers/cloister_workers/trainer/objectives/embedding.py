@@ -60,7 +60,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A query's example has its positive as `other`, and that its negative; the group of each is its text's digest."""
+    """The chain of an example is query, positive, and negative where there is one; the group of each is its text's
+    digest.
+    """
 
     reader: TextReader
     head: Head
@@ -97,7 +99,7 @@ class Embedding:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is 1 where the positive is nearest to its query in the batch: [n]."""
-        chains = [_chain(example) for example in examples]
+        chains = [example.chain for example in examples]
         queries, positives = [chain[0] for chain in chains], [chain[1] for chain in chains]
         negatives = [chain[2] for chain in chains if len(chain) > 2]
         count = len(examples)
@@ -122,7 +124,7 @@ class Embedding:
         self, model: torch.nn.Module, examples: Sequence[Example], before_batch: Callable[[], object]
     ) -> Metrics:
         """Retrieval of each row's positive from the texts of all rows."""
-        chains = [_chain(example) for example in examples]
+        chains = [example.chain for example in examples]
         documents = {text.digest: text for chain in chains for text in chain[1:]}
         queries = self._embedded(model, [chain[0] for chain in chains], before_batch)
         pool = self._embedded(model, list(documents.values()), before_batch)
@@ -147,16 +149,6 @@ class Embedding:
             before_batch()
             found.append(self.embed(model, sequences[start : start + self.batch_size]).cpu())
         return functional.normalize(torch.cat(found), dim=-1)
-
-
-def _chain(example: Example) -> list[Example]:
-    """Query, positive, and negative where there is one."""
-    found: list[Example] = []
-    text: Example | None = example
-    while text is not None:
-        found.append(text)
-        text = text.other
-    return found
 
 
 def _also_right(queries: Sequence[Example], positives: Sequence[Example], negatives: Sequence[Example]) -> torch.Tensor:

@@ -26,7 +26,7 @@ from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_classifier
 from cloister_workers.trainer.objectives.chat import ChatReader
-from cloister_workers.trainer.objectives.pairs import pair_scores, read_pair, refuse_truncation
+from cloister_workers.trainer.objectives.pairs import pair_scores, read_pair, refuse_truncation, sides
 from cloister_workers.trainer.padding import padded
 from cloister_workers.trainer.spec import Method
 
@@ -56,9 +56,8 @@ class RewardModel:
         return 1
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        sides = [*examples, *(example.other for example in examples if example.other is not None)]
         pad = int(self.reader.tokenizer.pad_token_id)
-        chosen, rejected = scores(model, [side.tokens for side in sides], pad, self.device).chunk(2)
+        chosen, rejected = scores(model, [side.tokens for side in sides(examples)], pad, self.device).chunk(2)
         margin = chosen - rejected
         return Outcome(-functional.logsigmoid(margin), margin.detach())
 
