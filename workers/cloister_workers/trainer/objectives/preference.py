@@ -112,7 +112,7 @@ class Preference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceSettings:
+class Settings:
     """The method's own."""
 
     loss: str = "dpo"
@@ -138,7 +138,7 @@ class PreferenceSettings:
 
 def _objective(setup: Setup) -> Preference | UnpairedPreference:
     refuse_truncation(setup)
-    settings, wanted = read_settings(PreferenceSettings, setup.settings), setup.hyperparameters
+    settings, wanted = read_settings(Settings, setup.settings), setup.hyperparameters
     reader = ChatReader(setup.tokenizer, wanted.max_seq_length)
     likelihood = Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, setup.device)
     if settings.loss == KTO:

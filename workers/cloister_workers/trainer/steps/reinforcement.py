@@ -54,7 +54,7 @@ from cloister_workers.trainer.telling import Teller
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforcementSettings:
+class Settings:
     """The method's own."""
 
     algorithm: str = GRPO
@@ -98,7 +98,7 @@ class OnlineCourse:
     """Training on the model's own answers."""
 
     job: Job
-    settings: ReinforcementSettings
+    settings: Settings
     reader: ExerciseReader
     parts: Parts
     reward: Rewarding
@@ -194,8 +194,8 @@ class _Steps:
             raise Paused(step)
 
 
-def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
-    settings, wanted = read_settings(ReinforcementSettings, spec.settings), spec.hyperparameters
+def _checked_settings(spec: TrainingSpec) -> Settings:
+    settings, wanted = read_settings(Settings, spec.settings), spec.hyperparameters
     batch, generations = wanted.batch_size, settings.generations
     check(batch % generations == 0, SpecField.BATCH_SIZE, f"a multiple of generations, {generations}", batch)
     check(
@@ -215,7 +215,7 @@ def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
     return settings
 
 
-def _plan(spec: TrainingSpec, settings: ReinforcementSettings, prompts: int) -> Plan:
+def _plan(spec: TrainingSpec, settings: Settings, prompts: int) -> Plan:
     """Steps of full batches alone. Raises TrainerError TOO_FEW_ROWS where the prompts do not fill one."""
     wanted = spec.hyperparameters
     per_epoch = prompts * settings.generations // wanted.batch_size
@@ -250,7 +250,7 @@ def _model(spec: TrainingSpec, place: Workplace, layer: Layer | None) -> torch.n
     return trained
 
 
-def _reward(settings: ReinforcementSettings, job: Job) -> Rewarding:
+def _reward(settings: Settings, job: Job) -> Rewarding:
     if settings.reward != MODEL:
         return by_checks
     from cloister_workers.trainer.rewards.scorer import load_scorer
@@ -260,7 +260,7 @@ def _reward(settings: ReinforcementSettings, job: Job) -> Rewarding:
 
 def _reader(setup: Setup) -> ExerciseReader:
     refuse_truncation(setup)
-    settings = read_settings(ReinforcementSettings, setup.settings)
+    settings = read_settings(Settings, setup.settings)
     room = setup.hyperparameters.max_seq_length - settings.max_new_tokens
     return ExerciseReader(setup.tokenizer, room, CHECKS.get(settings.reward))
 
