@@ -38,8 +38,11 @@ class Sampler:
 
     def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """`tokens` as texts, without white space around."""
-        made = self.tokens(prompts, max_new_tokens)
-        return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in made]
+        return [self.text(made) for made in self.tokens(prompts, max_new_tokens)]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens as a text, without special ones and white space around."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     def answers(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
         """`continued` of texts and chats."""

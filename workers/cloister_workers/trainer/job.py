@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,11 +77,7 @@ class LoopCourse:
 
     def measure(self, model: torch.nn.Module, step: int) -> dict[MetricName, float]:
         """Metrics on the evaluation part, and as `replay_*` on held-out replay rows. Raises Cancelled."""
-
-        def poll() -> None:
-            self.job.session.poll(step)
-
-        size = self.job.spec.hyperparameters.batch_size
+        size, poll = self.job.spec.hyperparameters.batch_size, partial(self.job.session.poll, step)
         found = dict(examine(model, self.objective, self.parts.evaluation, size, poll))
         earlier = evaluate(model, self.objective, self.parts.replay, size, poll)
         return found | {REPLAYED[name]: value for name, value in earlier.items() if name in REPLAYED}

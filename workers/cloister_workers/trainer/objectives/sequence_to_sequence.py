@@ -25,7 +25,7 @@ from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.padding import NO_TARGET, padded, rectangle, slices
 from cloister_workers.trainer.rows import text_of
-from cloister_workers.trainer.text_metrics import NO_METRICS, SCORES
+from cloister_workers.trainer.text_metrics import NO_METRICS, answer_scores
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,8 @@ class SequenceToSequence:
         if self.metrics == NO_METRICS:
             return {}
         sampler = Sampler(model, self.tokenizer, self.device, before_batch)
-        answers = sampler.continued([example.tokens.tolist() for example in examples], self.max_new_tokens)
-        right = [
-            [str(self.tokenizer.decode(_target(example).tolist(), skip_special_tokens=True)).strip()]
-            for example in examples
-        ]
-        return SCORES[self.metrics](answers, right)
+        sources, targets = [example.tokens for example in examples], [_target(example) for example in examples]
+        return answer_scores(self.metrics, sampler, sources, targets, self.max_new_tokens)
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)

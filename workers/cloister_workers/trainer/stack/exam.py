@@ -38,9 +38,8 @@ from cloister_workers.trainer.stack.composer import Composer, Question
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack
 from cloister_workers.trainer.stack.shots import Shot, asked_as, read_shot
+from cloister_workers.trainer.text_metrics import ANSWER
 
-ANSWER = "answer"
-"""The setting `metrics` under which exact match and F1 of generated answers are measured."""
 _WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6

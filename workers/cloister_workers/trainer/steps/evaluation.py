@@ -42,6 +42,7 @@ from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.report import Line, report_files
 from cloister_workers.trainer.stack.shots import Shot
 from cloister_workers.trainer.steps import JobStep
+from cloister_workers.trainer.text_metrics import NO_METRICS
 
 Kinds = tuple[LayerKind, ...]
 
@@ -51,7 +52,7 @@ class Settings:
     """`method.evaluation` of the specification."""
 
     task: str = ""
-    metrics: str = "none"
+    metrics: str = NO_METRICS
     batch_size: int = 16
     max_seq_length: int = 1024
     max_new_tokens: int = 64
@@ -100,7 +101,7 @@ def task_of(settings: Settings, config: Any) -> Task:  # noqa: ANN401 - transfor
     longest = settings.max_new_tokens
     if method.name is Method.SUPERVISED:
         own = {"metrics": settings.metrics, "max_new_tokens": longest}
-        return Task(method, wanted, own, longest if settings.metrics != "none" else 0, answers=True)
+        return Task(method, wanted, own, longest if settings.metrics != NO_METRICS else 0, answers=True)
     if method.name is Method.QUESTION_ANSWERING and writes(config):
         own = {"form": "generative", "max_answer_tokens": longest}
         return Task(method, wanted, own, longest, answers=True, context=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -121,11 +122,7 @@ class OnlineCourse:
         if not examples:
             return {}
         exercises = [self.reader.exercises[example.digest] for example in examples]
-
-        def poll() -> None:
-            self.job.session.poll(step)
-
-        tokenizer = self.reader.tokenizer
+        tokenizer, poll = self.reader.tokenizer, partial(self.job.session.poll, step)
         sampler = Sampler(model, tokenizer, next(model.parameters()).device, poll)
         said = sampler.tokens([example.tokens for example in examples], self.settings.max_new_tokens)
         answers = tokenizer.batch_decode(said, skip_special_tokens=True)  # white space counts, as in training
