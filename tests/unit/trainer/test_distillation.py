@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cloister_workers.errors import Paused, SpecError, TrainerError
 from cloister_workers.messages import EvaluationPhase, FailureCode, MetricName, SpecField
-from cloister_workers.trainer import divergence
+from cloister_workers.trainer import chunked
 from cloister_workers.trainer.divergence import Mixture, Predictor
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.model import load_causal, load_tokenizer
@@ -96,7 +96,7 @@ def predictors(count=7, grad=True):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_loss_is_torchs_kl_div_and_cross_entropy(monkeypatch, chunk, temperature, share, reverse):
     """Losses and gradients equal kl_div of softened logits times T^2, mixed with cross-entropy, in whatever chunks."""
-    monkeypatch.setattr(divergence, "CHUNK", chunk)
+    monkeypatch.setattr(chunked, "CHUNK", chunk)
     student, teacher, targets = predictors()
     found = Mixture(temperature, share, reverse).losses(student, teacher, targets)
     slopes = torch.autograd.grad(found.sum(), [student.states, student.head.weight])

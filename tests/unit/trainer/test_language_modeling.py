@@ -24,7 +24,7 @@ from cloister_workers.messages import (
 )
 from cloister_workers.trainer import byte_pairs, job, metrics
 from cloister_workers.trainer.model import load_tokenizer
-from cloister_workers.trainer.objectives.language_model import TextReader
+from cloister_workers.trainer.objectives.language_model import CorpusReader
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
 from cloister_workers.trainer.place import Workplace
 from language_jobs import CPU, KV, SMALL, TRAINED, jsonl, measured, spec_of, texts, unpacked
@@ -49,8 +49,8 @@ def test_long_texts_are_cut_into_pieces_that_lose_nothing(llama_dir):
     """Every token but the first is a target of exactly one piece, predicted from the token before it."""
     tokenizer = load_tokenizer(str(llama_dir))
     text = " ".join(WORDS[n % 10] for n in range(30))
-    [whole] = whole_of(TextReader(tokenizer, 100), text)
-    pieces = whole_of(TextReader(tokenizer, 8), text)
+    [whole] = whole_of(CorpusReader(tokenizer, 100), text)
+    pieces = whole_of(CorpusReader(tokenizer, 8), text)
     pairs = [pair for piece in pieces for pair in zip(piece.tokens, piece.tokens[1:], strict=False)]
     assert list(zip(whole.tokens, whole.tokens[1:], strict=False)) == pairs
     assert [0, 1, 2, 3, 4] == [piece.piece for piece in pieces]

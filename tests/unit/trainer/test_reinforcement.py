@@ -32,7 +32,7 @@ from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.reward import RewardModel
 from cloister_workers.trainer.place import Workplace
-from cloister_workers.trainer.rewards import Task
+from cloister_workers.trainer.rewards import Exercise
 from cloister_workers.trainer.rewards.scorer import load_scorer
 from cloister_workers.trainer.spec import parse_spec
 from cloister_workers.trainer.steps import reinforcement
@@ -241,14 +241,14 @@ def test_a_judge_scores_as_it_was_trained(talker, bert_dir, tmp_path, new_record
     made = job_of("reward", wanted, folder, tmp_path, new_recorder(), training, adapter={"full": {}})
     judge = write_folder(read_bundle(io.BytesIO(made.bundles[-1])), str(tmp_path / "judge"))
     scorer = load_scorer(AuxiliaryModel(str(judge), ""), CPU, lambda: None)
-    tasks = [Task(row["prompt"], "", None) for row in pairs]
+    tasks = [Exercise(row["prompt"], "", None) for row in pairs]
     sides = [scorer(tasks, [row[side][0]["content"] for row in pairs]) for side in ("chosen", "rejected")]
     reader = ChatReader(scorer.tokenizer, 32)
     objective = RewardModel(reader, 8, CPU)
     examples = [example for example in objective.read(pairs) if isinstance(example, Example)]
     expected = objective.outcome(scorer.model, examples).predicted
     assert torch.allclose(expected, torch.tensor(sides[0]) - torch.tensor(sides[1]), atol=1e-5)
-    assert all(map(math.isfinite, scorer([Task("alpha", "", None)] * 2, ["", "alpha " * 500])))
+    assert all(map(math.isfinite, scorer([Exercise("alpha", "", None)] * 2, ["", "alpha " * 500])))
 
 
 def job_of(method, hyperparameters, model_dir, scratch, recorder, training, adapter=None):

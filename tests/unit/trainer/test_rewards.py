@@ -10,13 +10,13 @@ import pytest
 
 from cloister_workers.errors import TookTooLong
 from cloister_workers.messages import RowReason
-from cloister_workers.trainer.rewards import Task, by_checks
+from cloister_workers.trainer.rewards import Exercise, by_checks
 from cloister_workers.trainer.rewards.checks import exact_answer, json_schema, passes, regular_expression
 from cloister_workers.trainer.rewards.limit import processor_limit
 
 
 def task(check):
-    return Task("", "", check)
+    return Exercise("", "", check)
 
 
 def judged(check, answer):

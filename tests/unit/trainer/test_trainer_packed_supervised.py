@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode, RowReason
-from cloister_workers.trainer import attention, cross_entropy
+from cloister_workers.trainer import attention, chunked, cross_entropy
 from cloister_workers.trainer.adapt import attach_lora
 from cloister_workers.trainer.loop import accumulate
 from cloister_workers.trainer.model import load_causal, load_tokenizer
@@ -112,7 +112,7 @@ def test_losses_are_per_example(adapted, objective):
 @pytest.mark.parametrize("trained_head", [False, True])
 def test_chunked_cross_entropy_equals_the_whole(trained_head, monkeypatch):
     """Losses and gradients are those of the whole logits, for a frozen head and for a trained one."""
-    monkeypatch.setattr(cross_entropy, "CHUNK", 3)
+    monkeypatch.setattr(chunked, "CHUNK", 3)
     torch.manual_seed(0)
     head = torch.nn.Linear(6, 11).requires_grad_(trained_head)
     targets, weights = torch.randint(11, (8,)), torch.rand(8)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cloister_workers.messages import MetricName, Metrics
 from cloister_workers.trainer import metrics
-from cloister_workers.trainer.bootstrap import mean_interval
+from cloister_workers.trainer.bootstrap import resampled_mean_interval
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -43,7 +43,7 @@ def answer_metrics(predicted: Sequence[str], answers: Sequence[Sequence[str]]) -
     hits = sum(exact_match(said, true) for said, true in zip(predicted, answers, strict=True))
     scores = [word_f1(said, true) for said, true in zip(predicted, answers, strict=True)]
     match_low, match_high = metrics.wilson_interval(hits, len(scores))
-    low, high = mean_interval(scores)
+    low, high = resampled_mean_interval(scores)
     return {
         MetricName.EVAL_EXACT_MATCH: hits / len(scores),
         MetricName.EVAL_EXACT_MATCH_CI_LOW: match_low,

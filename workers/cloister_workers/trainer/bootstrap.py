@@ -29,6 +29,6 @@ def row_interval(counts: Sequence[Sequence[float]], statistic: Callable[[Sums], 
     return float(low), float(high)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+def resampled_mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of a mean over rows."""
     return row_interval([[value] for value in values], lambda sums: sums[:, 0] / len(values))

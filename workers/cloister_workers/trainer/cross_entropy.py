@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-CHUNK = 1024  # tokens whose logits exist at one time
+from cloister_workers.trainer.chunked import chunked, chunks
 
 
 def token_losses(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
@@ -21,20 +20,16 @@ def token_losses(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Ten
     if frozen and torch.is_grad_enabled():
         losses: torch.Tensor = _FrozenHead.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
         return losses
-    pairs = zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True)
-    if torch.is_grad_enabled():
-        return torch.cat([checkpoint(_chunk, part, head, true, use_reentrant=False) for part, true in pairs])
-    return torch.cat([_chunk(part, head, true) for part, true in pairs])
+    return chunked(lambda part, true: _losses(head(part).float(), true), hidden, targets)
 
 
 def token_hits(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
     """Whether the likeliest token is the target, bool [n]."""
-    pairs = zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True)
-    return torch.cat([head(part).argmax(-1) == true for part, true in pairs])
+    return chunked(lambda part, true: head(part).argmax(-1) == true, hidden, targets)
 
 
-def _chunk(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(head(hidden).float(), targets, reduction="none")
+def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits, targets, reduction="none")
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -48,9 +43,9 @@ class _FrozenHead(torch.autograd.Function):
         targets: torch.Tensor,
     ) -> torch.Tensor:
         losses, slopes = [], []
-        for part, true in zip(torch.split(hidden.detach(), CHUNK), torch.split(targets, CHUNK), strict=True):
+        for part, true in chunks(hidden.detach(), targets):
             logits = head(part).float()
-            losses.append(functional.cross_entropy(logits, true, reduction="none"))
+            losses.append(_losses(logits, true))
             slope = logits.softmax(-1)
             slope[torch.arange(len(true), device=true.device), true] -= 1
             slopes.append(slope.to(head.weight.dtype) @ head.weight)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cloister_workers.trainer.attention import NAME
+from cloister_workers.trainer.eager_attention import padded_logits
 from cloister_workers.trainer.packing import cumulative_lengths, position_ids
-from cloister_workers.trainer.padded import padded_logits
 
 
 def hidden_states(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far one model's next-token distributions are from another's, chunk by chunk: logits of tokens x vocabulary never
-exist whole, in the backward pass neither.
+"""How far one model's next-token distributions are from another's, from hidden states, in chunks of tokens
+(`chunked.py`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from cloister_workers.trainer.cross_entropy import CHUNK
+from cloister_workers.trainer.chunked import chunked
 
 
 @dataclass(frozen=True)
@@ -40,37 +39,34 @@ class Mixture:
         """Of each token, float32 [n], from targets int64 [n]. Gradients go to the student alone. Where one vocabulary
         is padded to more entries than the other, the divergence is over those of both.
         """
-        parts = zip(
-            torch.split(student.states, CHUNK),
-            torch.split(teacher.states, CHUNK),
-            torch.split(targets, CHUNK),
-            strict=True,
-        )
-        grad = torch.is_grad_enabled()
-        found = []
-        for ours, theirs, true in parts:
-            given = (ours, student.head, theirs, teacher.head, true)
-            found.append(checkpoint(self._chunk, *given, use_reentrant=False) if grad else self._chunk(*given))
-        return torch.cat(found)
 
-    def _chunk(
-        self,
-        ours: torch.Tensor,
-        our_head: torch.nn.Module,
-        theirs: torch.Tensor,
-        their_head: torch.nn.Module,
-        targets: torch.Tensor,
-    ) -> torch.Tensor:
-        logits = our_head(ours).float()
+        def mixed(ours: torch.Tensor, theirs: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                taught = teacher.head(theirs).float() if self.share > 0 else None
+            return self._mixed(student.head(ours).float(), taught, true)
+
+        return chunked(mixed, student.states, teacher.states, targets)
+
+    def _mixed(self, logits: torch.Tensor, taught: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
         losses = torch.zeros(len(targets), device=logits.device)
         if self.share < 1:
             losses = losses + (1 - self.share) * functional.cross_entropy(logits, targets, reduction="none")
-        if self.share > 0:
-            with torch.no_grad():
-                taught = their_head(theirs).float()
+        if taught is not None:
             width = min(logits.shape[-1], taught.shape[-1])
             p = (taught[:, :width] / self.temperature).log_softmax(-1)
             q = (logits[:, :width] / self.temperature).log_softmax(-1)
-            from_, to = (q, p) if self.reverse else (p, q)
-            losses = losses + self.share * self.temperature**2 * (from_.exp() * (from_ - to)).sum(-1)
+            apart = kl_divergence(q, p) if self.reverse else kl_divergence(p, q)
+            losses = losses + self.share * self.temperature**2 * apart
         return losses
+
+
+def token_divergences(hidden: torch.Tensor, head: torch.nn.Module, reference: torch.Tensor) -> torch.Tensor:
+    """KL(reference || head(hidden)) of each token, nats, float32 [n], from hidden [n, h] and reference
+    log-probabilities [n, vocabulary].
+    """
+    return chunked(lambda part, known: kl_divergence(known, head(part).float().log_softmax(-1)), hidden, reference)
+
+
+def kl_divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) of log-probabilities [n, V], nats, [n]."""
+    return (p.exp() * (p - q)).sum(-1)

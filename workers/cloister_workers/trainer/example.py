@@ -38,7 +38,15 @@ class Example:
     @property
     def size(self) -> int:
         """Tokens of all its sequences."""
-        return len(self.tokens) + (0 if self.other is None else self.other.size)
+        return sum(len(sequence.tokens) for sequence in self.chain)
+
+    @property
+    def chain(self) -> list[Example]:
+        """This sequence, and the others that it is compared with."""
+        found = [self]
+        while (other := found[-1].other) is not None:
+            found.append(other)
+        return found
 
 
 @dataclass(frozen=True)

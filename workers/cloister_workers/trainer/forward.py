@@ -95,14 +95,6 @@ def batches(lengths: Sequence[int], rows: int, vocabulary: int) -> Iterator[list
         yield batch
 
 
-def padded(sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, int64 [rows, longest], padded on the right."""
-    width = max(len(entry) for entry in sequences)
-    ids = torch.tensor([[*entry, *[pad] * (width - len(entry))] for entry in sequences], dtype=torch.int64)
-    mask = (torch.arange(width) < torch.tensor([len(entry) for entry in sequences])[:, None]).long()
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-
-
 def log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Take log softmax(logits [n, V]) at targets [n], float64 [n]."""
     wide = logits.double()

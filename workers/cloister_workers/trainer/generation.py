@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
-from cloister_workers.trainer.forward import padded, undisturbed, unwrapped
+from cloister_workers.trainer.forward import undisturbed, unwrapped
 from cloister_workers.trainer.model import positions
+from cloister_workers.trainer.padding import padded
+from cloister_workers.trainer.prompts import Prompt, prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,18 @@ class Sampler:
 
     def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """`tokens` as texts, without white space around."""
-        made = self.tokens(prompts, max_new_tokens)
-        return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in made]
+        return [self.text(made) for made in self.tokens(prompts, max_new_tokens)]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens as a text, without special ones and white space around."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+    def answers(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+        """`continued` of texts and chats."""
+        whole = self._encodes()
+        return self.continued(
+            [prompt_tokens(self.tokenizer, prompt, whole=whole) for prompt in prompts], max_new_tokens
+        )
 
     def tokens(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """At most so many tokens after each prompt, up to the end-of-text token and without it.

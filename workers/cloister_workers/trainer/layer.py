@@ -81,6 +81,16 @@ class Layer:
         return str(self.folder) if (self.folder / _TOKENIZER).is_file() else base
 
 
+def model_dir(layer: Layer | None, base: str) -> str:
+    """Where the whole weights are, of a version or of the base model alone."""
+    return layer.model_dir(base) if layer else base
+
+
+def tokenizer_dir(layer: Layer | None, base: str) -> str:
+    """Where the tokenizer is, of a version or of the base model alone."""
+    return layer.tokenizer_dir(base) if layer else base
+
+
 def unpack_layer(stream: BinaryIO, scratch: str) -> Layer:
     """Unpack a version's bundle into a new folder under `scratch`, which stays as long as the job.
 

@@ -20,7 +20,7 @@ import transformers
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME, register
-from cloister_workers.trainer.objectives.chat import FALLBACK_TEMPLATE
+from cloister_workers.trainer.prompts import FALLBACK_TEMPLATE
 
 _ROBERTA = ("roberta", "camembert", "longformer", "mpnet", "data2vec")
 """Parts of model types whose position tables start behind the padding token's number, so that the first `_UNUSED` of

@@ -18,7 +18,7 @@ import torch
 
 from cloister_workers.messages import MetricName
 from cloister_workers.trainer.optimiser import Optimiser
-from cloister_workers.trainer.rewards import Rewarding, Task
+from cloister_workers.trainer.rewards import Exercise, Rewarding
 from cloister_workers.trainer.schedule import learning_rate
 from cloister_workers.trainer.spec import Hyperparameters
 
@@ -66,7 +66,7 @@ class Watch:
 
 def train_online(
     learner: Learner,
-    tasks: Sequence[Task],
+    exercises: Sequence[Exercise],
     reward: Rewarding,
     wanted: Hyperparameters,
     sampling: Sampling,
@@ -79,11 +79,13 @@ def train_online(
     import transformers
     import trl
 
-    rows = datasets.Dataset.from_list([{"prompt": task.text, "task": place} for place, task in enumerate(tasks)])
+    rows = datasets.Dataset.from_list(
+        [{"prompt": entry.text, "exercise": place} for place, entry in enumerate(exercises)]
+    )
 
-    def rewards(completions: list[str], task: list[int], **_: object) -> list[float]:
+    def rewards(completions: list[str], exercise: list[int], **_: object) -> list[float]:
         watch.poll()
-        return reward([tasks[place] for place in task], completions)
+        return reward([exercises[place] for place in exercise], completions)
 
     kinds = {
         GRPO: (trl.GRPOTrainer, trl.GRPOConfig),

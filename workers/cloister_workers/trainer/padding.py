@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -13,6 +13,8 @@ from cloister_workers.trainer.example import Example
 
 PASS_TOKENS = 128
 """What another forward and backward pass costs beside its tokens, in tokens: launching kernels, building tensors."""
+NO_TARGET = -100
+"""What transformers and torch call a place without a target."""
 
 
 def least_padding(lengths: Sequence[int], most: int) -> list[list[int]]:
@@ -51,20 +53,33 @@ class Sequenced(Protocol):
     def segments(self) -> bytes: ...
 
 
-def padded(examples: Sequence[Sequenced], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """What a model is called with: `input_ids` and `attention_mask`, int64 [n, longest], padded at the right; and
-    `token_type_ids` of the same shape where an example has them.
+def rectangle(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> torch.Tensor:
+    """The rows, int64 [n, longest], filled up at the right."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.int64).to(device)
+
+
+def padded(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """What a model is called with for rows of tokens: `input_ids` and `attention_mask`, int64 [n, longest], padded at
+    the right.
     """
-    width = max(len(example.tokens) for example in examples)
-    lengths = torch.tensor([len(example.tokens) for example in examples])
-    ids = [example.tokens.tolist() + [pad_token_id] * (width - len(example.tokens)) for example in examples]
-    batch = {"input_ids": torch.tensor(ids), "attention_mask": (torch.arange(width) < lengths[:, None]).long()}
+    ids = rectangle(rows, pad_token_id, device)
+    lengths = torch.tensor([len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device)}
+
+
+def padded_examples(examples: Sequence[Sequenced], pad_token_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """`padded` of their tokens, and `token_type_ids` of the same shape where an example has them."""
+    batch = padded([example.tokens for example in examples], pad_token_id, device)
     if any(example.segments for example in examples):
-        batch["token_type_ids"] = torch.tensor([list(example.segments.ljust(width, b"\0")) for example in examples])
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+        width = batch["input_ids"].shape[1]
+        batch["token_type_ids"] = rectangle([example.segments.ljust(width, b"\0") for example in examples], 0, device)
+    return batch
 
 
-def slices(batch: Sequence[Example], size: int) -> list[list[Example]]:
-    """The batch in micro batches of at most `size`, as `least_padding` groups them."""
-    groups = least_padding([len(example.tokens) for example in batch], size)
+def slices(
+    batch: Sequence[Example], size: int, length: Callable[[Example], int] = lambda example: len(example.tokens)
+) -> list[list[Example]]:
+    """The batch in micro batches of at most `size`, as `least_padding` groups examples of this length."""
+    groups = least_padding([length(example) for example in batch], size)
     return [[batch[index] for index in group] for group in groups]

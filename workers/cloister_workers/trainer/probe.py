@@ -3,7 +3,7 @@
 
 A few made-up sequences go through the model one by one with transformers' own eager attention, and once
 packed, through our attention and the bare output head. Models with soft-capped or scaled logits, attention
-sinks or other features that packing would lose differ: `settle_packing` has them run padded (`padded.py`),
+sinks or other features that packing would lose differ: `settle_packing` has them run padded (`eager_attention.py`),
 `check_packing` refuses them. A model that sees tokens ahead is refused either way.
 """
 
@@ -18,8 +18,8 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.decoder import hidden_states, output_head
+from cloister_workers.trainer.eager_attention import PADDED
 from cloister_workers.trainer.forward import evaluating
-from cloister_workers.trainer.padded import PADDED
 
 _LENGTHS = (5, 9, 1, 3)
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of the largest logit

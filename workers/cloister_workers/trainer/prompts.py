@@ -1,70 +1,107 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of prompts whose answers are rewarded.
+"""Prompts: texts, or the messages of a chat; from rows, and to what a model reads.
 
-A prompt is a text or a list of messages; of messages the tokenizer's chat template makes the text, up to where the
-assistant's turn begins. What else a row needs, its reward says (`rewards`).
+A message has a role (system, user, assistant or tool) and content. `tool_calls`, `tool_call_id` and `name` in it go to
+the chat template as they are, but for the arguments of a call: OpenAI's format has them as JSON in a text, templates
+want the object.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
 from typing import Any
 
+from jinja2 import TemplateError
+
 from cloister_workers.messages import RowReason
-from cloister_workers.trainer.example import Example, digest_of
-from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
-from cloister_workers.trainer.rewards import CheckKind, Prompt, Task
-from cloister_workers.trainer.rows import text_of
+from cloister_workers.trainer.rows import checked_text, text_of
+
+# "user: text" and a line end per message; an assistant turn ends with the end-of-text token before the line end.
+FALLBACK_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_PASSED = ("name", "tool_calls", "tool_call_id")  # what a template may know of a message beside role and content
+REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
+"""What a template raises on a row that is not as it expects: a call without arguments cannot be written as JSON."""
+Message = dict[str, Any]
+Prompt = str | list[Message]
 
 
-@dataclass(frozen=True)
-class PromptReader:
-    """Reads rows. `tasks` holds what was read of each, by the example's digest."""
-
-    tokenizer: Any
-    longest: int
-    """Tokens of a prompt."""
-    check: CheckKind | None
-    tasks: dict[bytes, Task] = field(default_factory=dict)
-
-    def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
-        return [self._example(row) for row in rows]
-
-    def _example(self, row: dict[str, object]) -> Example | RowReason:
-        prompt = _prompt(row)
-        if isinstance(prompt, RowReason):
-            return prompt
-        check = None if self.check is None else self.check(row)
-        if isinstance(check, RowReason):
-            return check
-        try:
-            text = self._text(prompt)
-        except REFUSALS:
-            return RowReason.TEMPLATE_REFUSED
-        tokens = array("i", self.tokenizer(text, verbose=False)["input_ids"])
-        if len(tokens) > self.longest:
-            return RowReason.TOO_LONG
-        judged = {key: row[key] for key in ("answer", "pattern", "schema") if key in row}
-        example = Example(tokens=tokens, group=digest_of(prompt), digest=digest_of(prompt, judged))
-        self.tasks[example.digest] = Task(prompt, text, check)
-        return example
-
-    def _text(self, prompt: Prompt) -> str:
-        if isinstance(prompt, str):
-            return prompt
-        text = str(self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-        first = self.tokenizer.bos_token
-        # Many templates write the token that the tokenizer puts before every text by itself.
-        doubled = first is not None and self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
-        return text.removeprefix(first) if doubled else text
+def read_prompt(row: dict[str, object], key: str) -> Prompt | RowReason:
+    """The text or the messages under `key`, or why there are none."""
+    return checked_messages(row[key]) if isinstance(row.get(key), list) else text_of(row, key)
 
 
-def _prompt(row: dict[str, object]) -> Prompt | RowReason:
-    if not isinstance(row.get("prompt"), list):
-        return text_of(row, "prompt")
-    messages = checked_messages(row["prompt"])
-    if isinstance(messages, RowReason):
-        return messages
-    return RowReason.NO_COMPLETION if messages[-1]["role"] == "assistant" else messages
+def rendered(
+    tokenizer: Any,  # noqa: ANN401 - transformers' own type is dynamic
+    messages: list[Message],
+    tools: list[Any] | None = None,
+    *,
+    prompt: bool,
+) -> str:
+    """What the tokenizer's chat template writes; `prompt`: up to where the assistant's turn begins.
+
+    Raises one of `REFUSALS` for messages that the template does not take.
+    """
+    return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt))
+
+
+def prompt_tokens(tokenizer: Any, prompt: Prompt, *, whole: bool = False) -> list[int]:  # noqa: ANN401 - dynamic
+    """The tokens of a prompt up to where the answer begins; `whole`: with the token that ends it, as an encoder reads
+    it. Raises as `rendered`.
+    """
+    if isinstance(prompt, str):
+        tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
+        return tokens[:-1] if not whole and tokens and tokens[-1] == tokenizer.eos_token_id else tokens
+    text = rendered(tokenizer, prompt, prompt=True)
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return found
+
+
+def checked_messages(value: object) -> list[Message] | RowReason:
+    """A list of messages with what a chat template may know of them, or why it is none."""
+    if not isinstance(value, list):
+        return RowReason.WRONG_TYPE
+    messages: list[Message] = []
+    for entry in value:
+        message = _message(entry)
+        if isinstance(message, RowReason):
+            return message
+        messages.append(message)
+    return messages or RowReason.EMPTY_TEXT
+
+
+def _message(entry: object) -> Message | RowReason:
+    if not isinstance(entry, dict):
+        return RowReason.WRONG_TYPE
+    calls = entry.get("tool_calls")
+    if "role" not in entry or ("content" not in entry and not calls):
+        return RowReason.MISSING_KEY
+    # A turn that calls a tool may say nothing beside.
+    content = "" if calls and not entry.get("content") else checked_text(entry["content"])
+    if isinstance(content, RowReason):
+        return content
+    if not isinstance(entry["role"], str) or entry["role"] not in _ROLES:
+        return RowReason.UNKNOWN_ROLE
+    listed = isinstance(calls or [], list) and all(isinstance(call, dict) for call in calls or [])
+    if entry.get("weight", 1) not in (0, 1) or not listed:
+        return RowReason.WRONG_TYPE
+    message = {"role": entry["role"], "content": content, **{name: entry[name] for name in _PASSED if entry.get(name)}}
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    return {**message, "weight": entry["weight"]} if "weight" in entry else message
+
+
+def _call(call: Message) -> Message:
+    """The call with its arguments as an object, where they are the JSON of one."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call

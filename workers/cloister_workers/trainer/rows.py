@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cloister_workers.messages import RowReason
 
@@ -56,6 +56,11 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
         yield None
 
 
+def strict_json(text: str) -> Any:  # noqa: ANN401 - whatever stands there
+    """The value. Raises ValueError where it is not JSON, which knows neither NaN nor infinities; RecursionError."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
 def _no_constant(name: str) -> object:
     raise ValueError(name)
 
@@ -66,7 +71,7 @@ def _parse(number: int, line: bytes) -> Row | RowProblem:
     except UnicodeDecodeError:
         return RowProblem(number, RowReason.BAD_UTF8)
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = strict_json(text)
     except (ValueError, RecursionError):  # RecursionError: nested deeper than any row needs
         return RowProblem(number, RowReason.NOT_JSON)
     return Row(number, value) if isinstance(value, dict) else RowProblem(number, RowReason.NOT_AN_OBJECT)

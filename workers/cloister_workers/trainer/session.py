@@ -26,7 +26,7 @@ from cloister_workers.protocol import (
 
 
 class Session:
-    """Speaks for one job; answers the loop's `Hooks` together with `job.JobHooks`."""
+    """Speaks for one job; answers the loop's `Hooks` together with `stages.JobHooks`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

@@ -14,6 +14,7 @@ from sacrebleu.metrics.chrf import CHRF
 from cloister_workers.messages import MetricName, Metrics
 from cloister_workers.trainer.answers import answer_metrics
 from cloister_workers.trainer.bootstrap import Sums, row_interval
+from cloister_workers.trainer.generation import Sampler
 
 
 def rouge_l(text: str, right: str) -> float:
@@ -50,9 +51,21 @@ def text_metrics(texts: Sequence[str], right: Sequence[Sequence[str]]) -> Metric
     }
 
 
-NO_METRICS = "none"
+NO_METRICS, ANSWER = "none", "answer"
 SCORES: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], Metrics]] = {
-    "answer": answer_metrics,
+    ANSWER: answer_metrics,
     "text": text_metrics,
 }
 """What generated answers are measured by, by the word of a specification."""
+
+
+def answer_scores(
+    kind: str,
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    right: Sequence[Sequence[int]],
+    max_new_tokens: int,
+) -> Metrics:
+    """What a model's answers to prompts are worth beside the right ones, all as tokens; `kind` is one of `SCORES`."""
+    answers = sampler.continued(prompts, max_new_tokens)
+    return SCORES[kind](answers, [[sampler.text(tokens)] for tokens in right])

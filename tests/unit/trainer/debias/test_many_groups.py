@@ -19,7 +19,7 @@ from cloister_workers.trainer.debias.measures.pair_preference import PairPrefere
 from cloister_workers.trainer.debias.measures.retrieval_stereotype import RetrievalStereotype
 from cloister_workers.trainer.debias.measures.retrieval_swap import RetrievalSwap
 from cloister_workers.trainer.debias.panel import left_out
-from cloister_workers.trainer.debias.partition import make_parts
+from cloister_workers.trainer.debias.partition import make_partition
 
 OTHERS = ("african", "asian", "hispanic", "arab")
 LISTS = ("competence_failure", "pleasant_unpleasant")
@@ -29,7 +29,7 @@ TESTS = {f"{name}: european and {group}" for name in LISTS for group in OTHERS}
 
 @pytest.fixture(scope="module")
 def part() -> Part:
-    return make_parts([], [], [], {"ethnicity": ETHNICITY}, seed=1).test
+    return make_partition([], [], [], {"ethnicity": ETHNICITY}, seed=1).test
 
 
 class Leaning:
@@ -84,7 +84,7 @@ def test_searches_ask_for_every_group(part: Part) -> None:
 
 def test_two_groups_have_nothing_left_out() -> None:
     """On an axis of two groups tests keep their names and nothing is counted."""
-    part = make_parts([], [], [], {"gender": load_lexicon("gender", "en")}, seed=1).test
+    part = make_partition([], [], [], {"gender": load_lexicon("gender", "en")}, seed=1).test
     for measure in (Association(), PairPreference(), RetrievalStereotype()):
         items: Any = measure.items(part, "gender")
         assert [] == left_out(items)

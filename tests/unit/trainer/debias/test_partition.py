@@ -16,7 +16,7 @@ from cloister_workers.trainer.debias.dividing import Role, Ties, deal, fixed_dra
 from cloister_workers.trainer.debias.lexicon import Lexicon, SwapSet, axes, languages, load_lexicon
 from cloister_workers.trainer.debias.lexicon.rows import Swap
 from cloister_workers.trainer.debias.material import Material, Part, RowType
-from cloister_workers.trainer.debias.partition import SHARES, divide_lexicons, divide_rows, make_parts
+from cloister_workers.trainer.debias.partition import SHARES, divide_lexicons, divide_rows, make_partition
 from cloister_workers.trainer.debias.shapes import Labelled, Pair, Text
 from cloister_workers.trainer.debias.swapping import NotSwapped, Swapped, Swapper, Why
 
@@ -189,7 +189,7 @@ def kinds(rows: Iterable[RowType]) -> Material:
 def test_parts_share_no_key(seed, sizes, fractions):
     """Whatever the datasets, no text, template or person is in two parts, and every row is kept or counted."""
     training, validation, evaluation = (rows_of(seed + i, size) for i, size in enumerate(sizes))
-    parts = make_parts(
+    parts = make_partition(
         training,
         validation,
         evaluation,
@@ -216,7 +216,7 @@ def test_rows_tied_to_the_test_are_dropped():
     ]
     validation = [Text("b"), Text("d")]
     evaluation = [Labelled("e", "x", {}, template="t1")]
-    parts = make_parts(training, validation, evaluation, {}, seed=0)
+    parts = make_partition(training, validation, evaluation, {}, seed=0)
     assert parts.fit.rows.of(Labelled) == (training[2],)
     assert parts.validation.rows.of(Text) == (validation[1],)
     assert parts.test.rows.of(Labelled) == tuple(evaluation)
@@ -227,7 +227,7 @@ def test_the_evaluation_dataset_is_the_test_whatever_the_fraction():
     """Fractions are for parts without a dataset of their own."""
     training = [Text(f"train {i}") for i in range(100)]
     evaluation = [Text(f"test {i}") for i in range(7)]
-    parts = make_parts(training, [], evaluation, {}, seed=1, validation_fraction=0.2, evaluation_fraction=0.5)
+    parts = make_partition(training, [], evaluation, {}, seed=1, validation_fraction=0.2, evaluation_fraction=0.5)
     assert parts.test.rows.of(Text) == tuple(evaluation)
     assert len(parts.validation.rows.of(Text)) == 20
     assert len(parts.fit.rows.of(Text)) == 80
@@ -242,7 +242,7 @@ def test_a_fraction_keeps_labels_and_groups_in_proportion():
     shares = {Role.FIT: 0.7, Role.VALIDATION: 0.1, Role.TEST: 0.2}
     seen = []
     for seed in (1, 2, 1):
-        parts = make_parts(training, [], [], {}, seed=seed, validation_fraction=0.1, evaluation_fraction=0.2)
+        parts = make_partition(training, [], [], {}, seed=seed, validation_fraction=0.1, evaluation_fraction=0.2)
         seen.append(parts.test.rows.of(Labelled))
         for role, part in zip(Role, (parts.fit, parts.validation, parts.test), strict=True):
             for label in ("yes", "no"):
@@ -267,7 +267,7 @@ def test_rows_stay_in_their_order():
 def test_users_words_are_divided_with_the_others():
     """Rows of kind `swap` of any dataset extend the lexicons before these are divided and are rows of no part."""
     rows = [Swap("diet", ("meat", "plants"), (f"beef{i}", f"bean{i}")) for i in range(50)]
-    parts = make_parts(
+    parts = make_partition(
         [*rows[:25], Text("x")],
         [],
         rows[25:],
@@ -289,7 +289,9 @@ def test_fit_rows_that_name_held_out_words_are_counted():
     divided = divide_lexicons({"gender": lexicon})
     mine, theirs = (divided[role]["gender"].names[0].words[0] for role in (Role.FIT, Role.TEST))
     training = [Text(f"{mine} slept."), Text(f"{theirs} slept."), Text(f"{theirs} met {mine}."), Text("It rained.")]
-    parts = make_parts(training, [], [], {"gender": lexicon}, seed=0, validation_fraction=0.0, evaluation_fraction=0.0)
+    parts = make_partition(
+        training, [], [], {"gender": lexicon}, seed=0, validation_fraction=0.0, evaluation_fraction=0.0
+    )
     assert parts.crossing == 2
     assert parts.fit.rows.of(Text) == tuple(training)
 

@@ -15,7 +15,7 @@ from cloister_workers.trainer.debias.job import run_debias
 from cloister_workers.trainer.debias.lexicon import load_lexicon
 from cloister_workers.trainer.debias.lexicon.rows import Swap
 from cloister_workers.trainer.debias.measures.association import AssociationTest
-from cloister_workers.trainer.debias.partition import make_parts
+from cloister_workers.trainer.debias.partition import make_partition
 from cloister_workers.trainer.debias.spec import parse_debias
 from cloister_workers.trainer.debias.wordlists import short_lists
 from cloister_workers.trainer.place import Workplace
@@ -31,7 +31,7 @@ def test_short_lists_are_named_by_what_they_are():
     and those of other axes, are not.
     """
     lexicons = {axis: load_lexicon(axis, "en") for axis in ("gender", "age", "ethnicity", "religion")}
-    parts = make_parts([], [], [*SWAPS, OWN], lexicons, seed=1)
+    parts = make_partition([], [], [*SWAPS, OWN], lexicons, seed=1)
     found = [(entry.axis, entry.why.partition(" words")[0]) for entry in short_lists(parts, [*lexicons, "caste"])]
     assert [
         ("caste", "terms of group 1 has 24"),

@@ -53,8 +53,8 @@ def test_answers_come_from_the_passages_and_name_them(bench):
 def test_citations_are_read_from_answers():
     """A passage counts as cited where the answer has its number in brackets, and only where it was shown."""
     from cloister_workers.trainer.stack.chunks import Chunk
+    from cloister_workers.trainer.stack.composer import Composed
     from cloister_workers.trainer.stack.index import Index
-    from cloister_workers.trainer.stack.prompts import Composed
     from cloister_workers.trainer.steps.inference import _answer
 
     chunks = tuple(Chunk(place, 0, 1, "x") for place in range(3))

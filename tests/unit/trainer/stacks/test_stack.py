@@ -16,11 +16,12 @@ from cloister_workers.messages import DatasetRole, FailureCode, SpecField
 from cloister_workers.trainer.bundle import read_bundle, write_bundle
 from cloister_workers.trainer.layer import LayerKind, kind_of
 from cloister_workers.trainer.model import load_tokenizer
+from cloister_workers.trainer.prompts import prompt_tokens
 from cloister_workers.trainer.stack.chunks import Chunk
+from cloister_workers.trainer.stack.composer import CITE, Composer, Question, joined
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, Selection, read_demonstrations
 from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import read_stack
-from cloister_workers.trainer.stack.prompts import CITE, Composer, Question, joined, prompt_tokens
 from cloister_workers.trainer.stack.shots import Shot
 from copying_model import ENTITIES, question, write_word_encoder
 from stack_jobs import jsonl

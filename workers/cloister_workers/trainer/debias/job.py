@@ -29,7 +29,7 @@ from cloister_workers.trainer.debias.loops import LoopTraining
 from cloister_workers.trainer.debias.material import Part, RowType
 from cloister_workers.trainer.debias.mitigation import Case, Mitigated
 from cloister_workers.trainer.debias.panel import Panel, Scores, choose_panel, score_panel
-from cloister_workers.trainer.debias.partition import Parts, make_parts
+from cloister_workers.trainer.debias.partition import Partition, make_partition
 from cloister_workers.trainer.debias.reading import Reader
 from cloister_workers.trainer.debias.report.document import describe_job
 from cloister_workers.trainer.debias.report.page import report_files
@@ -126,7 +126,7 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
 
 
 def _run(
-    bench: Bench, parts: Parts, before: tuple[Panel, Scores, str], number: int, resume: BinaryIO | None
+    bench: Bench, parts: Partition, before: tuple[Panel, Scores, str], number: int, resume: BinaryIO | None
 ) -> tuple[Mitigated, Scores, Run]:
     """Mitigate with one seed and measure what came of it."""
     panel, scores_before, digest_before = before
@@ -157,7 +157,7 @@ def _digest(subject: Any, files: Files | None) -> str:  # noqa: ANN401
     return f"{weights_digest(subject)}:{hashlib.sha256(rules).hexdigest()}"
 
 
-def _case(bench: Bench, parts: Parts, subject: Any, number: int, resume: BinaryIO | None) -> Case:  # noqa: ANN401
+def _case(bench: Bench, parts: Partition, subject: Any, number: int, resume: BinaryIO | None) -> Case:  # noqa: ANN401
     spec, place = bench.spec, bench.place
     runs = spec.seeds if spec.mitigation.trained else 1
     return Case(
@@ -204,7 +204,7 @@ def _layer(inputs: Inputs) -> Files | None:
     return files if kind_of(files).is_weights else None
 
 
-def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Parts:
+def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Partition:
     spec, session = bench.spec, bench.session
     reader = Reader(
         spec.data, labels if spec.task is ModelKind.CLASSIFIER else frozenset(), _poll(session), session.tell
@@ -213,7 +213,7 @@ def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Parts:
     rows: dict[DatasetRole, tuple[RowType, ...]] = {}
     for role in (DatasetRole.TRAINING, DatasetRole.VALIDATION, DatasetRole.EVALUATION):
         rows[role] = reader.read(role, inputs[role], seen) if role in inputs else ()
-    return make_parts(
+    return make_partition(
         rows[DatasetRole.TRAINING],
         rows[DatasetRole.VALIDATION],
         rows[DatasetRole.EVALUATION],
@@ -235,7 +235,7 @@ def _poll(session: Session) -> Any:  # noqa: ANN401 - a callable
     return lambda: session.poll(0)
 
 
-def _counts(parts: Parts) -> dict[str, int]:
+def _counts(parts: Partition) -> dict[str, int]:
     sizes = {
         f"{name}_rows": sum(len(rows) for rows in part.rows.rows.values())
         for name, part in (("fit", parts.fit), ("validation", parts.validation), ("test", parts.test))

@@ -29,4 +29,3 @@ class Scale(StrEnum):
     NATS = "nats"  # differences of natural logarithms
     COSINE = "cosine"
     RATIO = "ratio"
-    EFFECT = "effect size"

@@ -28,7 +28,7 @@ SHARES: Mapping[Role, float] = {Role.FIT: 0.4, Role.VALIDATION: 0.2, Role.TEST: 
 
 
 @dataclass(frozen=True)
-class Parts:
+class Partition:
     """Three parts that share no row, text, template, person, name or content word."""
 
     fit: Part
@@ -50,7 +50,7 @@ class DividedRows:
     dropped: int
 
 
-def make_parts(
+def make_partition(
     training_rows: Iterable[RowType],
     validation_rows: Iterable[RowType],
     evaluation_rows: Iterable[RowType],
@@ -60,7 +60,7 @@ def make_parts(
     language: str = "en",
     validation_fraction: float = 0.1,
     evaluation_fraction: float = 0.2,
-) -> Parts:
+) -> Partition:
     """Divide everything that a job has.
 
     Rows of the evaluation dataset are the test part, those of the training dataset the fit part. Without a
@@ -86,7 +86,7 @@ def make_parts(
     words = divide_lexicons(whole)
     fit, validation, test = (Part(Material.from_rows(divided.rows[role]), words[role]) for role in Role)
     crossing = _crossing(divided.rows[Role.FIT], Swapper(words[Role.FIT]))
-    return Parts(fit, validation, test, divided.dropped, crossing, whole)
+    return Partition(fit, validation, test, divided.dropped, crossing, whole)
 
 
 def divide_rows(

@@ -25,7 +25,8 @@ from cloister_workers.trainer.debias.subjects.classifier import ClassifierSubjec
 from cloister_workers.trainer.debias.subjects.encoder import EncoderSubject
 from cloister_workers.trainer.debias.subjects.pipeline import pipeline_files
 from cloister_workers.trainer.export import export_files
-from cloister_workers.trainer.forward import batches, padded, undisturbed
+from cloister_workers.trainer.forward import batches, undisturbed
+from cloister_workers.trainer.padding import padded
 
 _TOLERANCE = 1e-3  # of the largest logit
 _TRIED = ("one", "two words", "a text of a few more words than that")

@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from cloister_workers.errors import RowsRefused, TrainerError
 from cloister_workers.messages import RowErrors, Rows
+from cloister_workers.trainer.dataset import Reading, read_dataset
 from cloister_workers.trainer.debias.material import RowType
 from cloister_workers.trainer.debias.shapes import Labelled, parse_row
 from cloister_workers.trainer.example import digest_of
-from cloister_workers.trainer.rows import Row, read_rows
 from cloister_workers.trainer.spec import Data
-from cloister_workers.words import DatasetRole, FailureCode, FailureNumber, RowReason
-
-MAX_ROW_ERRORS = 100
-_POLL_EVERY = 512  # rows
+from cloister_workers.words import DatasetRole, RowReason
 
 
 @dataclass(frozen=True)
@@ -35,56 +31,25 @@ class Reader:
 
         Raises RowsRefused after the row errors were told, and TrainerError INPUT_UNREADABLE.
         """
-        rows: list[RowType] = []
-        problems: list[tuple[int, RowReason]] = []
-        total = duplicates = 0
-        try:
-            for line in read_rows(stream):
-                if total % _POLL_EVERY == 0:
-                    self.poll()
-                if self.data.max_rows and total == self.data.max_rows:
-                    continue  # read to the end, so that the pour into the pipe ends well
-                total += 1
-                made, repeated = self._row(line.value, seen) if isinstance(line, Row) else (line.reason, False)
-                duplicates += repeated
-                if isinstance(made, RowReason):
-                    problems.append((line.number, made))
-                else:
-                    rows.append(made)
-        except OSError as error:
-            raise TrainerError(
-                FailureCode.INPUT_UNREADABLE, "an input ended with an error; look at the agent's log and retry"
-            ) from error
-        if problems:
-            self._refuse(role, problems)
-        self.tell(
-            Rows(
-                dataset=role,
-                total=total,
-                used=len(rows),
-                duplicates=duplicates,
-                truncated=0,
-                tokens=0,
-                labels=len(self.labels),
-            )
+        reading = Reading(self.data.max_rows, self.data.reject_duplicates, self.poll)
+        found = read_dataset(role, stream, self._parsed, lambda row, _: digest_of(row), reading, seen)
+        found.refuse(self.tell)
+        told = Rows(
+            dataset=role,
+            total=found.total,
+            used=len(found.rows),
+            duplicates=found.duplicates,
+            truncated=0,
+            tokens=0,
+            labels=len(self.labels),
         )
-        return tuple(rows)
+        self.tell(told)
+        return tuple(given.value for given in found.rows)
 
-    def _row(self, value: dict[str, object], seen: set[bytes]) -> tuple[RowType | RowReason, bool]:
+    def _parsed(self, rows: Sequence[dict[str, object]]) -> list[RowType | RowReason]:
+        return [self._row(row) for row in rows]
+
+    def _row(self, value: dict[str, object]) -> RowType | RowReason:
         made = parse_row(value)
-        if isinstance(made, RowReason):
-            return made, False
-        if isinstance(made, Labelled) and self.labels and made.label not in self.labels:
-            return RowReason.UNKNOWN_LABEL, False
-        digest = digest_of(value)
-        repeated = digest in seen
-        seen.add(digest)
-        return (RowReason.DUPLICATE if repeated and self.data.reject_duplicates else made), repeated
-
-    def _refuse(self, role: DatasetRole, problems: list[tuple[int, RowReason]]) -> None:
-        self.tell(RowErrors(dataset=role, total_errors=len(problems), errors=tuple(problems[:MAX_ROW_ERRORS])))
-        raise RowsRefused(
-            FailureCode.ROWS_INVALID,
-            f"{len(problems)} rows of the {role} dataset are not usable; mend them and seal it again",
-            {FailureNumber.TOTAL_ERRORS: len(problems)},
-        )
+        known = not isinstance(made, Labelled) or not self.labels or made.label in self.labels
+        return made if known else RowReason.UNKNOWN_LABEL

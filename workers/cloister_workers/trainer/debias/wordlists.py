@@ -10,7 +10,7 @@ from cloister_workers.messages import FailureNumber, RefusalReason
 from cloister_workers.trainer.debias.lexicon import MIN_TERMS, Lexicon, Short, check_sizes
 from cloister_workers.trainer.debias.measures.association import ROLES, AssociationTest
 from cloister_workers.trainer.debias.mitigation import Case, Refused
-from cloister_workers.trainer.debias.partition import Parts
+from cloister_workers.trainer.debias.partition import Partition
 from cloister_workers.trainer.debias.results import NotMeasured
 
 _BETWEEN = "*"  # between the axes of an intersection
@@ -22,7 +22,7 @@ def lexicons_of_axes(case: Case, lexicons: Mapping[str, Lexicon]) -> dict[str, L
     return {name: lexicons[name] for name in names if name in lexicons}
 
 
-def short_lists(parts: Parts, axes: Iterable[str]) -> tuple[NotMeasured, ...]:
+def short_lists(parts: Partition, axes: Iterable[str]) -> tuple[NotMeasured, ...]:
     """Word lists with fewer than MIN_TERMS words that something may be measured on, for the report: those of the axes,
     all parts counted, and those of users' associations. Mitigations refuse them; a figure from them has this line.
     """

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from cloister_workers.messages import Metrics, RowReason
-from cloister_workers.trainer.cross_entropy import CHUNK, token_losses
+from cloister_workers.trainer.cross_entropy import token_losses
 from cloister_workers.trainer.decoder import output_head
+from cloister_workers.trainer.divergence import token_divergences
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.objectives import Objective
@@ -135,18 +135,3 @@ class Retaining:
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[float]) -> Metrics:
         return self.inner.score(examples, sums, predicted)
-
-
-def token_divergences(hidden: torch.Tensor, head: torch.nn.Module, reference: torch.Tensor) -> torch.Tensor:
-    """KL(reference || head(hidden)) of each token, float32 [n], from hidden [n, h] and reference log-probabilities
-    [n, vocabulary]; logits are formed chunk by chunk and again in the backward pass.
-    """
-    pairs = zip(torch.split(hidden, CHUNK), torch.split(reference, CHUNK), strict=True)
-    if torch.is_grad_enabled():
-        return torch.cat([checkpoint(_chunk, part, head, true, use_reentrant=False) for part, true in pairs])
-    return torch.cat([_chunk(part, head, true) for part, true in pairs])
-
-
-def _chunk(hidden: torch.Tensor, head: torch.nn.Module, reference: torch.Tensor) -> torch.Tensor:
-    now: torch.Tensor = head(hidden).float().log_softmax(-1)
-    return (reference.exp() * (reference - now)).sum(-1)

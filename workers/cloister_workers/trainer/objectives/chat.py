@@ -3,12 +3,11 @@
 
 `messages`: a list of {role, content}, roles system, user, assistant and tool, through the tokenizer's chat
 template; what the template writes for each assistant turn after its generation prompt is learned, unless the turn has
-weight 0. `tools` beside them, and `tool_calls`, `tool_call_id` and `name` in them, go to the template as they are, but
-for the arguments of a call: OpenAI's format has them as JSON in a text, templates want the object. A tokenizer without
-a template gets `FALLBACK_TEMPLATE`, which then is exported with it. `prompt` and `completion`: two texts, concatenated
-as they are with the tokenizer's special tokens and an end-of-text token; or two lists of messages, of which the
-completion's assistant turns are learned. `source` and `target`: two texts, with a line end between them. Other keys
-are ignored.
+weight 0. `tools` beside them go to the template as they are; what it may know of a message says `prompts.py`. A
+tokenizer without a template gets `FALLBACK_TEMPLATE`, which then is exported with it. `prompt` and `completion`: two
+texts, concatenated as they are with the tokenizer's special tokens and an end-of-text token; or two lists of messages,
+of which the completion's assistant turns are learned. `source` and `target`: two texts, with a line end between them.
+Other keys are ignored.
 
 A row of more than max_seq_length tokens is refused; with `truncate` it loses tokens from the left of its prompt, but
 never one that is learned.
@@ -19,30 +18,17 @@ learned span.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.example import Example, digest_of
-from cloister_workers.trainer.rows import checked_text, text_of
+from cloister_workers.trainer.prompts import REFUSALS, Message, checked_messages, rendered
+from cloister_workers.trainer.rows import text_of
 
-# "user: text" and a line end per message; an assistant turn ends with the end-of-text token before the line end.
-FALLBACK_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)
-_ROLES = frozenset({"system", "user", "assistant", "tool"})
-_PASSED = ("name", "tool_calls", "tool_call_id")  # what a template may know of a message beside role and content
-REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
-"""What a template raises on a row that is not as it expects: a call without arguments cannot be written as JSON."""
 Span = tuple[int, int]
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,10 +92,7 @@ class ChatReader:
         return len(before), len(after)
 
     def _render(self, messages: list[Message], tools: list[Any] | None, *, prompt: bool) -> str:
-        if not messages:
-            return ""
-        text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
-        return str(text)
+        return rendered(self.tokenizer, messages, tools, prompt=prompt) if messages else ""
 
     def _example(self, text: str, spans: Sequence[Span], *, end: bool, group: bytes) -> Example | RowReason:
         encoded = self.tokenizer(text, add_special_tokens=end, return_offsets_mapping=True)
@@ -149,49 +132,3 @@ def _tools(row: dict[str, object]) -> list[Any] | RowReason | None:
     if tools is None:
         return None
     return tools if isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools) else RowReason.WRONG_TYPE
-
-
-def checked_messages(value: object) -> list[Message] | RowReason:
-    """A list of messages with what a chat template may know of them, or why it is none."""
-    if not isinstance(value, list):
-        return RowReason.WRONG_TYPE
-    messages: list[Message] = []
-    for entry in value:
-        message = _message(entry)
-        if isinstance(message, RowReason):
-            return message
-        messages.append(message)
-    return messages or RowReason.EMPTY_TEXT
-
-
-def _message(entry: object) -> Message | RowReason:
-    if not isinstance(entry, dict):
-        return RowReason.WRONG_TYPE
-    calls = entry.get("tool_calls")
-    if "role" not in entry or ("content" not in entry and not calls):
-        return RowReason.MISSING_KEY
-    # A turn that calls a tool may say nothing beside.
-    content = "" if calls and not entry.get("content") else checked_text(entry["content"])
-    if isinstance(content, RowReason):
-        return content
-    if not isinstance(entry["role"], str) or entry["role"] not in _ROLES:
-        return RowReason.UNKNOWN_ROLE
-    listed = isinstance(calls or [], list) and all(isinstance(call, dict) for call in calls or [])
-    if entry.get("weight", 1) not in (0, 1) or not listed:
-        return RowReason.WRONG_TYPE
-    message = {"role": entry["role"], "content": content, **{name: entry[name] for name in _PASSED if entry.get(name)}}
-    if calls:
-        message["tool_calls"] = [_call(call) for call in calls]
-    return {**message, "weight": entry["weight"]} if "weight" in entry else message
-
-
-def _call(call: Message) -> Message:
-    """The call with its arguments as an object, where they are the JSON of one."""
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = json.loads(function["arguments"])
-    except ValueError:
-        return call
-    return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call

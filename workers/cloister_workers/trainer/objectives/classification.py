@@ -30,7 +30,7 @@ from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_classifier
 from cloister_workers.trainer.objectives.multi_label import MultiLabel, with_labels
 from cloister_workers.trainer.objectives.regression import OUTPUT, Regression
-from cloister_workers.trainer.padding import padded, slices
+from cloister_workers.trainer.padding import padded_examples, slices
 from cloister_workers.trainer.rows import checked_text
 from cloister_workers.trainer.spec import REFUSE, Method, check, read_settings
 from cloister_workers.trainer.texts import Encoded, TextReader, Texts
@@ -92,7 +92,7 @@ class Classification:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is the class, and its probability: [n, 2]."""
-        logits = model(**padded(examples, self.tokenizer.pad_token_id, self.device)).logits.float()
+        logits = model(**padded_examples(examples, self.tokenizer.pad_token_id, self.device)).logits.float()
         true = torch.tensor([self.labels.index(example.label) for example in examples], device=self.device)
         losses = functional.cross_entropy(logits, true, reduction="none")
         if self.weights:

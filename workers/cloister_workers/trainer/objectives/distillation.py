@@ -27,7 +27,7 @@ from cloister_workers.trainer.method import AuxiliaryModel, Settling, Setup, Tra
 from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.model import load_tokenizer, positions
 from cloister_workers.trainer.objectives.chat import ChatReader
-from cloister_workers.trainer.objectives.language_model import TextReader, fitting
+from cloister_workers.trainer.objectives.language_model import CorpusReader, fitting
 from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.spec import Method, check, read_settings
 
@@ -54,7 +54,7 @@ class Distillation:
     """The teacher comes once the student is there (`settled`); before that, rows can be read."""
 
     likelihood: Supervised
-    texts: TextReader
+    texts: CorpusReader
     mixture: Mixture
     too_long: str = ""
     teacher: torch.nn.Module | None = None
@@ -112,7 +112,7 @@ def _objective(setup: Setup) -> Distillation:
     reader = ChatReader(setup.tokenizer, longest)
     return Distillation(
         Supervised(reader, setup.hyperparameters.micro_batch_size * longest, setup.device),
-        TextReader(setup.tokenizer, longest),
+        CorpusReader(setup.tokenizer, longest),
         Mixture(settings.temperature, settings.share, settings.direction == REVERSE),
         setup.too_long,
     )

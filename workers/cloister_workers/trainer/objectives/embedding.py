@@ -32,13 +32,13 @@ import torch
 from torch.nn import functional
 
 from cloister_workers.messages import MetricName, Metrics, RowReason, SpecField
-from cloister_workers.trainer import metrics
 from cloister_workers.trainer.debias.subjects.pipeline import Head, head_files, is_pipeline, read_head
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_encoder, need_encoder
-from cloister_workers.trainer.padding import padded
+from cloister_workers.trainer.padding import padded_examples
+from cloister_workers.trainer.ranking import rank_metrics
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.spec import REFUSE, Method, check, read_settings
 from cloister_workers.trainer.texts import TextReader
@@ -60,7 +60,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A query's example has its positive as `other`, and that its negative; the group of each is its text's digest."""
+    """The chain of an example is query, positive, and negative where there is one; the group of each is its text's
+    digest.
+    """
 
     reader: TextReader
     head: Head
@@ -97,7 +99,7 @@ class Embedding:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is 1 where the positive is nearest to its query in the batch: [n]."""
-        chains = [_chain(example) for example in examples]
+        chains = [example.chain for example in examples]
         queries, positives = [chain[0] for chain in chains], [chain[1] for chain in chains]
         negatives = [chain[2] for chain in chains if len(chain) > 2]
         count = len(examples)
@@ -111,7 +113,7 @@ class Embedding:
 
     def embed(self, model: torch.nn.Module, sequences: Sequence[Example]) -> torch.Tensor:
         """Sentence embeddings, float32 [n, d]."""
-        batch = padded(sequences, self.reader.tokenizer.pad_token_id, self.device)
+        batch = padded_examples(sequences, self.reader.tokenizer.pad_token_id, self.device)
         tokens = model(**batch).last_hidden_state
         return self.head(tokens.float(), batch["attention_mask"])
 
@@ -122,7 +124,7 @@ class Embedding:
         self, model: torch.nn.Module, examples: Sequence[Example], before_batch: Callable[[], object]
     ) -> Metrics:
         """Retrieval of each row's positive from the texts of all rows."""
-        chains = [_chain(example) for example in examples]
+        chains = [example.chain for example in examples]
         documents = {text.digest: text for chain in chains for text in chain[1:]}
         queries = self._embedded(model, [chain[0] for chain in chains], before_batch)
         pool = self._embedded(model, list(documents.values()), before_batch)
@@ -136,7 +138,7 @@ class Embedding:
             threshold = float(cosines[own])
             cosines[list(rights[chain[0].group])] = float("-inf")
             ranks.append(1 + int((cosines >= threshold).sum()))
-        return retrieval_metrics(ranks)
+        return rank_metrics(ranks, K)
 
     def _embedded(
         self, model: torch.nn.Module, sequences: Sequence[Example], before_batch: Callable[[], object]
@@ -147,32 +149,6 @@ class Embedding:
             before_batch()
             found.append(self.embed(model, sequences[start : start + self.batch_size]).cpu())
         return functional.normalize(torch.cat(found), dim=-1)
-
-
-def retrieval_metrics(ranks: Sequence[int]) -> Metrics:
-    """Of the ranks, from 1, at which the right documents came."""
-    first, among = sum(rank == 1 for rank in ranks), sum(rank <= K for rank in ranks)
-    first_low, first_high = metrics.wilson_interval(first, len(ranks))
-    low, high = metrics.wilson_interval(among, len(ranks))
-    return {
-        MetricName.EVAL_RECALL_AT_1: first / len(ranks),
-        MetricName.EVAL_RECALL_AT_1_CI_LOW: first_low,
-        MetricName.EVAL_RECALL_AT_1_CI_HIGH: first_high,
-        MetricName.EVAL_RECALL_AT_K: among / len(ranks),
-        MetricName.EVAL_RECALL_AT_K_CI_LOW: low,
-        MetricName.EVAL_RECALL_AT_K_CI_HIGH: high,
-        MetricName.EVAL_MRR: sum(1 / rank for rank in ranks) / len(ranks),
-    }
-
-
-def _chain(example: Example) -> list[Example]:
-    """Query, positive, and negative where there is one."""
-    found: list[Example] = []
-    text: Example | None = example
-    while text is not None:
-        found.append(text)
-        text = text.other
-    return found
 
 
 def _also_right(queries: Sequence[Example], positives: Sequence[Example], negatives: Sequence[Example]) -> torch.Tensor:

@@ -22,13 +22,12 @@ from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.objectives.pairs import accuracy
 from cloister_workers.trainer.objectives.preference_losses import kto, kto_divergence
 from cloister_workers.trainer.objectives.supervised import Supervised
-from cloister_workers.trainer.packing import best_fit_decreasing
 
 WANTED, UNWANTED = "true", "false"
 
 
 @dataclass(frozen=True)
-class Before:
+class UnpairedReference:
     """What is known of a row before training: log-probabilities in nats."""
 
     own: float
@@ -47,7 +46,7 @@ class UnpairedPreference:
     max_seq_length: int
     beta: float = 0.1
     sft: float = 0.0
-    reference: Mapping[bytes, Before] = field(default_factory=dict)
+    reference: Mapping[bytes, UnpairedReference] = field(default_factory=dict)
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[Example | RowReason]:
         return [self._example(row) for row in rows]
@@ -65,8 +64,7 @@ class UnpairedPreference:
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         # Every row comes with a mismatched text of at most max_seq_length tokens.
-        rows = best_fit_decreasing([len(example.tokens) for example in batch], self.likelihood.row_tokens)
-        return [[batch[index] for index in row] for row in rows]
+        return self.likelihood.micro_batches(batch)
 
     def with_micro_batch(self, size: int) -> UnpairedPreference:
         return replace(self, likelihood=self.likelihood.with_micro_batch(size))
@@ -83,7 +81,7 @@ class UnpairedPreference:
         own = self._log_probs(model, examples, before_micro_batch)
         other = self._log_probs(model, texts, before_micro_batch)
         table = zip(examples, own, other, texts, strict=True)
-        return replace(self, reference={example.digest: Before(a, b, text) for example, a, b, text in table})
+        return replace(self, reference={example.digest: UnpairedReference(a, b, text) for example, a, b, text in table})
 
     def _log_probs(
         self, model: torch.nn.Module, examples: Sequence[Example], before_micro_batch: Callable[[], object]

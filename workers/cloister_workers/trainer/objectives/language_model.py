@@ -33,7 +33,7 @@ def start_tokens(tokenizer: Any, tokens: Sequence[int]) -> list[int]:  # noqa: A
 
 
 @dataclass(frozen=True)
-class TextReader:
+class CorpusReader:
     """Reads rows of `text` with one tokenizer."""
 
     tokenizer: Any
@@ -83,4 +83,4 @@ def language_model(
     device: torch.device,
 ) -> Supervised:
     """The objective: the supervised one with whole texts as completions."""
-    return Supervised(TextReader(tokenizer, max_seq_length), micro_batch_size * max_seq_length, device)
+    return Supervised(CorpusReader(tokenizer, max_seq_length), micro_batch_size * max_seq_length, device)

@@ -30,7 +30,7 @@ from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import Setup, Streams, TrainingMethod, load_packed
 from cloister_workers.trainer.metrics import ratio_interval
 from cloister_workers.trainer.model import Base, draw_causal, draw_masked, load_config, load_masked
-from cloister_workers.trainer.objectives.language_model import TextReader, fitting
+from cloister_workers.trainer.objectives.language_model import CorpusReader, fitting
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
 from cloister_workers.trainer.objectives.supervised import Supervised
 from cloister_workers.trainer.probe import settle_packing
@@ -74,7 +74,7 @@ class LanguageModeling:
     """Documents, whole."""
 
     likelihood: Supervised | MaskedLanguageModel
-    reader: TextReader | MaskedLanguageModel
+    reader: CorpusReader | MaskedLanguageModel
     too_long: str
     drawn: Any = None
     """The configuration that random weights are drawn by; None: the model's own weights are loaded."""
@@ -137,7 +137,7 @@ def _objective(setup: Setup) -> LanguageModeling:
         config.vocab_size = max(config.vocab_size, len(setup.tokenizer))
     longest = setup.longest
     if not masked:
-        reader = TextReader(setup.tokenizer, longest)
+        reader = CorpusReader(setup.tokenizer, longest)
         packed = Supervised(reader, wanted.micro_batch_size * longest, setup.device)
         return LanguageModeling(packed, reader, setup.too_long, config)
     if setup.tokenizer.mask_token_id is None:

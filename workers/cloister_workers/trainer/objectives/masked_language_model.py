@@ -25,6 +25,7 @@ from cloister_workers.messages import Metrics, RowReason
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.forward import narrowed
 from cloister_workers.trainer.metrics import token_metrics
+from cloister_workers.trainer.padding import NO_TARGET, padded, rectangle
 from cloister_workers.trainer.rows import text_of
 
 _LABEL = b"cloister/masks/v1"
@@ -86,20 +87,11 @@ class MaskedLanguageModel:
         return sum(map(bool, example.learned))
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        width, pad = max(len(example.tokens) for example in examples), self.tokenizer.pad_token_id or 0
-        ids, mask, labels = [], [], []
-        for example in examples:
-            rest = width - len(example.tokens)
-            ids.append(self.gaps(example) + [pad] * rest)
-            mask.append([1] * len(example.tokens) + [0] * rest)
-            targets = zip(example.tokens, example.learned, strict=True)
-            labels.append([token if mark else -100 for token, mark in targets] + [-100] * rest)
-        true = torch.tensor(labels, device=self.device)
-        owners, places = (true != -100).nonzero(as_tuple=True)
+        batch = padded([self.gaps(example) for example in examples], self.tokenizer.pad_token_id or 0, self.device)
+        true = rectangle([_targets(example) for example in examples], NO_TARGET, self.device)
+        owners, places = (true != NO_TARGET).nonzero(as_tuple=True)
         with narrowed(model, lambda hidden: hidden[owners, places][None]):
-            logits = model(
-                input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
-            ).logits
+            logits = model(**batch).logits
         narrow = logits.shape[:2] == (1, len(owners))
         found, wanted = (logits[0] if narrow else logits[owners, places]).float(), true[owners, places]
         losses = functional.cross_entropy(found, wanted, reduction="none")
@@ -122,6 +114,12 @@ class MaskedLanguageModel:
 
     def _hash(self, digest: bytes, place: int) -> bytes:
         return hashlib.sha256(_LABEL + struct.pack(">Q", self.seed) + digest + struct.pack(">I", place)).digest()
+
+
+def _targets(example: Example) -> list[int]:
+    """The token of each place that is a target."""
+    marked = zip(example.tokens, example.learned, strict=True)
+    return [token if mark else NO_TARGET for token, mark in marked]
 
 
 def _fate(rank: bytes) -> int:

@@ -19,7 +19,7 @@ from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode, FailureNumber, MetricName, Metrics, RowReason
 from cloister_workers.trainer import metrics
 from cloister_workers.trainer.example import Example, Outcome, digest_of
-from cloister_workers.trainer.padding import padded, slices
+from cloister_workers.trainer.padding import padded_examples, slices
 from cloister_workers.trainer.rows import checked_text
 from cloister_workers.trainer.texts import Encoded, TextReader, Texts
 
@@ -71,7 +71,7 @@ class MultiLabel:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is 1 for each class that is predicted: [n, classes]."""
-        logits = model(**padded(examples, self.reader.tokenizer.pad_token_id, self.device)).logits.float()
+        logits = model(**padded_examples(examples, self.reader.tokenizer.pad_token_id, self.device)).logits.float()
         true = torch.tensor(self._table(examples), device=self.device, dtype=torch.float32)
         losses = functional.binary_cross_entropy_with_logits(logits, true, reduction="none").mean(-1)
         return Outcome(losses, (logits.detach() >= 0).long())

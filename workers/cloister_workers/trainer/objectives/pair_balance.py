@@ -23,8 +23,8 @@ import torch
 
 from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.objectives.pairs import packed_chains
 from cloister_workers.trainer.objectives.supervised import Supervised
-from cloister_workers.trainer.packing import best_fit_decreasing
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,14 @@ class PairBalance:
         return chain if chain is not None else RowReason.EMPTY_TEXT
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
-        sizes = [example.size for example in batch]
-        rows = best_fit_decreasing(sizes, max(2 * self.likelihood.row_tokens, *sizes, 0))
-        return [[batch[index] for index in row] for row in rows]
+        return packed_chains(batch, self.likelihood.row_tokens)
 
     def weight(self, example: Example) -> int:
         return 1
 
     def leans(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """D of each chain, nats a text, float32 [n]."""
-        chains = [_chain(example) for example in examples]
+        chains = [example.chain for example in examples]
         sums = -self.likelihood.outcome(model, [text for chain in chains for text in chain]).sums
         parts = torch.split(sums, [len(chain) for chain in chains])
         return torch.stack([(part[0::2] - part[1::2]).mean() for part in parts])
@@ -71,10 +69,3 @@ class PairBalance:
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         return {MetricName.EVAL_LOSS: math.fsum(sums) / len(sums), MetricName.EVAL_ROWS: float(len(sums))}
-
-
-def _chain(example: Example) -> list[Example]:
-    found = [example]
-    while found[-1].other is not None:
-        found.append(found[-1].other)
-    return found

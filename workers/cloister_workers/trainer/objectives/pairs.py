@@ -5,23 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import FailureCode, MetricName, Metrics, RowReason, SpecField
 from cloister_workers.trainer import metrics
 from cloister_workers.trainer.example import Example, digest_of
 from cloister_workers.trainer.method import Setup
+from cloister_workers.trainer.objectives.supervised import Reader
+from cloister_workers.trainer.packing import best_fit_decreasing
 from cloister_workers.trainer.spec import TRUNCATE
 
 TIE = 1e-5
 """Margins of at most this size are none: what is left of equal sums in float32."""
-
-
-class Reader(Protocol):
-    """Turns one row of prompt and completion into tokens."""
-
-    def read(self, row: dict[str, object]) -> Example | RowReason: ...
 
 
 def read_pair(reader: Reader, row: dict[str, object]) -> Example | RowReason:
@@ -38,6 +33,18 @@ def read_pair(reader: Reader, row: dict[str, object]) -> Example | RowReason:
     if chosen.tokens == rejected.tokens:
         return RowReason.NOTHING_PREFERRED
     return replace(chosen, other=rejected, digest=digest_of(chosen.digest.hex(), rejected.digest.hex()))
+
+
+def sides(examples: Sequence[Example]) -> list[Example]:
+    """The chosen sequences, then the rejected ones."""
+    return [*examples, *(example.other for example in examples if example.other is not None)]
+
+
+def packed_chains(batch: Sequence[Example], row_tokens: int) -> list[list[Example]]:
+    """Micro batches of whole chains: of two rows' tokens at most, or of one chain that is longer."""
+    sizes = [example.size for example in batch]
+    rows = best_fit_decreasing(sizes, max(2 * row_tokens, *sizes, 0))
+    return [[batch[index] for index in row] for row in rows]
 
 
 def pair_scores(margins: Sequence[float]) -> Metrics:

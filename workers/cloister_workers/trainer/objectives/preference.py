@@ -22,10 +22,9 @@ from cloister_workers.trainer.forward import evaluating
 from cloister_workers.trainer.method import Settling, Setup, TrainingMethod
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.kto import UnpairedPreference
-from cloister_workers.trainer.objectives.pairs import pair_scores, read_pair, refuse_truncation
+from cloister_workers.trainer.objectives.pairs import packed_chains, pair_scores, read_pair, refuse_truncation, sides
 from cloister_workers.trainer.objectives.preference_losses import DPO, KTO, LOSSES, PairLoss, Pairs, Weights
 from cloister_workers.trainer.objectives.supervised import Supervised
-from cloister_workers.trainer.packing import best_fit_decreasing
 from cloister_workers.trainer.spec import Method, check, read_settings
 
 
@@ -64,9 +63,7 @@ class Preference:
         return [read_pair(self.likelihood.reader, row) for row in rows]
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
-        sizes = [example.size for example in batch]
-        rows = best_fit_decreasing(sizes, max(2 * self.likelihood.row_tokens, *sizes, 0))
-        return [[batch[index] for index in row] for row in rows]
+        return packed_chains(batch, self.likelihood.row_tokens)
 
     def with_micro_batch(self, size: int) -> Preference:
         return replace(self, likelihood=self.likelihood.with_micro_batch(size))
@@ -76,7 +73,7 @@ class Preference:
 
     def log_probs(self, model: torch.nn.Module, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the chosen and of the rejected completions given their prompts, nats, float32 [n] each."""
-        chosen, rejected = (-self.likelihood.outcome(model, _sides(examples)).sums).chunk(2)
+        chosen, rejected = (-self.likelihood.outcome(model, sides(examples)).sums).chunk(2)
         return chosen, rejected
 
     def scored(
@@ -104,7 +101,7 @@ class Preference:
         known = self.reference if self.loss.reference else {example.digest: Reference(0.0, 0.0) for example in examples}
         entries = [known[example.digest] for example in examples]
         table = torch.tensor([(entry.chosen, entry.rejected, entry.certainty) for entry in entries])
-        counts = torch.tensor([self.likelihood.weight(side) for side in _sides(examples)], dtype=torch.float32)
+        counts = torch.tensor([self.likelihood.weight(side) for side in sides(examples)], dtype=torch.float32)
         ref_chosen, ref_rejected, certainty = table.to(chosen.device).unbind(1)
         tokens, other_tokens = counts.to(chosen.device).chunk(2)
         return Pairs(chosen, rejected, tokens, other_tokens, ref_chosen, ref_rejected, certainty)
@@ -114,12 +111,8 @@ class Preference:
         return {MetricName.EVAL_LOSS: math.fsum(sums) / len(sums), **pair_scores(predicted)}
 
 
-def _sides(examples: Sequence[Example]) -> list[Example]:
-    return [*examples, *(example.other for example in examples if example.other is not None)]
-
-
 @dataclass(frozen=True, kw_only=True)
-class PreferenceSettings:
+class Settings:
     """The method's own."""
 
     loss: str = "dpo"
@@ -145,7 +138,7 @@ class PreferenceSettings:
 
 def _objective(setup: Setup) -> Preference | UnpairedPreference:
     refuse_truncation(setup)
-    settings, wanted = read_settings(PreferenceSettings, setup.settings), setup.hyperparameters
+    settings, wanted = read_settings(Settings, setup.settings), setup.hyperparameters
     reader = ChatReader(setup.tokenizer, wanted.max_seq_length)
     likelihood = Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, setup.device)
     if settings.loss == KTO:

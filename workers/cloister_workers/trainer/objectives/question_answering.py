@@ -17,6 +17,7 @@ import torch
 
 from cloister_workers.messages import Metrics, RowReason, SpecField
 from cloister_workers.trainer.answers import answer_metrics
+from cloister_workers.trainer.comprehension import parse_comprehension
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
@@ -24,7 +25,6 @@ from cloister_workers.trainer.model import Base, load_span_finder, need_encoder
 from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.span import Extractive
 from cloister_workers.trainer.objectives.supervised import Supervised
-from cloister_workers.trainer.question import parse_question
 from cloister_workers.trainer.spec import REFUSE, Method, check, read_settings
 
 PROMPT = "Context: {context}\nQuestion: {question}\nAnswer:"
@@ -67,7 +67,7 @@ class Generative:
         return [self._example(row) for row in rows]
 
     def _example(self, row: dict[str, object]) -> Example | RowReason:
-        asked = parse_question(row)
+        asked = parse_comprehension(row)
         if isinstance(asked, RowReason):
             return asked
         prompt = PROMPT.format(context=asked.context, question=asked.question)

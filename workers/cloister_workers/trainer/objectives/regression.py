@@ -17,7 +17,7 @@ import torch
 from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.correlation import pearson, rmse, spearman
 from cloister_workers.trainer.example import Example, Outcome, digest_of
-from cloister_workers.trainer.padding import padded, slices
+from cloister_workers.trainer.padding import padded_examples, slices
 from cloister_workers.trainer.texts import Encoded, TextReader, Texts
 
 OUTPUT = "value"
@@ -53,7 +53,7 @@ class Regression:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is the number: [n]."""
-        logits = model(**padded(examples, self.reader.tokenizer.pad_token_id, self.device)).logits.float()
+        logits = model(**padded_examples(examples, self.reader.tokenizer.pad_token_id, self.device)).logits.float()
         said = logits[:, 0]
         true = torch.tensor(_values(examples), device=self.device, dtype=torch.float32)
         return Outcome((said - true).pow(2), said.detach())

@@ -26,7 +26,8 @@ from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_classifier
 from cloister_workers.trainer.objectives.chat import ChatReader
-from cloister_workers.trainer.objectives.pairs import pair_scores, read_pair, refuse_truncation
+from cloister_workers.trainer.objectives.pairs import pair_scores, read_pair, refuse_truncation, sides
+from cloister_workers.trainer.padding import padded
 from cloister_workers.trainer.spec import Method
 
 LABELS = ("reward",)
@@ -55,9 +56,8 @@ class RewardModel:
         return 1
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        sides = [*examples, *(example.other for example in examples if example.other is not None)]
         pad = int(self.reader.tokenizer.pad_token_id)
-        chosen, rejected = scores(model, [side.tokens.tolist() for side in sides], pad, self.device).chunk(2)
+        chosen, rejected = scores(model, [side.tokens for side in sides(examples)], pad, self.device).chunk(2)
         margin = chosen - rejected
         return Outcome(-functional.logsigmoid(margin), margin.detach())
 
@@ -68,11 +68,7 @@ class RewardModel:
 
 def scores(model: torch.nn.Module, sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> torch.Tensor:
     """The one output of each sequence, float32 [n], from one forward pass padded at the right."""
-    width = max(map(len, sequences))
-    ids = torch.tensor([[*tokens, *[pad] * (width - len(tokens))] for tokens in sequences])
-    lengths = torch.tensor([len(tokens) for tokens in sequences])
-    mask = (torch.arange(width) < lengths[:, None]).long()
-    logits: torch.Tensor = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+    logits: torch.Tensor = model(**padded(sequences, pad, device)).logits
     return logits[:, 0].float()
 
 

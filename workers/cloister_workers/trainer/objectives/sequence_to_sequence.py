@@ -23,11 +23,9 @@ from cloister_workers.messages import Metrics, RowReason
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.metrics import token_metrics
-from cloister_workers.trainer.padding import least_padding
+from cloister_workers.trainer.padding import NO_TARGET, padded, rectangle, slices
 from cloister_workers.trainer.rows import text_of
-from cloister_workers.trainer.text_metrics import NO_METRICS, SCORES
-
-_NO_TARGET = -100  # what transformers calls a place without a target
+from cloister_workers.trainer.text_metrics import NO_METRICS, answer_scores
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ class SequenceToSequence:
         return Example(tokens=array("i", given), group=group, digest=digest, truncated=cut, other=answer)
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
-        groups = least_padding([example.size for example in batch], self.micro_batch_size)
-        return [[batch[index] for index in group] for group in groups]
+        return slices(batch, self.micro_batch_size, lambda example: example.size)
 
     def with_micro_batch(self, size: int) -> SequenceToSequence:
         return replace(self, micro_batch_size=size)
@@ -81,11 +78,11 @@ class SequenceToSequence:
         return len(_target(example))
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
-        ids, mask = self._padded([example.tokens.tolist() for example in examples], int(self.tokenizer.pad_token_id))
-        labels, _ = self._padded([_target(example).tolist() for example in examples], _NO_TARGET)
-        logits = model(input_ids=ids, attention_mask=mask, labels=labels).logits.float()
-        losses = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=_NO_TARGET)
-        hits = (logits.detach().argmax(-1) == labels) & (labels != _NO_TARGET)
+        batch = padded([example.tokens for example in examples], int(self.tokenizer.pad_token_id), self.device)
+        labels = rectangle([_target(example) for example in examples], NO_TARGET, self.device)
+        logits = model(**batch, labels=labels).logits.float()
+        losses = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=NO_TARGET)
+        hits = (logits.detach().argmax(-1) == labels) & (labels != NO_TARGET)
         return Outcome(losses.sum(1), hits.sum(1))
 
     def examine(
@@ -95,22 +92,11 @@ class SequenceToSequence:
         if self.metrics == NO_METRICS:
             return {}
         sampler = Sampler(model, self.tokenizer, self.device, before_batch)
-        answers = sampler.continued([example.tokens.tolist() for example in examples], self.max_new_tokens)
-        right = [
-            [str(self.tokenizer.decode(_target(example).tolist(), skip_special_tokens=True)).strip()]
-            for example in examples
-        ]
-        return SCORES[self.metrics](answers, right)
+        sources, targets = [example.tokens for example in examples], [_target(example) for example in examples]
+        return answer_scores(self.metrics, sampler, sources, targets, self.max_new_tokens)
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
-
-    def _padded(self, rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows [n, longest] padded at the right, and where they are not, both int64."""
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
-        return ids, mask
 
 
 def _target(example: Example) -> array[int]:

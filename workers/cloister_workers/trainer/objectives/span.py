@@ -22,10 +22,10 @@ from torch.nn import functional
 
 from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.answers import answer_metrics
+from cloister_workers.trainer.comprehension import Comprehension, parse_comprehension
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.packing import best_fit_decreasing
-from cloister_workers.trainer.padding import padded
-from cloister_workers.trainer.question import Question, parse_question
+from cloister_workers.trainer.padding import padded_examples
 from cloister_workers.trainer.spec import REFUSE, TRUNCATE
 
 Span = tuple[int, int]
@@ -70,7 +70,7 @@ class Extractive:
         return [self._example(row) for row in rows]
 
     def _example(self, row: dict[str, object]) -> Example | RowReason:
-        asked = parse_question(row)
+        asked = parse_comprehension(row)
         if isinstance(asked, RowReason):
             return asked
         span = asked.span()
@@ -91,7 +91,7 @@ class Extractive:
             answers=asked.answers,
         )
 
-    def _windows(self, asked: Question, span: Span | None) -> list[Window]:
+    def _windows(self, asked: Comprehension, span: Span | None) -> list[Window]:
         """None where the question leaves no room for the context."""
         used = len(self.tokenizer(asked.question, add_special_tokens=False)["input_ids"])
         room = self.max_seq_length - used - self.tokenizer.num_special_tokens_to_add(pair=True)
@@ -134,7 +134,7 @@ class Extractive:
         rows = [_windowed(example) for example in examples]
         windows = [window for row in rows for window in row.windows]
         owners = torch.tensor([owner for owner, row in enumerate(rows) for _ in row.windows], device=self.device)
-        batch = padded(windows, self.tokenizer.pad_token_id, self.device)
+        batch = padded_examples(windows, self.tokenizer.pad_token_id, self.device)
         said = model(**batch)
         outside = batch["attention_mask"] == 0
         starts = said.start_logits.float().masked_fill(outside, float("-inf"))

@@ -26,7 +26,7 @@ from cloister_workers.trainer.objectives.chat import ChatReader
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
 from cloister_workers.trainer.packing import best_fit_decreasing
 from cloister_workers.trainer.spec import TRUNCATE, Method, check, read_settings
-from cloister_workers.trainer.text_metrics import NO_METRICS, SCORES
+from cloister_workers.trainer.text_metrics import NO_METRICS, SCORES, answer_scores
 
 
 class Reader(Protocol):
@@ -107,10 +107,8 @@ class Supervised:
         if self.metrics == NO_METRICS:
             return {}
         prompts, right = zip(*(_last_answer(example) for example in examples), strict=True)
-        answers = Sampler(model, self.reader.tokenizer, self.device, before_batch).continued(
-            prompts, self.max_new_tokens
-        )
-        return SCORES[self.metrics](answers, [[_text(self.reader.tokenizer, one)] for one in right])
+        sampler = Sampler(model, self.reader.tokenizer, self.device, before_batch)
+        return answer_scores(self.metrics, sampler, prompts, right, self.max_new_tokens)
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         return metrics.token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
@@ -121,10 +119,6 @@ def _last_answer(example: Example) -> tuple[list[int], list[int]]:
     end = example.learned.rindex(1) + 1
     start = max(1, example.learned.rfind(0, 0, end) + 1)
     return example.tokens[:start].tolist(), example.tokens[start:end].tolist()
-
-
-def _text(tokenizer: Any, tokens: Sequence[int]) -> str:  # noqa: ANN401
-    return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
 
 @dataclass(frozen=True)

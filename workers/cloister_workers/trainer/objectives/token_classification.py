@@ -24,7 +24,7 @@ from cloister_workers.trainer.bootstrap import Sums, row_interval
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_tagger, need_encoder
-from cloister_workers.trainer.padding import padded, slices
+from cloister_workers.trainer.padding import padded_examples, slices
 from cloister_workers.trainer.rows import checked_text
 from cloister_workers.trainer.spec import REFUSE, Method
 
@@ -100,7 +100,7 @@ class TokenClassification:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is the class at every place: [n, longest]."""
-        batch = padded(examples, self.tokenizer.pad_token_id, self.device)
+        batch = padded_examples(examples, self.tokenizer.pad_token_id, self.device)
         logits = model(**batch).logits.float()
         number = {label: index for index, label in enumerate(self.labels)}
         wanted = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cloister_workers.messages import RowReason
+from cloister_workers.trainer.prompts import Prompt
 from cloister_workers.trainer.rewards.checks import (
     Check,
     exact_answer,
@@ -18,11 +19,9 @@ from cloister_workers.trainer.rewards.checks import (
     regular_expression,
 )
 
-Prompt = str | list[dict[str, str]]
-
 
 @dataclass(frozen=True)
-class Task:
+class Exercise:
     """A prompt, and how its answers are judged."""
 
     prompt: Prompt
@@ -36,8 +35,8 @@ class Task:
 class Rewarding(Protocol):
     """Judges answers."""
 
-    def __call__(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[float]:
-        """A finite number for each answer to the task of the same place; more is better."""
+    def __call__(self, exercises: Sequence[Exercise], answers: Sequence[str]) -> list[float]:
+        """A finite number for each answer to the exercise of the same place; more is better."""
         ...
 
 
@@ -55,9 +54,9 @@ CHECKS: Mapping[str, CheckKind] = {
 MODEL = "model"
 
 
-def by_checks(tasks: Sequence[Task], answers: Sequence[str]) -> list[float]:
+def by_checks(exercises: Sequence[Exercise], answers: Sequence[str]) -> list[float]:
     """1 for an answer that passes, else 0."""
     return [
-        float(task.check is not None and passes(task.check, answer))
-        for task, answer in zip(tasks, answers, strict=True)
+        float(exercise.check is not None and passes(exercise.check, answer))
+        for exercise, answer in zip(exercises, answers, strict=True)
     ]

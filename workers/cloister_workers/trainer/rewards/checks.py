@@ -13,7 +13,6 @@ is refused.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import Any
 from cloister_workers.errors import TookTooLong
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.rewards.limit import processor_limit
-from cloister_workers.trainer.rows import text_of
+from cloister_workers.trainer.rows import strict_json, text_of
 
 LIMIT = 0.5  # seconds of processor time
 Check = Callable[[str], bool]
@@ -98,7 +97,7 @@ def json_schema(row: Row) -> Check | RowReason:
 
     def check(answer: str) -> bool:
         try:
-            return bool(validator.is_valid(json.loads(answer, parse_constant=_no_constant)))
+            return bool(validator.is_valid(strict_json(answer)))
         except (ValueError, OverflowError, referencing.exceptions.Unresolvable):
             return False
 
@@ -123,7 +122,3 @@ def _stays_inside(key: str, value: object) -> bool:
         for pattern in value:
             re.compile(pattern)
     return key not in ("$ref", "$dynamicRef") or not isinstance(value, str) or value.startswith("#")
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(name)

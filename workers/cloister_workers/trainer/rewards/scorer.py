@@ -16,7 +16,8 @@ from cloister_workers.trainer.adapt import attach_saved
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.model import load_classifier, load_tokenizer, longest_sequence
 from cloister_workers.trainer.objectives.reward import LABELS, scores
-from cloister_workers.trainer.rewards import Prompt, Task
+from cloister_workers.trainer.prompts import Prompt, rendered
+from cloister_workers.trainer.rewards import Exercise
 
 _AT_ONCE = 16  # sequences of one forward pass
 
@@ -31,8 +32,8 @@ class Scorer:
     device: torch.device
     poll: Callable[[], object]
 
-    def __call__(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[float]:
-        texts = [self._tokens(task.prompt, answer) for task, answer in zip(tasks, answers, strict=True)]
+    def __call__(self, exercises: Sequence[Exercise], answers: Sequence[str]) -> list[float]:
+        texts = [self._tokens(exercise.prompt, answer) for exercise, answer in zip(exercises, answers, strict=True)]
         found: list[float] = []
         pad = int(self.tokenizer.pad_token_id)
         for start in range(0, len(texts), _AT_ONCE):
@@ -50,7 +51,7 @@ class Scorer:
                 tokens.append(int(end))
         else:
             messages = [*prompt, {"role": "assistant", "content": answer}]
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+            text = rendered(self.tokenizer, messages, prompt=False)
             tokens = [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
         return tokens[: self.longest]
 

@@ -2,7 +2,7 @@
 """The same rows asked of a base model with any of a version's layers in force.
 
 What the rows ask for is a training method: its objective reads and scores them. Where the answers are texts, the layers
-that make prompts put their part before each question (`prompts.py`); the loss then is that of the right answer after
+that make prompts put their part before each question (`composer.py`); the loss then is that of the right answer after
 the whole prompt. All are asked by the version's tokenizer, as an adapter learnt with it; a base under whole weights of
 its own keeps the one that it came with. A method that compares with a reference takes the base model for it.
 """
@@ -23,7 +23,6 @@ from cloister_workers.trainer.catalogue import training_method
 from cloister_workers.trainer.evaluate import examined, metrics_of, scored
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.generation import Sampler
-from cloister_workers.trainer.job import make_setup
 from cloister_workers.trainer.layer import labels_of
 from cloister_workers.trainer.method import Settling, TrainingMethod, unchanged
 from cloister_workers.trainer.metrics import ratio_interval
@@ -31,15 +30,16 @@ from cloister_workers.trainer.model import load_config, load_tokenizer, position
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.classification import PROBLEM_TYPES
 from cloister_workers.trainer.place import auxiliary_model
+from cloister_workers.trainer.preparation import make_setup
+from cloister_workers.trainer.prompts import prompt_tokens
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.spec import Hyperparameters, Method
+from cloister_workers.trainer.stack.composer import Composer, Question
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.layers import Stack
-from cloister_workers.trainer.stack.prompts import Composer, Question, prompt_tokens
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, asked_as, read_shot
+from cloister_workers.trainer.text_metrics import ANSWER
 
-ANSWER = "answer"
-"""The setting `metrics` under which exact match and F1 of generated answers are measured."""
 _WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _BATCH = 16  # questions of one evaluation batch
 _CLOSE = 1e-6
@@ -154,12 +154,12 @@ class Exam:
         """How many of the generated answers are right."""
         if not shots:
             return {}
-        tokenizer, size = self._tokenizer(stack), self.task.hyperparameters.batch_size
-        sampler = Sampler(model, tokenizer, self.job.place.device, self.job.poll, self.job.spec.seed)
+        size, job = self.task.hyperparameters.batch_size, self.job
+        sampler = Sampler(model, self._tokenizer(stack), job.place.device, job.poll, job.spec.seed)
         answers: list[str] = []
         for start in range(0, len(shots), size):
-            prompts = [prompt_tokens(tokenizer, shot.prompt) for shot in shots[start : start + size]]
-            answers += sampler.continued(prompts, self.task.max_new_tokens)
+            asked = [shot.prompt for shot in shots[start : start + size]]
+            answers += sampler.answers(asked, self.task.max_new_tokens)
         return answer_metrics(answers, [shot.references for shot in shots])
 
     def composed(self, stack: Stack, shots: Sequence[Shot]) -> list[Shot]:

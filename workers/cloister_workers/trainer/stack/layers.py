@@ -10,14 +10,23 @@ import torch
 
 from cloister_workers.errors import SpecError, TrainerError
 from cloister_workers.messages import DatasetRole, FailureCode, SpecField
-from cloister_workers.trainer.layer import Layer, LayerKind, applied, kind_of, read_layer, weights_of
+from cloister_workers.trainer.layer import (
+    Layer,
+    LayerKind,
+    applied,
+    kind_of,
+    model_dir,
+    read_layer,
+    tokenizer_dir,
+    weights_of,
+)
 from cloister_workers.trainer.method import TrainingMethod
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model
+from cloister_workers.trainer.running import Job
+from cloister_workers.trainer.stack.composer import Composer
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, read_demonstrations
 from cloister_workers.trainer.stack.encoder import Encoder, load_encoder
 from cloister_workers.trainer.stack.index import Index, read_index
-from cloister_workers.trainer.stack.prompts import Composer
-from cloister_workers.trainer.stack.running import Job
 
 LAYER_ROLES = (DatasetRole.LAYER, DatasetRole.LAYER_2, DatasetRole.LAYER_3)
 
@@ -66,11 +75,11 @@ class Stack:
 
     def model_dir(self, base: str) -> str:
         """Where the whole weights are."""
-        return self.weights.model_dir(base) if self.weights else base
+        return model_dir(self.weights, base)
 
     def tokenizer_dir(self, base: str) -> str:
         """Where the tokenizer is."""
-        return self.weights.tokenizer_dir(base) if self.weights else base
+        return tokenizer_dir(self.weights, base)
 
     def model(self, method: TrainingMethod[Any], objective: object, place: Workplace, seed: int) -> torch.nn.Module:
         """The model with the weights layer in force, to be asked. A head that no layer brings is drawn by `seed`.

@@ -11,15 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.example import digest_of
-from cloister_workers.trainer.objectives.chat import checked_messages
+from cloister_workers.trainer.prompts import Message, Prompt, checked_messages
 from cloister_workers.trainer.rows import checked_text, text_of
-
-Message: TypeAlias = dict[str, str]
-Prompt: TypeAlias = str | list[Message]
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,8 @@ def last_question(prompt: Prompt) -> str:
     """The text of a prompt, or the user's last message."""
     if isinstance(prompt, str):
         return prompt
-    asked = [message["content"] for message in prompt if message["role"] == "user"]
-    return asked[-1] if asked else prompt[-1]["content"]
+    asked: list[str] = [message["content"] for message in prompt if message["role"] == "user"]
+    return asked[-1] if asked else str(prompt[-1]["content"])
 
 
 def questioned(question: str, answers: tuple[str, ...], *, chat: bool) -> Shot:

@@ -13,6 +13,7 @@ context. For other tasks they change nothing and are told as such. A row of `sup
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from cloister_workers.messages import (
     FailureCode,
     MetricName,
     Reported,
+    RowReason,
     SpecField,
     Stage,
 )
@@ -31,15 +33,16 @@ from cloister_workers.trainer.catalogue import training_method, training_methods
 from cloister_workers.trainer.layer import LayerKind
 from cloister_workers.trainer.model import load_config
 from cloister_workers.trainer.place import Inputs, Workplace, stage
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Hyperparameters, Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.exam import Exam, Task, writes
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.report import Line, report_files
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot
 from cloister_workers.trainer.steps import JobStep
+from cloister_workers.trainer.text_metrics import NO_METRICS
 
 Kinds = tuple[LayerKind, ...]
 
@@ -49,7 +52,7 @@ class Settings:
     """`method.evaluation` of the specification."""
 
     task: str = ""
-    metrics: str = "none"
+    metrics: str = NO_METRICS
     batch_size: int = 16
     max_seq_length: int = 1024
     max_new_tokens: int = 64
@@ -98,7 +101,7 @@ def task_of(settings: Settings, config: Any) -> Task:  # noqa: ANN401 - transfor
     longest = settings.max_new_tokens
     if method.name is Method.SUPERVISED:
         own = {"metrics": settings.metrics, "max_new_tokens": longest}
-        return Task(method, wanted, own, longest if settings.metrics != "none" else 0, answers=True)
+        return Task(method, wanted, own, longest if settings.metrics != NO_METRICS else 0, answers=True)
     if method.name is Method.QUESTION_ANSWERING and writes(config):
         own = {"form": "generative", "max_answer_tokens": longest}
         return Task(method, wanted, own, longest, answers=True, context=True)
@@ -130,7 +133,12 @@ def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
             SpecField.TASK,
             f"task is {exam.task.method.name}, and the model has no classes; name a version that was trained for it",
         )
-    return [given.row for given in read_input(DatasetRole.EVALUATION, job, objective.read)], []
+
+    def usable(rows: Sequence[dict[str, object]]) -> list[dict[str, object] | RowReason]:
+        made = zip(rows, objective.read(rows), strict=True)
+        return [found if isinstance(found, RowReason) else row for row, found in made]
+
+    return [given.value for given in read_input(DatasetRole.EVALUATION, job, usable)], []
 
 
 STEP = JobStep(name=Method.EVALUATION, run=run)

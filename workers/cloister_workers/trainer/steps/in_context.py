@@ -30,18 +30,18 @@ from cloister_workers.messages import (
 )
 from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.example import Example
-from cloister_workers.trainer.job import make_setup, prepare
 from cloister_workers.trainer.method import TrainingMethod
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.order import data_order
 from cloister_workers.trainer.place import Inputs, Workplace, stage
+from cloister_workers.trainer.preparation import make_setup, prepare
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.demonstrations import Demonstrations, Selection
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.exam import Exam, answering, flattened
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, job_encoder, read_stack
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, read_shot
 from cloister_workers.trainer.steps import JobStep
 

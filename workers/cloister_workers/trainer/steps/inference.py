@@ -28,19 +28,18 @@ from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.layer import applied, labels_of
 from cloister_workers.trainer.method import AuxiliaryModel
 from cloister_workers.trainer.model import load_classifier, load_config, load_tokenizer, positions
-from cloister_workers.trainer.objectives.chat import REFUSALS, checked_messages
-from cloister_workers.trainer.padding import padded
+from cloister_workers.trainer.padding import padded_examples
 from cloister_workers.trainer.place import Inputs, Workplace, stage
-from cloister_workers.trainer.rows import text_of
+from cloister_workers.trainer.prompts import REFUSALS, prompt_tokens, read_prompt
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
+from cloister_workers.trainer.stack.composer import Composed, Question
 from cloister_workers.trainer.stack.encoder import load_encoder
 from cloister_workers.trainer.stack.exam import Exam, answering
 from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
-from cloister_workers.trainer.stack.prompts import Composed, Question, prompt_tokens
 from cloister_workers.trainer.stack.reading import read_input
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
 from cloister_workers.trainer.texts import TextReader, Texts, texts_of
@@ -90,18 +89,15 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
     with stage(job.session, Stage.VALIDATE):
         exam = Exam(answering(settings.max_seq_length, settings.max_new_tokens), whole, encoder_of(whole, job), job)
         tokenizer = load_tokenizer(whole.tokenizer_dir(job.place.model_dir), chat=True)
-        config = load_config(whole.model_dir(job.place.model_dir))
         reader = PromptReader(tokenizer, exam.longest - settings.max_new_tokens, chat=exam.chat)
         rows = read_input(DatasetRole.EVALUATION, job, reader.read)
     composer = whole.composer(tokenizer, exam.encoder)
     model = exam.model(whole, exam.objective(whole))
     sampler = Sampler(model, tokenizer, job.place.device, job.poll, job.spec.seed, settings.temperature)
-    encodes = bool(config.is_encoder_decoder)
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             made = composer.compose([Question(row.value.prompt, reader.room, query=row.value.asked) for row in some])
-            prompts = [prompt_tokens(tokenizer, composed.prompt, whole=encodes) for composed in made]
-            answers = sampler.continued(prompts, settings.max_new_tokens)
+            answers = sampler.answers([composed.prompt for composed in made], settings.max_new_tokens)
             for row, composed, text in zip(some, made, answers, strict=True):
                 yield row.number, _answer(text, composed, composer.index)
 
@@ -133,15 +129,18 @@ class PromptReader:
         key = next((name for name in ("messages", "prompt", "question", "text") if name in row), None)
         if key is None:
             return RowReason.MISSING_KEY
-        if isinstance(row[key], list):
-            messages = checked_messages(row[key])
-            return messages if isinstance(messages, RowReason) else Shot(messages, [])
-        text = text_of(row, key)
-        if isinstance(text, RowReason):
-            return text
+        prompt = read_prompt(row, key)
+        if isinstance(prompt, RowReason):
+            return prompt
+        if isinstance(prompt, list):
+            return Shot(prompt, [])
         if key == "question":
-            return questioned(text, (), chat=self.chat)
-        return RowReason.WRONG_TYPE if key == "messages" else Shot(labelled_prompt(text) if key == "text" else text, "")
+            return questioned(prompt, (), chat=self.chat)
+        return (
+            RowReason.WRONG_TYPE
+            if key == "messages"
+            else Shot(labelled_prompt(prompt) if key == "text" else prompt, "")
+        )
 
 
 def _answer(text: str, composed: Composed, index: Index | None) -> Line:
@@ -183,7 +182,7 @@ def _classify(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
     with stage(job.session, Stage.INFER):
         for some in job.counted(rows, settings.batch_size):
             job.poll()
-            batch = padded(reader.encode([row.value for row in some]), pad, job.place.device)
+            batch = padded_examples(reader.encode([row.value for row in some]), pad, job.place.device)
             with torch.no_grad():
                 logits = model(**batch).logits.float().cpu()
             for row, scores in zip(some, logits, strict=True):

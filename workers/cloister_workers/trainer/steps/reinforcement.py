@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reinforcement: the model answers prompts and learns from what its answers are worth.
 
-The stages are those of a training job; `online.py` takes the place of the loop. Batches count answers: a step has
-batch_size / generations prompts, and an epoch as many steps as its prompts fill. Before and after, the likeliest answer
-to each held-out prompt is rewarded once; with a check, the interval of the mean is Wilson's, else Student's.
+The stages are those of a training job (`stages.py`); `online.py` takes the place of the loop. Batches count answers: a
+step has batch_size / generations prompts, and an epoch as many steps as its prompts fill. Before and after, the
+likeliest answer to each held-out prompt is rewarded once; with a check, the interval of the mean is Wilson's, else
+Student's.
 
 A pause ends the job after the step that it falls into, with a checkpoint of weights, moments and step; going on from
 it samples anew, so unlike in the loop the curve is not that of a job that never stopped.
@@ -12,7 +13,9 @@ it samples anew, so unlike in the loop the curve is not that of a job that never
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,41 +23,39 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cloister_workers.errors import Paused, SpecError, TrainerError
 from cloister_workers.messages import (
-    DatasetRole,
     EvaluationPhase,
     FailureCode,
     FailureNumber,
     MetricName,
     Metrics,
-    Result,
     SpecField,
     Stage,
 )
 from cloister_workers.trainer import metrics
-from cloister_workers.trainer.bundle import write_bundle
-from cloister_workers.trainer.checkpoint import LoopState, fingerprint, load_checkpoint
+from cloister_workers.trainer.checkpoint import LoopState
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.export import export_files
 from cloister_workers.trainer.generation import Sampler
-from cloister_workers.trainer.job import JobHooks, make_setup, prepare
-from cloister_workers.trainer.layer import Layer, attach, finished, weights_layer
+from cloister_workers.trainer.layer import Layer, attach, model_dir, tokenizer_dir, weights_layer
 from cloister_workers.trainer.loop import Parts, Plan
 from cloister_workers.trainer.method import Setup, TrainingMethod, load_packed
 from cloister_workers.trainer.objectives.pairs import refuse_truncation
 from cloister_workers.trainer.online import GRPO, RLOO, Learner, Sampling, Span, Watch, train_online
-from cloister_workers.trainer.optimiser import Optimiser
 from cloister_workers.trainer.order import milestones
 from cloister_workers.trainer.place import Inputs, Workplace, auxiliary_model, stage
-from cloister_workers.trainer.prompts import PromptReader
+from cloister_workers.trainer.preparation import make_setup, prepare
 from cloister_workers.trainer.rewards import CHECKS, MODEL, Rewarding, by_checks
+from cloister_workers.trainer.rewards.exercises import ExerciseReader
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Lora, Method, TrainingSpec, check, read_settings
+from cloister_workers.trainer.stages import Begun, begin, run_stages
 from cloister_workers.trainer.steps import JobStep
 from cloister_workers.trainer.telling import Teller
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforcementSettings:
+class Settings:
     """The method's own."""
 
     algorithm: str = GRPO
@@ -81,64 +82,51 @@ class ReinforcementSettings:
 
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
     """Run one job to its Result. Raises TrainerError, Cancelled or Paused; what it told before stands."""
-    settings = _checked_settings(spec)
+    settings, job = _checked_settings(spec), Job(spec, inputs, place, session)
     layer = weights_layer(inputs, place.scratch)
-    tokenizer = _METHOD.tokenizer(layer.tokenizer_dir(place.model_dir) if layer else place.model_dir)
+    tokenizer = _METHOD.tokenizer(tokenizer_dir(layer, place.model_dir))
     with stage(session, Stage.VALIDATE):
         made, parts = prepare(spec, _METHOD, make_setup(spec, tokenizer, place, layer), inputs, session)
-        reader = cast("PromptReader", made)
+        reader = cast("ExerciseReader", made)
         plan = _plan(spec, settings, len(parts.training))
     model = _model(spec, place, layer)
-    reward = _reward(settings, inputs, place, session)
-    optimiser = Optimiser(model, spec.hyperparameters.weight_decay, spec.hyperparameters.max_grad_norm)
-    mark = fingerprint(spec, parts.training)
-    job = _Job(spec, settings, reader, parts, reward, session)
-    state = LoopState()
-    if DatasetRole.CHECKPOINT in inputs:
-        state = load_checkpoint(inputs[DatasetRole.CHECKPOINT], optimiser, mark)
-    with stage(session, Stage.EVALUATE):
-        if state.step == 0:
-            state = replace(state, before=tuple(job.measure(model, parts.evaluation, 0).items()))
-        session.evaluated(EvaluationPhase.BEFORE, 0, dict(state.before))
-    with stage(session, Stage.TRAIN):
-        steps = _Steps(job, model, JobHooks(session, optimiser, mark), plan, place, state)
-        state = steps.train(optimiser)
-    with stage(session, Stage.EVALUATE):
-        model = finished(model, layer, spec.adapter)
-        after = job.measure(model, parts.evaluation, state.step)
-        session.evaluated(EvaluationPhase.AFTER, state.step, after)
-    with stage(session, Stage.EXPORT):
-        name = (layer.base_name if layer else "") or spec.model
-        descriptor = write_bundle(export_files(model, tokenizer, name, place.scratch))
-    final = {MetricName.LOSS: state.loss, **after}
-    session.hand_over(Result(step=state.step, metrics=final, trained_tokens=state.trained_tokens), descriptor)
+    reward = _reward(settings, job)
+    run_stages(begin(job, layer, parts, model), OnlineCourse(job, settings, reader, parts, reward, plan))
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What stays the same from the first to the last stage."""
+class OnlineCourse:
+    """Training on the model's own answers."""
 
-    spec: TrainingSpec
-    settings: ReinforcementSettings
-    reader: PromptReader
+    job: Job
+    settings: Settings
+    reader: ExerciseReader
     parts: Parts
     reward: Rewarding
-    session: Session
+    plan: Plan
 
-    def measure(self, model: torch.nn.Module, examples: tuple[Example, ...], step: int) -> dict[MetricName, float]:
+    def measure(self, model: torch.nn.Module, step: int) -> dict[MetricName, float]:
+        """What the likeliest answers to the evaluation part's prompts are worth. Raises Cancelled."""
+        return self.rewarded(model, self.parts.evaluation, step)
+
+    def train(self, begun: Begun) -> LoopState:
+        """To the end of the plan. Raises Cancelled, Paused, TrainerError NON_FINITE_LOSS."""
+        return _Steps(self, begun).train()
+
+    def files(self, model: torch.nn.Module, name: str) -> Mapping[str, bytes]:
+        """The adapter or the weights, as in every job."""
+        return export_files(model, self.reader.tokenizer, name, self.job.place.scratch)
+
+    def rewarded(self, model: torch.nn.Module, examples: tuple[Example, ...], step: int) -> dict[MetricName, float]:
         """What the likeliest answers to these prompts are worth; nothing for no prompts. Raises Cancelled."""
         if not examples:
             return {}
-        tasks = [self.reader.tasks[example.digest] for example in examples]
-
-        def poll() -> None:
-            self.session.poll(step)
-
-        tokenizer = self.reader.tokenizer
+        exercises = [self.reader.exercises[example.digest] for example in examples]
+        tokenizer, poll = self.reader.tokenizer, partial(self.job.session.poll, step)
         sampler = Sampler(model, tokenizer, next(model.parameters()).device, poll)
         said = sampler.tokens([example.tokens for example in examples], self.settings.max_new_tokens)
         answers = tokenizer.batch_decode(said, skip_special_tokens=True)  # white space counts, as in training
-        return dict(reward_metrics(self.reward(tasks, answers), checked=self.settings.reward != MODEL))
+        return dict(reward_metrics(self.reward(exercises, answers), checked=self.settings.reward != MODEL))
 
 
 def reward_metrics(rewards: list[float], *, checked: bool) -> Metrics:
@@ -157,26 +145,25 @@ def reward_metrics(rewards: list[float], *, checked: bool) -> Metrics:
 class _Steps:
     """Follows TRL's steps: progress, evaluations, checkpoints, pause and cancellation."""
 
-    def __init__(
-        self, job: _Job, model: torch.nn.Module, hooks: JobHooks, plan: Plan, place: Workplace, state: LoopState
-    ) -> None:
-        self._job, self._model, self._hooks, self._plan, self._place = job, model, hooks, plan, place
-        self._start, self._state = state, state
-        self._teller = Teller(hooks.progress, plan.max_steps, plan.per_epoch, place.clock, state)
+    def __init__(self, course: OnlineCourse, begun: Begun) -> None:
+        self._course, self._model, self._hooks, self._plan = course, begun.model, begun.hooks, course.plan
+        self._start, self._state = begun.state, begun.state
+        clock, plan = course.job.place.clock, course.plan
+        self._teller = Teller(self._hooks.progress, plan.max_steps, plan.per_epoch, clock, begun.state)
 
-    def train(self, optimiser: Optimiser) -> LoopState:
-        """To the end of the plan. Raises Cancelled, Paused, TrainerError NON_FINITE_LOSS."""
-        spec, job = self._job.spec, self._job
+    def train(self) -> LoopState:
+        """As `OnlineCourse.train`."""
+        course, spec = self._course, self._course.job.spec
         if self._state.step < self._plan.max_steps:
             train_online(
-                Learner(self._model, job.reader.tokenizer, optimiser),
-                [job.reader.tasks[example.digest] for example in job.parts.training],
-                job.reward,
+                Learner(self._model, course.reader.tokenizer, self._hooks.optimiser),
+                [course.reader.exercises[example.digest] for example in course.parts.training],
+                course.reward,
                 spec.hyperparameters,
-                job.settings.sampling,
+                course.settings.sampling,
                 Span(self._state.step, self._plan.max_steps, (spec.seed + self._state.step) % 2**32),
                 Watch(lambda: self._hooks.poll(self._state.step), self._stepped),
-                self._place.scratch,
+                course.job.place.scratch,
             )
         return self._state
 
@@ -192,8 +179,8 @@ class _Steps:
         self._state = replace(self._state, step=step, trained_tokens=seen, loss=loss)
         self._teller.step(self._state, figures)
         told: dict[MetricName, float] = {MetricName.LOSS: loss}
-        if step in self._plan.evaluations and self._job.parts.validation:
-            measured = self._job.measure(self._model, self._job.parts.validation, step)
+        if step in self._plan.evaluations and self._course.parts.validation:
+            measured = self._course.rewarded(self._model, self._course.parts.validation, step)
             self._hooks.evaluated(EvaluationPhase.DURING, step, measured)
             told |= measured
         pause = self._hooks.pause_wanted() and step < self._plan.max_steps
@@ -204,8 +191,8 @@ class _Steps:
             raise Paused(step)
 
 
-def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
-    settings, wanted = read_settings(ReinforcementSettings, spec.settings), spec.hyperparameters
+def _checked_settings(spec: TrainingSpec) -> Settings:
+    settings, wanted = read_settings(Settings, spec.settings), spec.hyperparameters
     batch, generations = wanted.batch_size, settings.generations
     check(batch % generations == 0, SpecField.BATCH_SIZE, f"a multiple of generations, {generations}", batch)
     check(
@@ -225,7 +212,7 @@ def _checked_settings(spec: TrainingSpec) -> ReinforcementSettings:
     return settings
 
 
-def _plan(spec: TrainingSpec, settings: ReinforcementSettings, prompts: int) -> Plan:
+def _plan(spec: TrainingSpec, settings: Settings, prompts: int) -> Plan:
     """Steps of full batches alone. Raises TrainerError TOO_FEW_ROWS where the prompts do not fill one."""
     wanted = spec.hyperparameters
     per_epoch = prompts * settings.generations // wanted.batch_size
@@ -243,7 +230,7 @@ def _plan(spec: TrainingSpec, settings: ReinforcementSettings, prompts: int) -> 
 def _model(spec: TrainingSpec, place: Workplace, layer: Layer | None) -> torch.nn.Module:
     torch.manual_seed(spec.seed)
     # The check of packing is also what tells a model that sees what comes after a token.
-    base = load_packed(layer.model_dir(place.model_dir) if layer else place.model_dir, None, place.device)
+    base = load_packed(model_dir(layer, place.model_dir), None, place.device)
     model: Any = attach(base, layer, spec.adapter)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise SpecError(
@@ -260,19 +247,19 @@ def _model(spec: TrainingSpec, place: Workplace, layer: Layer | None) -> torch.n
     return trained
 
 
-def _reward(settings: ReinforcementSettings, inputs: Inputs, place: Workplace, session: Session) -> Rewarding:
+def _reward(settings: Settings, job: Job) -> Rewarding:
     if settings.reward != MODEL:
         return by_checks
     from cloister_workers.trainer.rewards.scorer import load_scorer
 
-    return load_scorer(auxiliary_model(inputs, place), place.device, lambda: session.poll(0))
+    return load_scorer(auxiliary_model(job.inputs, job.place), job.place.device, job.poll)
 
 
-def _reader(setup: Setup) -> PromptReader:
+def _reader(setup: Setup) -> ExerciseReader:
     refuse_truncation(setup)
-    settings = read_settings(ReinforcementSettings, setup.settings)
+    settings = read_settings(Settings, setup.settings)
     room = setup.hyperparameters.max_seq_length - settings.max_new_tokens
-    return PromptReader(setup.tokenizer, room, CHECKS.get(settings.reward))
+    return ExerciseReader(setup.tokenizer, room, CHECKS.get(settings.reward))
 
 
 _METHOD = TrainingMethod[Any](name=Method.REINFORCEMENT, objective=_reader, padded=True, chat=True)

@@ -31,9 +31,10 @@ from cloister_workers.messages import (
     Stage,
 )
 from cloister_workers.trainer.bundle import write_bundle
-from cloister_workers.trainer.metrics import wilson_interval
 from cloister_workers.trainer.model import load_config, load_tokenizer
 from cloister_workers.trainer.place import Inputs, Workplace, stage
+from cloister_workers.trainer.ranking import rank_metrics
+from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Method, TrainingSpec, check, read_settings
 from cloister_workers.trainer.stack.chunks import Chunk, Chunker, Document
@@ -43,11 +44,10 @@ from cloister_workers.trainer.stack.index import Index
 from cloister_workers.trainer.stack.layers import Stack, job_encoder, read_stack
 from cloister_workers.trainer.stack.questions import Asked, DocumentReader, QuestionReader
 from cloister_workers.trainer.stack.reading import read_input
-from cloister_workers.trainer.stack.running import Job
 from cloister_workers.trainer.steps import JobStep
 
 DEPTH = 100
-"""Passages among which the first right one is looked for."""
+"""Passages among which the first right one is looked for; top_k is at most as many."""
 _LONGEST = 4096  # tokens of a prompt, where the model's configuration allows more or says nothing
 _BLOCK = 512  # passages embedded between two progress messages
 
@@ -65,7 +65,7 @@ class Settings:
         check(8 <= self.chunk_tokens <= 8192, SpecField.METHOD, "chunk_tokens from 8 to 8192", self.chunk_tokens)
         half = self.chunk_tokens // 2
         check(0 <= self.overlap <= half, SpecField.METHOD, f"overlap up to half of chunk_tokens, {half}", self.overlap)
-        check(1 <= self.top_k <= 100, SpecField.METHOD, "top_k from 1 to 100", self.top_k)
+        check(1 <= self.top_k <= DEPTH, SpecField.METHOD, f"top_k from 1 to {DEPTH}", self.top_k)
 
 
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
@@ -97,19 +97,9 @@ def recall(index: Index, vectors: torch.Tensor, asked: Sequence[Asked]) -> Metri
     """Recall@1 and @top_k with Wilson's intervals, and MRR, of questions with these vectors, float32 [q, d]."""
     ranks = [
         next((rank for rank, hit in enumerate(hits, start=1) if question.is_right(index.chunks[hit.chunk])), 0)
-        for question, hits in zip(asked, index.search(vectors, max(DEPTH, index.top_k)), strict=True)
+        for question, hits in zip(asked, index.search(vectors, DEPTH), strict=True)
     ]
-    found: dict[MetricName, float] = {MetricName.EVAL_ROWS: float(len(ranks))}
-    for depth, names in (
-        (1, (MetricName.EVAL_RECALL_AT_1, MetricName.EVAL_RECALL_AT_1_CI_LOW, MetricName.EVAL_RECALL_AT_1_CI_HIGH)),
-        (
-            index.top_k,
-            (MetricName.EVAL_RECALL_AT_K, MetricName.EVAL_RECALL_AT_K_CI_LOW, MetricName.EVAL_RECALL_AT_K_CI_HIGH),
-        ),
-    ):
-        hits = sum(1 <= rank <= depth for rank in ranks)
-        found |= dict(zip(names, (hits / len(ranks), *wilson_interval(hits, len(ranks))), strict=True))
-    return {**found, MetricName.EVAL_MRR: sum(1 / rank for rank in ranks if 1 <= rank <= DEPTH) / len(ranks)}
+    return {MetricName.EVAL_ROWS: float(len(ranks)), **rank_metrics(ranks, index.top_k)}
 
 
 def _encoder(settings: Settings, start: Stack, job: Job) -> Encoder:

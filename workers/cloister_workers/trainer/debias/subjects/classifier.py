@@ -16,7 +16,8 @@ import torch
 
 from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.subjects import Classifies
-from cloister_workers.trainer.forward import evaluating, padded
+from cloister_workers.trainer.forward import evaluating
+from cloister_workers.trainer.padding import padded
 
 
 @dataclass(frozen=True)

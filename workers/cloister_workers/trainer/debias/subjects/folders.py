@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a version as a folder that plain libraries load, and back. Names are at most one folder deep."""
+"""The files of a version as a folder that plain libraries load. Names are at most one folder deep."""
 
 from __future__ import annotations
 
@@ -21,12 +21,3 @@ def write_folder(files: Mapping[str, bytes], directory: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(files[name])
     return root
-
-
-def read_folder(directory: str | Path) -> dict[str, bytes]:
-    """The files of `directory` and of its direct folders by name, in ascending order of names; deeper ones and
-    names that a bundle refuses are a ValueError.
-    """
-    root = Path(directory)
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    return {checked_name(path.relative_to(root).as_posix()): path.read_bytes() for path in paths}

@@ -18,11 +18,11 @@ from cloister_workers.trainer.forward import (
     batches,
     log_probs_of,
     narrowed,
-    padded,
     undisturbed,
     unwrapped,
 )
 from cloister_workers.trainer.model import longest_sequence
+from cloister_workers.trainer.padding import padded
 
 
 @dataclass(frozen=True)

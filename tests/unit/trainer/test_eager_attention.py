@@ -12,10 +12,10 @@ import transformers
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode
 from cloister_workers.trainer.attention import NAME
+from cloister_workers.trainer.eager_attention import PADDED
 from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.language_model import language_model
-from cloister_workers.trainer.padded import PADDED
 from cloister_workers.trainer.probe import settle_packing
 from tiny_models import WORDS, write_tokenizer
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 
+from cloister_workers.trainer.prompts import Message, Prompt, prompt_tokens
 from cloister_workers.trainer.stack.demonstrations import NOTHING, Demonstrations
 from cloister_workers.trainer.stack.encoder import Encoder
 from cloister_workers.trainer.stack.index import Index
-from cloister_workers.trainer.stack.shots import Message, Prompt, Shot, last_question
+from cloister_workers.trainer.stack.shots import Shot, last_question
 
 CITE = "Use these passages where they help, and cite them by their numbers."
 """What a chat is told; a plain text is continued, not told."""
@@ -118,18 +119,6 @@ def joined(question: Prompt, shots: Sequence[Shot], passages: Sequence[str]) -> 
         content = f"{CITE}\n{numbered}\n\n{messages[last]['content']}"
         messages[last] = {**messages[last], "content": content}
     return [*messages[:first], *turns, *messages[first:]]
-
-
-def prompt_tokens(tokenizer: Any, prompt: Prompt, *, whole: bool = False) -> list[int]:  # noqa: ANN401 - dynamic
-    """The tokens of a prompt up to where the answer begins; `whole`: with the token that ends it, as an encoder reads
-    it. Raises jinja2.TemplateError for a chat that the tokenizer's template does not take.
-    """
-    if isinstance(prompt, str):
-        tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
-        return tokens[:-1] if not whole and tokens and tokens[-1] == tokenizer.eos_token_id else tokens
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return found
 
 
 def _chat(prompt: Prompt, role: str) -> list[Message]:

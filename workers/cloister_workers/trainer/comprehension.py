@@ -12,8 +12,10 @@ from cloister_workers.trainer.rows import checked_text, text_of
 
 
 @dataclass(frozen=True)
-class Question:
-    """A row. `starts` are where the answers stand in the context, in characters; None: the row does not say."""
+class Comprehension:
+    """A question about a context. `starts` are where the answers stand in it, in characters; None: the row does not
+    say.
+    """
 
     context: str
     question: str
@@ -35,7 +37,7 @@ class Question:
         return spans[0] if spans else None
 
 
-def parse_question(row: dict[str, object]) -> Question | RowReason:
+def parse_comprehension(row: dict[str, object]) -> Comprehension | RowReason:
     """The row, or why it is none."""
     context, question = text_of(row, "context"), text_of(row, "question")
     if isinstance(context, RowReason):
@@ -58,4 +60,4 @@ def parse_question(row: dict[str, object]) -> Question | RowReason:
             return RowReason.WRONG_TYPE
         answers.append(answer)
         starts.append(start)
-    return Question(context, question, tuple(answers), tuple(starts))
+    return Comprehension(context, question, tuple(answers), tuple(starts))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from cloister_workers.trainer.packing import cumulative_lengths
+from cloister_workers.trainer.padding import padded
 
 PADDED = "eager"  # transformers' name of the attention that every architecture has in full
 
@@ -28,14 +29,7 @@ def padded_logits(
     sequences = [tokens[start:end] for start, end in pairwise(cumulative_lengths(lengths))]
     found: dict[int, torch.Tensor] = {}
     for group in _alike(lengths):
-        width = lengths[group[0]]
-        ids = [[*sequences[index], *[0] * (width - lengths[index])] for index in group]
-        mask = [[1] * lengths[index] + [0] * (width - lengths[index]) for index in group]
-        logits = causal(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            use_cache=False,
-        ).logits
+        logits = causal(**padded([sequences[index] for index in group], 0, device), use_cache=False).logits
         found |= {index: logits[row, : lengths[index]] for row, index in enumerate(group)}
     return torch.cat([found[index] for index in range(len(lengths))])[None]
 
