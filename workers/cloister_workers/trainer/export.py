@@ -19,6 +19,8 @@ import torch
 _WEIGHTS = frozenset({".safetensors"})
 _TEXTS = frozenset({".json", ".txt", ".jinja", ".model"})
 _PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
+_SET_KEYS = ("target_modules", "exclude_modules")
+"""peft keeps these as sets and writes them in an order that differs between processes; equal jobs have equal files."""
 
 
 def export_files(model: torch.nn.Module, tokenizer: Any, model_name: str, scratch: str) -> dict[str, bytes]:  # noqa: ANN401
@@ -42,4 +44,5 @@ def _content(path: Path, model_name: str) -> bytes:
         return content
     table = json.loads(content)
     table |= {key: model_name for key in _PATH_KEYS if key in table}
+    table |= {key: sorted(table[key]) for key in _SET_KEYS if isinstance(table.get(key), list)}
     return (json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
