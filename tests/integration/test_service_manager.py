@@ -90,7 +90,7 @@ def test_the_key_agent_tells_how_it_is(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_agent_tells_how_it_is(tmp_path: Path) -> None:
-    """It is ready and alive while it asks for work, even of a control plane that is away."""
+    """It is ready and alive while there is nobody to ask: neither its key agent nor its control plane is there."""
     custody = create_root(tmp_path / "root", "test", endpoint="localhost:1")
     host = tmp_path / "host"
     install_welcome(host, admit_host(custody, init_host(host), "host-1", "default", now=int(time.time())))

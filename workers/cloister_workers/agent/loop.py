@@ -43,11 +43,14 @@ class Loop:
     """Told in one line what this host does: fixed words and ids."""
     between: Callable[[], None] = lambda: None
     """Called between two pieces of work."""
+    alive: Callable[[], None] = lambda: None
+    """Told with every turn, also while there is nobody to ask."""
 
     def run(self, *, once: bool = False) -> None:
         """Work until `stop` is set, a lease says to drain, or, with `once`, one piece of work is done."""
         failures = faults = 0
         while not self.stop.is_set():
+            self.alive()
             try:
                 self._ask_key_agent()
                 answer = self.host.control.lease_work(self._request(), self.stop)

@@ -63,7 +63,9 @@ def run(root: Path, endpoint: str | None, trainer_socket: Path | None = None, *,
         manager.ready(f"host {config.host_id}, {gpus()} GPUs")
         recertification = Recertification(config.paths.agent, host.control.renew_certificate, log_line)
         between = recertification.look
-        loop = Loop(host, gpus(), config.limits.poll_seconds, stop, random.random, manager.status, between)
+        loop = Loop(
+            host, gpus(), config.limits.poll_seconds, stop, random.random, manager.status, between, manager.alive
+        )
         loop.run(once=once)
     finally:
         way.close()
