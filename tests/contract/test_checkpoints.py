@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
 from sqlalchemy import Connection, func, select, update
 
 from cloister.api.v1 import jobs_pb2
 from cloister_audit.tables import audit_index
-from cloister_server.database import tables
+from cloister_server.database import rows, tables
 from cloister_server.database.unit_of_work import Transaction
 from cloister_server.queue import checkpoints
 from cloister_server.queue.states import CANCELLED
@@ -100,3 +106,31 @@ def test_a_start_discards_what_earlier_versions_kept(bench: Bench) -> None:
         bench.unit_of_work.run("test", checkpoints.discard_of_ended)
     assert [False, True] == kept(bench, leftover, needed)
     assert 1 == deletions(bench)
+
+
+def test_of_two_that_start_at_once_one_discards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two control planes that look at the same moment leave one entry."""
+    signed = bench.queued()
+    bench.leased_job()
+    made = bench.artifact(signed, 1, "state")
+
+    def end(tx: Transaction) -> None:
+        this = tables.job.c.id == signed.id
+        tx.connection.execute(update(tables.job).where(this).values(state=CANCELLED, lease_until=0))
+
+    bench.unit_of_work.run("test", end)
+    both = threading.Barrier(2)
+    look = rows.several
+
+    def look_together(*arguments: Any) -> Any:  # noqa: ANN401 - as it is given
+        found = look(*arguments)
+        # Where one has to wait for the other, they cannot meet: then each goes on alone.
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return found
+
+    monkeypatch.setattr(checkpoints, "several", look_together)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(bench.unit_of_work.run, "test", checkpoints.discard_of_ended) for _ in range(2)]:
+            done.result()
+    assert ([False], 1) == (kept(bench, made), deletions(bench))

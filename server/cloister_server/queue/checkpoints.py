@@ -66,6 +66,7 @@ def _checkpoints() -> Select[Any]:
 
 
 def _discard(tx: Transaction, query: Select[Any]) -> None:
-    for row in several(tx.connection, query, ObjectRow):
+    # Locked, so that of two control planes that start at once only one writes the entry.
+    for row in several(tx.connection, query.with_for_update(of=_OBJECT), ObjectRow):
         objects.destroy(tx, row)
         tx.record(Event("artifact.delete", SYSTEM, Subject("artifact", row.id, row.trailer_sha256)))
