@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from soaking.jobs import prepare, training
@@ -36,10 +37,10 @@ from cloister.admin.sign import sign_next
 from cloister.api.v1 import jobs_pb2
 from cloister.home import Home, set_endpoint
 from cloister_audit import query
-from cloister_dev.found import ROSTER_DAYS, found_site
+from cloister_dev.found import ROSTER_DAYS, found_site, free_port
 from cloister_dev.layout import POOL, Layout
 from cloister_dev.processes import Program, start_all
-from cloister_dev.site import programs, publish_policy
+from cloister_dev.site import accepts, programs, publish_policy
 from cloister_server.database.engine import open_database
 from cloister_server.migrations.schema import upgrade
 from cloister_workers import init as worker
@@ -74,9 +75,7 @@ def found(folder: Path, hosts: int, database: str) -> Site:
         directories.append(directory)
     sign_next(custody, ROSTER_DAYS, now=int(time.time()))
     first = Home(layout.home("alice")).pins().endpoint
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        second = f"127.0.0.1:{probe.getsockname()[1]}"
+    second = f"127.0.0.1:{free_port()}"
     config = layout.server_config.read_text()
     config = re.sub("^url = .*$", f'url = "{database}"', config, flags=re.MULTILINE)
     layout.server_config.write_text(config)
@@ -102,9 +101,8 @@ def all_programs(site: Site) -> list[Program]:
     found = [first, Program("second", "cloister_server", serve, lambda: answers(site.endpoints[1]))]
     for directory in site.hosts:
         at = ("--dir", str(directory))
-        ready = keyagent.ready if directory.name == site.layout.worker.name else (directory / "keyagent").exists
         found += [
-            Program(f"keyagent-{directory.name}", keyagent.module, ("keyagent", *at), ready),
+            Program(f"keyagent-{directory.name}", keyagent.module, ("keyagent", *at), partial(accepts, directory)),
             Program(f"agent-{directory.name}", agent.module, ("agent", *at), lambda: True),
         ]
     return found

@@ -76,7 +76,7 @@ def found_site(layout: Layout) -> None:
         raise DevError(f"{layout.directory} is not empty and holds no site; choose another directory")
     now = int(time.time())
     private_directory(layout.directory)
-    endpoint = f"127.0.0.1:{_free_port()}"
+    endpoint = f"127.0.0.1:{free_port()}"
     custody = create_root(layout.root, SITE, endpoint=endpoint)
     _found_team(layout, custody)
     _found_server(layout, custody, endpoint, now)
@@ -135,7 +135,8 @@ def _found_policy(layout: Layout, custody: Custody, now: int) -> None:
     create_private(layout.policy / "policy.dsse", statement.to_bytes())
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import grpc
 
@@ -39,7 +40,7 @@ def programs(layout: Layout) -> list[Program]:
     server = ("serve", "--config", str(layout.server_config))
     return [
         Program("server", "cloister_server", server, lambda: _answers(layout)),
-        Program("keyagent", "cloister_workers", ("keyagent", "--dir", host), lambda: _accepts(layout)),
+        Program("keyagent", "cloister_workers", ("keyagent", "--dir", host), lambda: accepts(layout.worker)),
         Program("agent", "cloister_workers", ("agent", "--dir", host), lambda: True),
     ]
 
@@ -53,11 +54,11 @@ def _answers(layout: Layout) -> bool:
     return True
 
 
-def _accepts(layout: Layout) -> bool:
-    path = layout.worker / "keyagent" / "keyagent.sock"
+def accepts(host: Path) -> bool:
+    """Whether the key agent of the worker host in this directory takes connections."""
     with closing(socket.socket(socket.AF_UNIX)) as probe:
         try:
-            with socket_address(path) as address:
+            with socket_address(host / "keyagent" / "keyagent.sock") as address:
                 probe.connect(address)
         except OSError:
             return False

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from contextlib import closing
 from pathlib import Path
 
 from cloister import Client
@@ -14,8 +12,8 @@ from cloister.admin.custody import Custody
 from cloister.admin.sign import sign_next
 from cloister_dev.layout import POOL
 from cloister_dev.processes import Program
+from cloister_dev.site import accepts
 from cloister_workers import init as worker
-from cloister_workers.keyagent.protocol import socket_address
 from live_site import LiveSite
 
 ROSTER_DAYS = 90
@@ -35,7 +33,7 @@ def admit_second_host(site: LiveSite, host: str) -> Path:
 def add_programs(site: LiveSite, directory: Path) -> None:
     """Let the site start `keyagent-2` and `agent-2` of a host."""
     at = ("--dir", str(directory))
-    site.add(Program("keyagent-2", "cloister_workers", ("keyagent", *at), lambda: _accepts(directory)))
+    site.add(Program("keyagent-2", "cloister_workers", ("keyagent", *at), lambda: accepts(directory)))
     site.add(Program("agent-2", "cloister_workers", ("agent", *at), lambda: True))
 
 
@@ -44,13 +42,3 @@ def publish_roster(site: LiveSite) -> None:
     statement = sign_next(Custody(site.layout.root), ROSTER_DAYS, now=int(time.time()))
     with Client.open(site.layout.home("dana")) as client:
         client.publish_roster(statement)
-
-
-def _accepts(directory: Path) -> bool:
-    with closing(socket.socket(socket.AF_UNIX)) as probe:
-        try:
-            with socket_address(directory / "keyagent" / "keyagent.sock") as address:
-                probe.connect(address)
-        except OSError:
-            return False
-    return True
