@@ -56,6 +56,18 @@ def test_upgrading_twice_changes_nothing(database: Database) -> None:
         assert 0 == Ledger(lambda: 0).head(connection).size
 
 
+def test_a_look_at_the_schema_leaves_nothing_behind(database: Database) -> None:
+    """However often health looks, it asks the same statements: each new one would stay in the engine's cache."""
+    compiled: dict[object, object] = {}
+
+    def look() -> int:
+        with database.reader.connect().execution_options(compiled_cache=compiled) as connection:
+            assert "" == schema.standing(connection).fault
+        return len(compiled)
+
+    assert 0 < look() == look()
+
+
 def test_a_server_does_not_start_on_another_schema(empty_database: Database) -> None:
     """An older schema is refused with the command that mends it."""
     schema.upgrade(empty_database, "0001")

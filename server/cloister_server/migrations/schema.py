@@ -14,9 +14,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, delete, insert, inspect, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, inspect, select
 
 import cloister_audit.tables
 from cloister_server.database import grants, tables
@@ -27,6 +26,7 @@ METADATA: tuple[MetaData, ...] = (tables.metadata, cloister_audit.tables.metadat
 NEWEST = "head"
 HERE = Path(__file__).parent
 _COMPATIBILITY = tables.schema_compatibility
+_REVISION = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ def downgrade(database: Database, revision: str, scripts: Path = HERE) -> None:
 
 def current(connection: Connection) -> str | None:
     """Revision of the database, None for an empty one."""
-    return MigrationContext.configure(connection).get_current_revision()
+    # Not by Alembic's context: it makes a table object each time, and the engine keeps a compiled statement for each.
+    if not inspect(connection).has_table(_REVISION.name):
+        return None
+    return connection.execute(select(_REVISION.c.version_num)).scalar_one_or_none()
 
 
 @cache
