@@ -12,9 +12,11 @@ import torch
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode, MetricName, RowReason
+from cloister_workers.trainer.answers import exact_match, word_f1
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.model import load_sequence_to_sequence, load_tokenizer
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
+from cloister_workers.trainer.text_metrics import UNWRITABLE, right_text, rouge_l
 from planted import write_tiny_masked
 from tiny_models import chat_rows
 from tiny_seq2seq import summary_rows, translation_rows, write_bart, write_t5
@@ -65,6 +67,16 @@ def test_answers_are_those_of_transformers(folders, kind):
     for source, answer in zip(sources, answers, strict=True):
         made = model.generate(torch.tensor([source]), max_new_tokens=6, do_sample=False, num_beams=1)
         assert tokenizer.decode(made[0], skip_special_tokens=True).strip() == answer
+
+
+def test_silence_is_no_right_answer_where_the_tokenizer_has_no_words(folders):
+    """An answer of words that the tokenizer does not have cannot be matched by saying nothing."""
+    tokenizer = load_tokenizer(str(folders["t5"]), padded=True)
+    sampler = Sampler(torch.nn.Module(), tokenizer, CPU, lambda: None)
+    wanted = right_text(sampler, tokenizer("red")["input_ids"])
+    assert (False, 0.0) == (exact_match("", [wanted]), word_f1("", [wanted]))
+    assert 0 == rouge_l("", wanted)
+    assert f"t1 {UNWRITABLE} t2" == right_text(sampler, tokenizer("t1 red cat t2")["input_ids"])
 
 
 def test_unusable_rows_have_a_reason(folders):

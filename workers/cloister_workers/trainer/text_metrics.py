@@ -6,6 +6,7 @@ sacrebleu, ROUGE-L (Lin 2004); all from 0 to 100.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
@@ -51,6 +52,7 @@ def text_metrics(texts: Sequence[str], right: Sequence[Sequence[str]]) -> Metric
     }
 
 
+UNWRITABLE = "\ufffd"
 NO_METRICS, ANSWER = "none", "answer"
 SCORES: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], Metrics]] = {
     ANSWER: answer_metrics,
@@ -68,4 +70,18 @@ def answer_scores(
 ) -> Metrics:
     """What a model's answers to prompts are worth beside the right ones, all as tokens; `kind` is one of `SCORES`."""
     answers = sampler.continued(prompts, max_new_tokens)
-    return SCORES[kind](answers, [[sampler.text(tokens)] for tokens in right])
+    return SCORES[kind](answers, [[right_text(sampler, tokens)] for tokens in right])
+
+
+def right_text(sampler: Sampler, tokens: Sequence[int]) -> str:
+    """A right answer's tokens as a text, with UNWRITABLE where some are unknown.
+
+    Left out like other special tokens, a word that the tokenizer does not have would be right when nothing is said.
+    """
+    tokenizer = sampler.tokenizer
+    unknown = tokenizer.unk_token_id
+    # GPT-2's names one token for the unknown and the end; it can write everything.
+    if unknown is None or unknown == tokenizer.eos_token_id or unknown not in tokens:
+        return sampler.text(tokens)
+    runs = groupby(tokens, lambda token: token == unknown)
+    return " ".join(UNWRITABLE if missing else sampler.text(list(run)) for missing, run in runs).strip()
