@@ -75,6 +75,7 @@ class RowReason(StrEnum):
     ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"  # an extractive answer that does not stand in its context
     NOTHING_PREFERRED = "NOTHING_PREFERRED"  # chosen and rejected are the same
     BAD_CHECK = "BAD_CHECK"  # what a reward is checked by is no expression or schema that can be used
+    NO_WORD = "NO_WORD"  # de-biasing: a list of an association test has sentences whose word cannot be told
     UNKNOWN_KIND = "UNKNOWN_KIND"  # de-biasing: the row's `kind` is none that is known
 
 

@@ -3,6 +3,8 @@
 
     {"targ1": {"category": "..", "examples": [..]}, "targ2": .., "attr1": .., "attr2": ..}
 
+Words stand as they are.  Sentences must tell their words (`cloister.listed_words`), which the worker counts.
+
 One test fills a file, or there is a list of tests, or one a line.  A list may also stand bare in place of
 {"examples": [..]}.  A test is named by its `name`, else by the file's name; its axis by `axis`, else by the option.
 """
@@ -13,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cloister.formats.reading import Bad, Entry, Format, Head, Options, Row, axis_of, json_file, json_lines, option_axis
+from cloister.listed_words import NoWordError, listed_words
 
 _LISTS = {
     "targ1": "first_targets",
@@ -20,6 +23,10 @@ _LISTS = {
     "attr1": "first_attributes",
     "attr2": "second_attributes",
 }
+_UNTOLD = (
+    "sentences whose word cannot be told; put every word of the list into the same frames, such as This is WORD. and "
+    "WORD is here., or list words alone"
+)
 
 
 def _fits(head: Head) -> bool:
@@ -48,22 +55,26 @@ def _row(found: Mapping[str, object], axis: str, name: str) -> Row | Bad:
     known = axis_of(said) if isinstance(said, str) else axis or Bad("no axis; add --option axis=gender, or such")
     if isinstance(known, Bad):
         return known
-    lists: dict[str, object] = {}
+    lists: dict[str, list[str]] = {}
     for theirs, ours in _LISTS.items():
-        words = _words(found.get(theirs))
-        if isinstance(words, Bad):
-            return words
-        lists[ours] = words
+        entries = _entries(found.get(theirs))
+        if isinstance(entries, Bad):
+            return entries
+        lists[ours] = entries
+    try:
+        listed_words(list(lists.values()))
+    except NoWordError as error:
+        return Bad(f"{list(_LISTS)[error.place]} has {_UNTOLD}")
     given = found.get("name")
     return {"kind": "association", "axis": known, "name": given if isinstance(given, str) and given else name, **lists}
 
 
-def _words(value: object) -> list[str] | Bad:
+def _entries(value: object) -> list[str] | Bad:
     listed = value.get("examples") if isinstance(value, dict) else value
     if not isinstance(listed, list) or not listed:
         return Bad("one of targ1, targ2, attr1, attr2 is no list of examples")
-    words = [item.strip() if isinstance(item, str) else "" for item in listed]
-    return words if all(words) else Bad("an example is empty or no text")
+    entries = [item.strip() if isinstance(item, str) else "" for item in listed]
+    return entries if all(entries) else Bad("an example is empty or no text")
 
 
 FORMAT = Format("association", "WEAT and SEAT tests, JSON", _fits, _read, options=frozenset({"axis"}), unit="test")

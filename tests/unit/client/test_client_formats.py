@@ -219,6 +219,20 @@ def test_association(tmp_path):
     assert [expected] * 2 == rows_of(tmp_path, "weat1.json", f"[{WEAT}, {WEAT}]", options=AXIS)
 
 
+def test_association_of_sentences(tmp_path):
+    """Sentences in common frames pass as they are; a list that tells no words, or mixes both, is named."""
+    lists = {
+        f"targ{number}": [frame.format(name) for name in names for frame in ("This is {}.", "{} is here.")]
+        for number, names in enumerate((("Otto", "Emil"), ("Ida", "Ella")), start=1)
+    }
+    whole = lists | {"attr1": ["uncle", "grandpa"], "attr2": ["aunt", "grandma"]}
+    [row] = rows_of(tmp_path, "sent.json", json.dumps(whole), options=AXIS)
+    assert lists["targ2"] == row["second_targets"]
+    for bad in (["My uncle CANARY sings.", "She left early."], ["This is CANARY.", "aunt"]):
+        message = refusal(tmp_path, "sent.json", json.dumps(whole | {"attr2": bad}), options=AXIS)
+        assert "test 1 (attr2 has sentences whose word cannot be told; put every word" in message
+
+
 def test_labelled(tmp_path):
     """Group columns become groups by axis, an empty cell is an unknown group, persons tie rows."""
     assert [

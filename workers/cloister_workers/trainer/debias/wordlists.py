@@ -30,7 +30,7 @@ def short_lists(parts: Partition, axes: Iterable[str]) -> tuple[NotMeasured, ...
     found = [short for name in names if name in parts.lexicons for short in check_sizes(parts.lexicons[name])]
     for place, row in enumerate((row for row in parts.test.rows.of(AssociationTest) if row.axis in names), start=1):
         lists = zip(ROLES, row.lists(), strict=True)
-        sizes = [(f"{role} of association row {place}", len(set(words))) for role, words in lists]
+        sizes = [(f"{role} of association row {place}", len(words)) for role, words in lists]
         found += [Short(row.axis, role, size) for role, size in sizes if size < MIN_TERMS]
     return tuple(
         NotMeasured(

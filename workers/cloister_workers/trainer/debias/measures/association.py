@@ -14,6 +14,9 @@ association over its tests: the lexicon's associations between its first group a
 
     {"kind": "association", "axis", "name", "first_targets", "second_targets", "first_attributes", "second_attributes"}
 
+A user's list holds words, or SEAT's sentences, from which `cloister.listed_words` tells the words: those sentences are
+embedded as they are, in no template.
+
 The unit of the bootstrap is the word: targets and attributes alike. The published permutation test, of target words
 alone, is in the report before and after, two-sided; the gate looks at intervals.
 """
@@ -28,6 +31,7 @@ from typing import Self
 
 import numpy as np
 
+from cloister.listed_words import ListedWord, NoWordError, listed_words
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.lexicon import fill
@@ -43,13 +47,13 @@ FEWEST = 5
 """Words in each of the four lists of a test, of those that fall into the part."""
 _MOST_TEMPLATES = 6
 _EXACT = 100_000
-_Lists = tuple[tuple[str, ...], ...]
+_Lists = tuple[tuple[ListedWord, ...], ...]
 
 
 @row_kind("association")
 @dataclass(frozen=True)
 class AssociationTest:
-    """Four word lists of a user's own."""
+    """Four lists of a user's own, each of words or of sentences, as the file has them."""
 
     axis: str
     name: str
@@ -61,16 +65,21 @@ class AssociationTest:
     @classmethod
     def parse(cls, row: Mapping[str, object]) -> Self | RowReason:
         names = [text_of(dict(row), key) for key in ("axis", "name")]
-        lists = [_words(row, role.replace(" ", "_")) for role in ROLES]
+        lists = [_entries(row, role.replace(" ", "_")) for role in ROLES]
         if problem := next((value for value in (*names, *lists) if isinstance(value, RowReason)), None):
             return problem
         axis, name = (str(value) for value in names)
         first, second, third, fourth = (value for value in lists if not isinstance(value, RowReason))
-        return cls(axis, name, first, second, third, fourth)
+        found = cls(axis, name, first, second, third, fourth)
+        try:
+            found.lists()
+        except NoWordError:
+            return RowReason.NO_WORD
+        return found
 
     def lists(self) -> _Lists:
-        """In the order of ROLES."""
-        return self.first_targets, self.second_targets, self.first_attributes, self.second_attributes
+        """The words of each list once, in the order of ROLES. Raises NoWordError."""
+        return listed_words((self.first_targets, self.second_targets, self.first_attributes, self.second_attributes))
 
     def keys(self) -> tuple[str, ...]:
         return (f"association:{self.axis}:{self.name}",)
@@ -78,7 +87,10 @@ class AssociationTest:
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its sentences, and the lists of which it is one: (test, index into ROLES)."""
+    """A word with its sentences, and the lists of which it is one: (test, index into ROLES).
+
+    A word that comes with other sentences elsewhere is another item of the same cluster.
+    """
 
     word: str
     texts: tuple[str, ...]
@@ -102,7 +114,7 @@ class Association:
     source: str = "Caliskan et al. 2017, doi:10.1126/science.aal4230; May et al. 2019, arXiv:1903.10561"
 
     def items(self, part: Part, axis: str) -> Items | Missing:
-        """Every word once. Words of other parts are taken out of users' lists."""
+        """Every word once with the same sentences. Words of other parts are taken out of users' lists."""
         lexicon = part.lexicons.get(axis)
         foreign = {word for entry in lexicon.held_out for word in entry.words} if lexicon else set()
         every = _tests(part, axis, foreign)
@@ -110,15 +122,12 @@ class Association:
         if not tests:
             return Missing(f"no association with {FEWEST} words of this part in each of its four lists")
         templates = lexicon.templates[:_MOST_TEMPLATES] if lexicon else ()
-        places: dict[str, set[tuple[str, int]]] = {}
+        places: dict[ListedWord, set[tuple[str, int]]] = {}
         for name, lists in tests:
             for role, words in enumerate(lists):
                 for word in words:
                     places.setdefault(word, set()).add((name, role))
-        found = tuple(
-            Word(word, tuple(fill(template, word=word) for template in templates) or (word,), frozenset(where))
-            for word, where in places.items()
-        )
+        found = tuple(Word(word.word, _texts(word, templates), frozenset(where)) for word, where in places.items())
         short = {f"tests with fewer than {FEWEST} words of this part in a list": len(every) - len(tests)}
         left_out = {**short, **(lexicon.untold() if lexicon and lexicon.associations else {})}
         return Items(found, tuple(f"word:{word.word}" for word in found), left_out=left_out)
@@ -198,28 +207,37 @@ def _tests(part: Part, axis: str, foreign: set[str]) -> list[tuple[str, _Lists]]
     found: list[tuple[str, _Lists]] = []
     lexicon = part.lexicons.get(axis)
     if lexicon is not None:
-        words = list(lexicon.terms().values())
+        groups = list(lexicon.terms().values())
         found += [
-            (two.of(entry.name), (words[two.first], words[two.second], entry.first, entry.second))
+            (two.of(entry.name), tuple(map(_bare, (groups[two.first], groups[two.second], entry.first, entry.second))))
             for entry in lexicon.associations
             for two in lexicon.contrasts()
         ]
     for row in part.rows.of(AssociationTest):
         if row.axis == axis:
-            lists = tuple(tuple(word for word in words if word not in foreign) for words in row.lists())
+            lists = tuple(tuple(word for word in words if not word.is_among(foreign)) for words in row.lists())
             found.append((row.name, lists))
-    return [(name, tuple(tuple(dict.fromkeys(words)) for words in lists)) for name, lists in found]
+    return found
 
 
-def _words(row: Mapping[str, object], key: str) -> tuple[str, ...] | RowReason:
+def _bare(words: Sequence[str]) -> tuple[ListedWord, ...]:
+    return tuple(map(ListedWord, dict.fromkeys(words)))
+
+
+def _texts(word: ListedWord, templates: Sequence[str]) -> tuple[str, ...]:
+    """What is embedded for a word: the sentences of its file, else every template with it, else the word alone."""
+    return word.sentences or tuple(fill(template, word=word.word) for template in templates) or (word.word,)
+
+
+def _entries(row: Mapping[str, object], key: str) -> tuple[str, ...] | RowReason:
     if key not in row:
         return RowReason.MISSING_KEY
     value = row[key]
     if not isinstance(value, list):
         return RowReason.WRONG_TYPE
-    words = [checked_text(entry) for entry in value]
-    problem = next((word for word in words if isinstance(word, RowReason)), None)
-    return problem or tuple(str(word) for word in words) or RowReason.EMPTY_TEXT
+    entries = [checked_text(entry) for entry in value]
+    problem = next((entry for entry in entries if isinstance(entry, RowReason)), None)
+    return problem or tuple(str(entry) for entry in entries) or RowReason.EMPTY_TEXT
 
 
 # ---------------------------------------------------------------- figures
