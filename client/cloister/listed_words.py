@@ -13,9 +13,11 @@ alone.  They are taken apart like this:
    word has a token of its list's own, one that stands in no sentence of the other lists; of several, the one that saves
    most, (words that the frame takes - 1) x (tokens of the frame); then the one with the shortest word; then the first.
 4. Two words of a list are one, with the sentences of both, where they share a token of the list's own that not all its
-   words have (`star and crescent`, `star and crescents`), or where one is the plural of the other by its ending and no
-   frame takes both (`salary`, `salaries`, but not `Ann`, `Anne`).  In doubt there are fewer words, never more.
-5. A list in which a sentence has no cut, or all sentences have the same word, is refused.
+   words have (`star and crescent`, `star and crescents`); where one of them, a token of the list's own, stands in a
+   frame of the other; or where one is the plural of the other by its ending and no frame takes both (`salary`,
+   `salaries`, but not `Ann`, `Anne`).  Too few words make an interval wide, too many make it wrong.
+5. A list is refused in which a sentence has no cut, as one of more than 32 tokens has none, in which all sentences have
+   the same word, or which has more than 2,000 sentences.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _REPLACED = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"))
 _PLURALS = (*_REPLACED, *((ending, "") for ending in ("s", "es", "ren", "e", "n", "en", "er", "nen")))
 """Ending of the plural, and that of the singular in its place."""
 _LONGEST_WORD = 3
-_LONGEST_SENTENCE = 64  # tokens; keeps the work on a hostile row small
+_LONGEST_SENTENCE = 32  # tokens; with the next, keeps the work on a hostile row small
+_MOST_SENTENCES = 2_000
 _FEWEST_STEM = 3
 
 _Tokens = tuple[str, ...]
@@ -94,7 +97,10 @@ def _holds_sentences(place: int, entries: Sequence[str]) -> bool:
     ended = [count > 1 and _END.search(entry) is not None for count, entry in zip(counts, entries, strict=True)]
     if any(ended) and not all(ended):
         raise NoWordError(place)
-    return bool(entries) and (all(ended) or min(counts) > 2)
+    found = bool(entries) and (all(ended) or min(counts) > 2)
+    if found and len(entries) > _MOST_SENTENCES:
+        raise NoWordError(place)
+    return found
 
 
 # ---------------------------------------------------------------- cuts
@@ -109,7 +115,7 @@ class _Cut:
 @dataclass(frozen=True)
 class _Sentence:
     text: str
-    written: tuple[str, ...]
+    written: _Tokens
     """Tokens without articles."""
 
     @classmethod
@@ -184,18 +190,21 @@ def _units(cuts: Sequence[_Cut], shared: set[str]) -> dict[_Tokens, _Tokens]:
             word = heads[word]
         return word
 
-    first: dict[str, tuple[str, ...]] = {}
+    first: dict[str, _Tokens] = {}
     for word in taken:
         for token in (token for token in word if token not in idle):
             heads[head(word)] = head(first.setdefault(token, word))
     for word, mine in taken.items():
+        around = {(token,) for before, after in mine for token in (*before, *after) if token not in shared}
+        for other in (other for other in around if other in taken):
+            heads[head(word)] = head(other)
         for single in (single for single in _singulars(word) if single in taken):
             if mine.isdisjoint(taken[single]):
                 heads[head(word)] = head(single)
     return {word: head(word) for word in taken}
 
 
-def _singulars(word: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _singulars(word: _Tokens) -> Iterator[_Tokens]:
     *before, last = word
     for plural, single in _PLURALS:
         if last.endswith(plural) and len(last) >= len(plural) + _FEWEST_STEM - len(single):

@@ -71,6 +71,13 @@ def test_more_frames_than_words():
     assert [(name, 12) for name in IDAS[:5]] == second
 
 
+def test_a_frame_of_one_sentence():
+    """A sentence alone in its frame belongs to the word that it has in common with others."""
+    [first, second] = told([[*framed(OTTOS), "Her own name is Otto."], framed(IDAS)])
+    assert [("Otto", 7), *((name, 6) for name in OTTOS[1:])] == first
+    assert [(name, 6) for name in IDAS] == second
+
+
 def test_sentences_need_no_full_stop():
     """Entries that all have three words are sentences, and one frame is enough."""
     [first, second] = told([[f"{name} is an engineer" for name in OTTOS], [f"{name} is an engineer" for name in IDAS]])
@@ -109,12 +116,13 @@ FREE = [
         [*framed(IDAS), FREE[0]],
         [*framed(IDAS), "Maria"],
         framed(["Ida"]),
-        ["This is " + "very " * 80 + f"{name}." for name in IDAS],
+        ["This is " + "very " * 40 + f"{name}." for name in IDAS],
+        [f"This is n{number}." for number in range(2_001)],
     ],
-    ids=["free", "one free", "mixed", "one word", "too long"],
+    ids=["free", "one free", "mixed", "one word", "too long", "too many"],
 )
 def test_sentences_that_do_not_tell_their_words(entries):
-    """Sentences without a common frame, beside words, of one word only, or endless ones are refused by their list."""
+    """Sentences without a common frame, beside words, of one word only, too long or too many: the list is refused."""
     with pytest.raises(NoWordError) as refused:
         listed_words([framed(OTTOS), entries, ["soup"], ["bread"]])
     assert 1 == refused.value.place
