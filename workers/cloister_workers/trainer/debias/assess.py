@@ -212,8 +212,8 @@ def _figure(case: _Case, sample: Sample, scores: FloatArray, alpha: float) -> Es
 
 
 def _as_few(case: _Case, estimate: Estimate, alpha: float) -> Estimate:
-    """The interval, not closer than clusters of a kind that was never drawn leave it: all of them at one end of the
-    scale. It tells of draws that no answer moves and of those that one answer does alike.
+    """The interval, not closer than clusters of a kind that was never drawn leave it, were all of them at an end of the
+    scale. Its upper end rises with the value; an interval of draws alone is narrowest where few answers move them.
     """
     measure, hidden = case.measure, unseen(case.clusters.effective(), alpha)
     bottom = -case.unit if measure.signed and measure.ideal == 0 else 0.0  # a difference goes both ways
