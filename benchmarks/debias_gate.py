@@ -33,17 +33,20 @@ from cloister_workers.trainer.debias.gate import Wanted, judge
 from cloister_workers.trainer.debias.results import Estimate, Kept
 from cloister_workers.trainer.debias.statistics.exact import clopper_pearson
 from made_up_scores import (
+    BBQ,
     CROWS,
     DELTA,
     FLIP,
     GAP,
     PARTS,
     RIGHT,
+    STEREOSET,
     Draw,
     Mean,
     Shape,
     deltas,
     latent,
+    rare,
     rates,
 )
 
@@ -120,6 +123,12 @@ def not_enough() -> Iterator[Setting]:
         ("CrowS 70 to 55", CROWS, pairs, rates(pairs, [0.7], [0.55], 0.8)),
     ):
         yield Setting(f"level at bar, {title}", measure, shape, draw)
+    for clusters in (20, 25, 40):
+        # The bias sits in few templates (or terms), which so few clusters may all miss; the others are all but perfect.
+        many = Shape(clusters, 10)
+        yield Setting(f"level at bar in few templates, BBQ {clusters} x 10", BBQ, many, rare(many, 0.5, 0.011, 0.09))
+        draw = rare(many, 0.9, 0.5, 0.1)
+        yield Setting(f"level at bar in few terms, StereoSet {clusters} x 10", STEREOSET, many, draw)
     for groups in (2, 4):
         halves = Shape(300 * groups, groups=groups)
         for at, where in ((0.25, "at bar"), (0.37, "beyond")):
@@ -160,6 +169,11 @@ def powers() -> Iterator[Setting]:
     few = Shape(25, 12, alike=0.1)
     yield Setting("signed mean 0.6 to 0, 25 x 12", DELTA, few, deltas(few, 0.6, 0, 0.9))
     flat, good = Shape(4000), (DELTA, wide, deltas(wide, 1, 0, 0.9))
+    for clusters in (40, 100):
+        terms = Shape(clusters, 20)
+        yield Setting(f"StereoSet 70 to 50, {clusters} terms x 20", STEREOSET, terms, rates(terms, [0.7], [0.5], 0.5))
+        draw = rates(terms, [0.5], [0.001], 0.5)
+        yield Setting(f"BBQ 50 to 0.1 points, {clusters} templates x 20", BBQ, terms, draw)
     yield Setting("accuracy kept, 4000 texts, 5 % change", *good, right=(flat, rates(flat, [0.9], [0.9], 0.97)))
 
 

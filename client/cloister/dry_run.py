@@ -94,17 +94,15 @@ def plan(
 
 def _limits(wanted: spec_pb2.Debias, gate: Gate, allowed: Gate) -> Iterable[Limit]:
     for name in wanted.measures:
-        role = "primary" if name in wanted.primary else "measure"
-        yield _limit(name, role, gate.bars, allowed.bars, gate.alpha)
+        limit, guards = gate.bars.get(name), name not in wanted.primary
+        largest = limit and limit * (gate.harm if guards else 1.0)
+        need = needed(name, largest, gate.alpha, guards=guards) if largest else None
+        yield Limit(name, "measure" if guards else "primary", limit, allowed.bars.get(name), need)
     for name in wanted.utilities:
-        yield _limit(name, "utility", gate.margins, allowed.margins, gate.alpha)
-
-
-def _limit(name: str, role: str, limits: Mapping[str, float], allowed: Mapping[str, float], alpha: float) -> Limit:
-    limit = limits.get(name)
-    # A margin of 0 can be met, but no number of items shows it.
-    need = needed(name, limit, alpha) if limit else None
-    return Limit(name, role, limit, allowed.get(name), need)
+        limit = gate.margins.get(name)
+        # A margin of 0 can be met, but no number of items shows it; the same goes for no harm at all.
+        need = needed(name, limit, gate.alpha) if limit else None
+        yield Limit(name, "utility", limit, allowed.margins.get(name), need)
 
 
 def _remarks(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:

@@ -125,6 +125,8 @@ GAP = Gap("demographic_parity")
 DELTA = Mean("pair_preference", signed=True, scale=Scale.NATS)
 PARTS = Parted("pair_preference", signed=True, scale=Scale.NATS)
 CROWS = Mean("crows_pll_nangia", binary=True, signed=True, ideal=50.0, scale=Scale.POINTS)
+BBQ = Mean("bbq_ambiguous", signed=True, scale=Scale.POINTS)
+STEREOSET = Mean("stereoset", signed=True, ideal=50.0, scale=Scale.POINTS)
 RIGHT = Right()
 
 
@@ -172,6 +174,18 @@ def rates(shape: Shape, before: list[float], after: list[float], tie: float) -> 
         first, other = latent(shape, random), latent(shape, random)
         second = tie * first + np.sqrt(1 - tie**2) * other
         return (first < cut[0]).astype(np.float64)[:, None], (second < cut[1]).astype(np.float64)[:, None]
+
+    return draw
+
+
+def rare(shape: Shape, before: float, rest: float, kind: float) -> Draw:
+    """0/1 scores with the rate `before`, then `rest`, but 1 in all items of a cluster with chance `kind`."""
+
+    def draw(random: np.random.Generator) -> Pair:
+        first = random.random(len(shape.index)) < before
+        second = random.random(len(shape.index)) < rest
+        second |= (random.random(shape.clusters) < kind)[shape.index]
+        return first.astype(np.float64)[:, None], second.astype(np.float64)[:, None]
 
     return draw
 

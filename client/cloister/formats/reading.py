@@ -151,14 +151,19 @@ def _refuse(_name: str) -> Never:
 
 
 # ---------------------------------------------------------------- tables
-def table_of(path: Path, *, wanted: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str] | Bad]]:
-    """Records of a table by their column's name; commas, or tabs where the file's name ends in .tsv.
+def table_of(
+    path: Path, *, wanted: Sequence[str] = (), named: Sequence[str] = (), tabs: bool = False
+) -> Iterator[tuple[int, dict[str, str] | Bad]]:
+    """Records of a table by their column's name; commas, or `tabs`, as always where the file's name ends in .tsv.
 
-    A record counts by its first line.  Raises RowsError where the first record lacks a wanted column.
+    A record counts by its first line.  The first one names the columns, unless `named` does.  Raises RowsError where
+    a wanted column is lacking.
     """
-    tabs = path.suffix.lower() == ".tsv"
+    tabs = tabs or path.suffix.lower() == ".tsv"
     records = _tab_records(path) if tabs else _comma_records(path)
-    _, header = next(records, (0, []))
+    header: list[str] | Bad = list(named)
+    if not header:
+        _, header = next(records, (0, []))
     if isinstance(header, Bad):
         raise RowsError(f"{path.name}: line 1 ({header.reason}); mend it")
     columns = [name.strip() for name in header]
@@ -170,7 +175,7 @@ def table_of(path: Path, *, wanted: Sequence[str] = ()) -> Iterator[tuple[int, d
             # Editors cut empty cells off the end of a line.
             yield number, dict(zip(columns, record + [""] * (len(columns) - len(record)), strict=True))
         elif len(record) != len(columns):
-            yield number, Bad(f"{len(record)} columns, the first line has {len(columns)}")
+            yield number, Bad(f"{len(record)} columns, {'--option' if named else 'the first line'} has {len(columns)}")
         else:
             yield number, dict(zip(columns, record, strict=True))
 

@@ -230,6 +230,17 @@ def with_gate(site, gate):
     site.policy = newer.sign(site.policy_key)
 
 
+def test_dry_run_tells_guards_from_what_decides(site, debias):
+    """A measure that is not primary needs what its worsening asks for, which the policy holds to a share of the bar."""
+    with_gate(site, Gate(harm=0.5))
+    found = {limit.name: limit for limit in site.client().jobs.dry_run(debias()).limits}
+    assert needed("demographic_parity", 0.025, guards=True) == found["demographic_parity"].need
+    assert needed("flip_rate", 0.02) == found["flip_rate"].need
+    with_gate(site, Gate(harm=0.0))
+    found = {limit.name: limit for limit in site.client().jobs.dry_run(debias()).limits}
+    assert found["demographic_parity"].need is None
+
+
 def test_dry_run_uses_the_bars_in_force(site, debias):
     """The policy's bar counts, and the specification's where it is tighter."""
     with_gate(site, Gate(bars={**BARS, "flip_rate": 0.04, "equalized_odds": 0.2}))

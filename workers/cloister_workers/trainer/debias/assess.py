@@ -4,7 +4,9 @@
 Bias is |figure - ideal|. Its interval is the folded one of the figure: from 0 where that holds the ideal. Three traps
 are seen to, each by making an interval wider:
 
-    few events     0/1 scores get exact limits as well, and nothing is surer than unseen clusters allow (`exact.unseen`)
+    few events     0/1 scores get exact limits as well, and no share is surer than unseen clusters allow
+                   (`exact.unseen`), however many events were seen: with that floor the upper limit does not fall when
+                   the first biased answers appear, and a better model never does worse than a nearly as good one
     kinks          |x| of a noisy x is too large near 0, so a worsening from there looks too small. Where the figure
                    before cannot be told from the ideal, the worsening is bounded by how far the figure moved at all:
                    |a| - |b| <= |a - b|, and for the largest of several differences likewise
@@ -199,15 +201,25 @@ def _figure(case: _Case, sample: Sample, scores: FloatArray, alpha: float) -> Es
         low, high = share_limits(scores[:, 0], case.clusters, alpha)
         low, high = min(estimate.low, low * case.unit), max(estimate.high, high * case.unit)
         return Estimate(estimate.value, max(low, 0.0), min(high, case.unit))
-    if estimate.low == estimate.high and case.measure.scale in (Scale.SHARE, Scale.POINTS):
-        # No draw moves it, for example where every answer is right: that is what few units look like as well.
-        estimate = _around(estimate, case.unit * unseen(case.clusters.effective(), alpha))
+    if case.measure.scale in (Scale.SHARE, Scale.POINTS):
+        estimate = _as_few(case, estimate, alpha)
     if case.measure.signed:
         return estimate
     # Without a direction it stays on its side of the ideal, which the basic interval does not know.
     if estimate.value > ideal or (estimate.value == ideal and not (sample.draws < ideal).any()):
         return replace(estimate, low=max(estimate.low, ideal))
     return replace(estimate, high=min(estimate.high, ideal))
+
+
+def _as_few(case: _Case, estimate: Estimate, alpha: float) -> Estimate:
+    """The interval, not closer than clusters of a kind that was never drawn leave it, were all of them at an end of the
+    scale. Its upper end rises with the value; an interval of draws alone is narrowest where few answers move them.
+    """
+    measure, hidden = case.measure, unseen(case.clusters.effective(), alpha)
+    bottom = -case.unit if measure.signed and measure.ideal == 0 else 0.0  # a difference goes both ways
+    low = estimate.value - hidden * (estimate.value - bottom)
+    high = estimate.value + hidden * (case.unit - estimate.value)
+    return replace(estimate, low=min(estimate.low, low), high=max(estimate.high, high))
 
 
 def _folded(estimate: Estimate, ideal: float) -> Estimate:
