@@ -18,6 +18,7 @@ from cloister.evidence.manifest import VerifiedObject
 from cloister.evidence.policy import Policy
 from cloister.gate import Gate
 from cloister.lineage import Start
+from cloister.replay import replay_remarks
 from cloister.sizes import Need, needed
 from cloister.spec import Spec
 
@@ -86,7 +87,8 @@ def plan(
     if gate is None:
         stages = REPORT_STAGES.get(str(spec.method.WhichOneof("type")), PLAIN_STAGES)
         takes = estimate(spec, start, data, auxiliary)
-        return DryRun(spec, start, data, policy, None, (), stages, (), auxiliary, takes)
+        remarks = tuple(replay_remarks(spec, start))
+        return DryRun(spec, start, data, policy, None, (), stages, remarks, auxiliary, takes)
     wanted = spec.method.debias
     limits = tuple(_limits(wanted, gate, policy.gate or Gate()))
     return DryRun(spec, start, data, policy, gate, limits, DEBIAS_STAGES, tuple(_remarks(wanted, gate)), auxiliary)

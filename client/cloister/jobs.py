@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cloister.api.v1 import common_pb2, jobs_pb2
@@ -20,8 +20,9 @@ from cloister.evidence.errors import BindingError, PolicyError
 from cloister.evidence.manifest import Manifest, VerifiedObject
 from cloister.evidence.policy import Policy
 from cloister.evidence.signatures import Statement
-from cloister.lineage import Start, reference_to
+from cloister.lineage import Start, earlier_specs, reference_to
 from cloister.models import Models
+from cloister.replay import bind_replay
 from cloister.reports import JobReport, fetch_report, open_report
 from cloister.sealed.keys import Identity
 from cloister.session import DAY_SECONDS, Session, check_name, is_id, pages
@@ -36,6 +37,10 @@ RECONNECTS = 10
 SUCCEEDED = jobs_pb2.JOB_STATE_SUCCEEDED
 
 
+def no_remark(text: str) -> None:
+    """Tells nobody."""
+
+
 class Jobs:
     """`client.jobs`."""
 
@@ -44,15 +49,24 @@ class Jobs:
         self._datasets = datasets
         self._models = models
 
-    def submit(self, spec: SpecSource, *, expires_days: int = EXPIRES_DAYS) -> jobs_pb2.Job:
+    def submit(
+        self,
+        spec: SpecSource,
+        *,
+        expires_days: int = EXPIRES_DAYS,
+        remark: Callable[[str], object] = no_remark,
+    ) -> jobs_pb2.Job:
         """Verify every input, sign, and queue a job.
 
         Model and datasets may be named; what is signed holds ids, and the digests of what was verified here: a
         control plane that swaps one later is refused by the host.  The model may be the result of an earlier job.
+        `remark` is told what the specification leaves open, before it is signed.
         Raises UsageError for the specification, an EvidenceError for what the site shows.
         """
         job_id = self._session.new_id()
         ready, policy = self._prepared(spec, job_id)
+        for text in ready.remarks:
+            remark(text)
         wanted, start, second = ready.spec, ready.start, ready.auxiliary
         data = {role: reference_to(found) for role, found in ready.data.items()}
         me, now, signed = self._session.site.me(), self._session.clock(), spec_bytes(wanted)
@@ -105,6 +119,7 @@ class Jobs:
         for role, found in data.items():
             setattr(wanted, f"{role}_dataset", found.manifest.id)
         wanted.suffix = check_name("model", wanted.suffix or f"{start.name[:80]}-{job_id[:8]}")
+        bind_replay(wanted, given, list(earlier_specs(self._session, start)) if wanted.replay_dataset else [])
         # (3) The policy under which the result may leave is bound too, and its bars are not widened.
         policy = self._models.policy()
         return plan(wanted, start, data, Policy.parse(policy.payload), second), policy
@@ -194,7 +209,9 @@ class Jobs:
         finally:
             call.cancel()
 
-    def clone(self, job_id: str, changes: Mapping[str, str] | None = None) -> jobs_pb2.Job:
+    def clone(
+        self, job_id: str, changes: Mapping[str, str] | None = None, *, remark: Callable[[str], object] = no_remark
+    ) -> jobs_pb2.Job:
         """Submit the specification of an earlier job again, with some top-level text fields changed.
 
         The old one is only believed as its member signed it.
@@ -207,11 +224,12 @@ class Jobs:
             raise BindingError(f"job {job_id}: the specification shown is not the one that {signed.member} signed")
         spec = from_bytes(job.spec)
         spec.suffix = ""
+        spec.data.ClearField("replay_split")  # that of the model and the dataset, which may be others now
         for name, value in (changes or {}).items():
             if name not in CLONE_FIELDS:
                 raise UsageError(f"{name} cannot be changed in a clone; fields are {', '.join(CLONE_FIELDS)}")
             setattr(spec, name, int(value) if name == "seed" else value)
-        return self.submit(spec)
+        return self.submit(spec, remark=remark)
 
     def is_training(self, job_id: str) -> bool:
         """Whether a job trains a model, rather than de-biasing one, or measuring or answering with it."""

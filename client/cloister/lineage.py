@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cloister.api.v1 import jobs_pb2, models_pb2
@@ -14,6 +14,7 @@ from cloister.evidence.errors import BindingError
 from cloister.evidence.layers import ADAPTER, is_weights, layer_kind, stacked
 from cloister.evidence.manifest import Manifest, VerifiedObject, verify_object
 from cloister.evidence.result import Result, verify_result
+from cloister.evidence.signatures import Statement
 from cloister.session import Session, is_id
 from cloister.spec import Spec, from_bytes
 from cloister.wire import sealed_from_proto, statement_from_proto
@@ -131,6 +132,32 @@ def _maker_spec(session: Session, lineage: Lineage, adapter: VerifiedObject, get
     return maker.spec
 
 
+def earlier_specs(session: Session, start: Start) -> Iterator[Spec]:
+    """What the jobs behind a version were asked for, newest first, each as its member signed it; none for a base model.
+
+    Raises an EvidenceError for a job of another team, or with another specification than was signed.
+    """
+    if start.lineage is None:
+        return
+    signed, spec = start.lineage.authorisation, start.lineage.spec
+    yield spec
+    while signed.model_layers:  # it started from an adapted version, whose id is that of the job that made it
+        _, signed, spec = _signed_job(session, spec.model, f"{start.name}, made from {spec.model}")
+        yield spec
+
+
+def _signed_job(session: Session, job_id: str, asked: str) -> tuple[Statement, Authorisation, Spec]:
+    """The authorisation that a member of this team signed for a job, and its specification."""
+    job = _job(session, job_id)
+    statement = statement_from_proto(job.authorisation)
+    authorisation = verify_authorisation_signature(statement, session.site.roster, now=session.clock())
+    if authorisation.job_id != job_id or authorisation.team != session.site.me().team:
+        raise BindingError(f"model {asked}: the control plane shows the authorisation of another job")
+    if sha256_hex(job.spec) != authorisation.spec_sha256:
+        raise BindingError(f"model {asked}: the specification is not the one that {authorisation.member} signed")
+    return statement, authorisation, from_bytes(job.spec)
+
+
 def verify_base(session: Session, version: models_pb2.ModelVersion, asked: str) -> VerifiedObject:
     """Check that a version is the base model that was asked for, sealed by a member of this team.
 
@@ -158,13 +185,7 @@ def verify_result_version(session: Session, version: models_pb2.ModelVersion, as
         raise UsageError(f"model {asked} is not the result of a job; only results are released")
     roster, now = session.site.roster, session.clock()
     # (1) The member's job.
-    job = _job(session, version.id)
-    statement = statement_from_proto(job.authorisation)
-    authorisation = verify_authorisation_signature(statement, roster, now=now)
-    if authorisation.job_id != version.id or authorisation.team != session.site.me().team:
-        raise BindingError(f"model {asked}: the control plane shows the authorisation of another job")
-    if sha256_hex(job.spec) != authorisation.spec_sha256:
-        raise BindingError(f"model {asked}: the specification is not the one that {authorisation.member} signed")
+    statement, authorisation, spec = _signed_job(session, version.id, asked)
     # (2) The host's result.
     said = statement_from_proto(version.dossier.result)
     result = verify_result(said, roster, kind="export", authorisation_sha256=statement.digest, now=now)
@@ -177,7 +198,6 @@ def verify_result_version(session: Session, version: models_pb2.ModelVersion, as
     if found.manifest.team != authorisation.team or found.manifest.pool != authorisation.pool:
         raise BindingError(f"model {asked}: the sealed object is of another team or pool than its job")
     # (4) The one asked for.
-    spec = from_bytes(job.spec)
     if asked not in (version.id, spec.suffix):
         raise BindingError(f"asked for model {asked}, the control plane handed over the result of another job")
     return Lineage(authorisation, spec, result, said.digest, found)

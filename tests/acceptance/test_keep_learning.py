@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from live_site import LiveSite
 from tiny_models import classification_rows
 
@@ -22,7 +24,7 @@ TUNE = (
 
 def test_a_revision_is_learned_on_top_of_the_version_before(site: LiveSite, tmp_path: Path) -> None:
     """The second job starts from the first one's result, trains on the new rows alone, replays the first revision, and
-    its host signs what is forgotten of it.
+    its host signs what is forgotten of the rows that the first job held out.
     """
     lines = classification_rows(160).splitlines()
     for name, part in (("march", lines[:80]), ("april", lines[80:])):
@@ -40,5 +42,13 @@ def test_a_revision_is_learned_on_top_of_the_version_before(site: LiveSite, tmp_
     site.ok("alice", "cloister", "job", "watch", job_id)
     job = site.read("alice", "cloister", "job", "show", job_id)
     assert ("JOB_STATE_SUCCEEDED", second, first) == (job["state"], job["training_dataset"], job["replay_dataset"])
-    signed = site.read("alice", "cloister", "model", "show", "router-april")["dossier"]["metrics_after"]  # type: ignore[index]
+    march, april = (
+        site.read("alice", "cloister", "model", "show", name)["dossier"] for name in ("router-march", "router-april")
+    )
+    signed, learnt = april["metrics_after"], march["metrics_after"]  # type: ignore[index]
     assert {"replay_loss", "forgetting", "eval_accuracy"} <= set(signed)
+    # The same rows, so the second job starts where the first one ended.
+    assert (learnt["eval_rows"], pytest.approx(float(learnt["eval_loss"]), abs=1e-4)) == (
+        signed["replay_rows"],
+        float(april["metrics_before"]["replay_loss"]),  # type: ignore[index]
+    )

@@ -108,6 +108,7 @@ def check_resume(
     assert 0 < len(second.losses()) < len(whole.losses())
     assert whole.losses() == first.losses() + second.losses()
     assert whole.bundles[-1] == second.bundles[-1]
+    assert whole.messages[-1] == second.messages[-1]
 
 
 def unpack(recorder: Recording, folder: Path) -> Path:

@@ -10,7 +10,7 @@ import click
 
 from cloister.cli.forecast import starts_in, waiting_words
 from cloister.cli.options import home_option, json_option, limit_option, open_client, rows_option
-from cloister.cli.output import moment, print_fields, print_message, print_messages, print_table, state_name
+from cloister.cli.output import moment, print_fields, print_message, print_messages, print_note, print_table, state_name
 
 if TYPE_CHECKING:
     from cloister.api.v1.jobs_pb2 import Job
@@ -43,7 +43,7 @@ def submit(spec: Path, follow: bool, dry_run: bool, rows: tuple[Path, ...], as_j
 
             print_plan(client.jobs.dry_run(spec), rows, as_json=as_json)
             return
-        started(client, client.jobs.submit(spec), follow, as_json)
+        started(client, client.jobs.submit(spec, remark=print_note), follow, as_json)
 
 
 @job.command()
@@ -58,7 +58,7 @@ def clone(job_id: str, changes: tuple[str, ...], follow: bool, as_json: bool, ho
     if any(not equals for _, equals, _ in pairs):
         raise click.UsageError("--set takes FIELD=VALUE, for example --set seed=7")
     with open_client(home) as client:
-        made = client.jobs.clone(job_id, {name: value for name, _, value in pairs})
+        made = client.jobs.clone(job_id, {name: value for name, _, value in pairs}, remark=print_note)
         started(client, made, follow, as_json)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is printed on stdout: tables for people, the contract's JSON for programs."""
+"""What is printed: tables for people and the contract's JSON for programs, on standard output; notes on the other."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def print_messages(found: Iterable[Message]) -> None:
 def print_json(value: object) -> None:
     """Any other JSON."""
     click.echo(json.dumps(value, indent=2))
+
+
+def print_note(text: str) -> None:
+    """What is worth knowing beside the result: on standard error."""
+    click.echo(f"note: {text}", err=True)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

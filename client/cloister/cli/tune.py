@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloister.cli.options import home_option, json_option, open_client, rows_option
+from cloister.cli.output import print_note
 
 if TYPE_CHECKING:
     from cloister.client import Client
@@ -83,7 +84,7 @@ def tune(  # noqa: PLR0913, PLR0917 - click passes each option by its name
 
             print_plan(client.jobs.dry_run(spec), rows, as_json=as_json)
             return
-        started(client, client.jobs.submit(spec), follow, as_json)
+        started(client, client.jobs.submit(spec, remark=print_note), follow, as_json)
 
 
 def _only_purpose(client: Client, dataset: str) -> str:

@@ -43,7 +43,9 @@ def test_steps_follow_splits_batches_and_epochs():
 
 
 def test_named_parts_and_replay_are_counted():
-    """Nothing is held out where datasets are named, and earlier rows are mixed in by their ratio."""
+    """Nothing is held out where datasets are named; earlier rows are mixed in by their ratio, as far as the job before
+    trained on them.
+    """
     named = {"validation_dataset": "v", "evaluation_dataset": "e"}
     extra = {"validation": sealed(10, 4_000), "evaluation": sealed(10, 4_000)}
     assert 100 == estimated({"supervised": {}}, extra=extra, **named).training_rows
@@ -51,6 +53,11 @@ def test_named_parts_and_replay_are_counted():
     data = {"replay_ratio": 0.5, "validation_fraction": 0.0, "evaluation_fraction": 0.0}
     found = estimated({"supervised": {}}, extra=replayed, replay_dataset="r", data=data)
     assert 200 == found.training_rows
+    split = {"seed": 1, "validation_fraction": 0.1, "evaluation_fraction": 0.2}
+    data["replay_ratio"] = 0.9
+    signed = {**data, "replay_split": split}
+    found = estimated({"supervised": {}}, extra=replayed, replay_dataset="r", data=signed)
+    assert 100 + 700 == found.training_rows
 
 
 def test_long_rows_count_to_the_context():

@@ -33,7 +33,7 @@ from cloister_workers.trainer.order import batches, data_order
 from cloister_workers.trainer.padding import least_padding
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import chat_rows, classification_rows
-from trainer_jobs import run_job
+from trainer_jobs import check_resume, run_job
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -95,23 +95,23 @@ def test_losses_equal_a_plain_script(bert_dir, tmp_path, recorder):
     assert expected == pytest.approx(recorder.losses(), abs=1e-5)
 
 
+@pytest.mark.parametrize("at", [2, 7])
 @pytest.mark.parametrize("adapter", [LORA, {"full": {}}])
-def test_resume_is_exact_to_the_bit(bert_dir, tmp_path, new_recorder, adapter):
+def test_resume_is_exact_to_the_bit(bert_dir, tmp_path, new_recorder, adapter, at):
     """Interrupted and resumed training has the very losses and weights of training that never stopped, dropout on."""
-    rows, spec = classification_rows(60), classification_spec(adapter)
-    whole = run_job(spec, bert_dir, tmp_path, new_recorder(), rows)
-    first = new_recorder(pause_at=4)
-    with pytest.raises(Paused) as paused:
-        run_job(spec, bert_dir, tmp_path, first, rows)
-    assert 4 == paused.value.step
-    second = run_job(spec, bert_dir, tmp_path, new_recorder(), rows, checkpoint=first.bundles[0])
-    assert whole.losses() == first.losses() + second.losses()
-    assert whole.bundles[-1] == second.bundles[-1]
-    assert whole.messages[-1] == second.messages[-1]
+    check_resume(classification_spec(adapter), bert_dir, tmp_path, new_recorder, classification_rows(60), at)
 
 
-def test_resume_of_a_packed_job_is_exact(llama_dir, tmp_path, new_recorder):
-    """A planned checkpoint of a supervised job resumes to the same losses and the same result."""
+@pytest.mark.parametrize("at", [2, 6])
+def test_resume_of_a_packed_job_is_exact(llama_dir, tmp_path, new_recorder, at):
+    """A supervised job that stops at any step resumes to the same losses and the same result."""
+    settings = {"batch_size": 6, "max_seq_length": 48, "n_epochs": 2, "n_evals": 1}
+    spec = parse_spec({"model": "tiny", "method": {"supervised": {"hyperparameters": settings}}})
+    check_resume(spec, llama_dir, tmp_path, new_recorder, chat_rows(30), at)
+
+
+def test_resume_from_a_planned_checkpoint_is_exact(llama_dir, tmp_path, new_recorder):
+    """A checkpoint that was asked for resumes to the same losses and the same result."""
     settings = {"batch_size": 6, "max_seq_length": 48, "n_epochs": 2, "n_checkpoints": 1, "n_evals": 1}
     spec = parse_spec({"model": "tiny", "method": {"supervised": {"hyperparameters": settings}}})
     rows = chat_rows(30)

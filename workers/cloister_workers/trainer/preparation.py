@@ -20,7 +20,7 @@ from cloister_workers.trainer.place import Inputs, Workplace
 from cloister_workers.trainer.replay import with_replay
 from cloister_workers.trainer.session import Session
 from cloister_workers.trainer.spec import Hyperparameters, TrainingSpec
-from cloister_workers.trainer.split import split_rows
+from cloister_workers.trainer.split import groups_of, outside, split_examples
 
 Pieces = tuple[Example, ...]
 """What one row became: one example, or those that a long row was cut into."""
@@ -63,11 +63,15 @@ def prepare(
     training = _read(DatasetRole.TRAINING, inputs, objective, reading, seen, session)
     examples = _examples(training)
     objective = method.fitted(objective, examples)
-    validation, evaluation, replay = (
+    validation, evaluation = (
         _read(role, inputs, objective, reading, seen, session)
-        for role in (DatasetRole.VALIDATION, DatasetRole.EVALUATION, DatasetRole.REPLAY)
+        for role in (DatasetRole.VALIDATION, DatasetRole.EVALUATION)
     )
+    earlier = spec.data.replay_split
+    reading = replace(reading, max_rows=earlier.max_rows) if earlier else reading
+    replay = _read(DatasetRole.REPLAY, inputs, objective, reading, seen, session)
     parts = _split(spec, inputs, examples, _examples(validation), _examples(evaluation))
+    parts, repeated = with_replay(parts, _examples(replay), spec.seed, spec.data)
     if not parts.training:
         raise TrainerError(
             FailureCode.TOO_FEW_ROWS,
@@ -82,7 +86,6 @@ def prepare(
             "keep_best and early_stop_patience go by validation rows, and there are none; name a validation_dataset or "
             "give validation_fraction",
         )
-    parts, repeated = with_replay(parts, _examples(replay), spec.seed, spec.data)
     classes = len(getattr(objective, "labels", ()))
     news = parts.training[: len(parts.training) - len(repeated)]
     for dataset, used in (
@@ -128,25 +131,23 @@ def _split(
     validation: tuple[Example, ...],
     evaluation: tuple[Example, ...],
 ) -> Parts:
-    """Parts that share no input: a row that a held-out file repeats is not trained on."""
-    held_out = {example.group for example in evaluation}
-    checked = _outside(validation, held_out)
-    rest = _outside(training, held_out | {example.group for example in checked})
-    split = split_rows(
-        [example.group for example in rest],
+    """Parts that share no input: a row that a held-out file repeats is not trained on.
+
+    The split comes first: which rows are held out does not depend on what other files repeat.
+    """
+    checked = outside(validation, groups_of(evaluation))
+    taken = groups_of(evaluation, checked)
+    split = split_examples(
+        training,
         spec.seed,
         0.0 if DatasetRole.VALIDATION in inputs else spec.data.validation_fraction,
         0.0 if DatasetRole.EVALUATION in inputs else spec.data.evaluation_fraction,
     )
     return Parts(
-        training=tuple(rest[index] for index in split.training),
-        validation=checked or tuple(rest[index] for index in split.validation),
-        evaluation=evaluation or tuple(rest[index] for index in split.evaluation),
+        training=outside(split.training, taken),
+        validation=checked or outside(split.validation, taken),
+        evaluation=evaluation or outside(split.evaluation, taken),
     )
-
-
-def _outside(examples: tuple[Example, ...], taken: set[bytes]) -> tuple[Example, ...]:
-    return tuple(example for example in examples if example.group not in taken)
 
 
 def _rows(dataset: Dataset[Pieces], used: tuple[Example, ...], classes: int) -> Rows:

@@ -139,6 +139,24 @@ DEFAULTS: Mapping[Method, Hyperparameters] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplaySplit:
+    """How the job that trained on the replay rows split them; its rows, as it read them."""
+
+    seed: int = _DEFAULT_SEED
+    validation_fraction: float = 0.0
+    evaluation_fraction: float = 0.0
+    max_rows: int = 0
+    """That it used the first so many; 0: all."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.seed < 2**64, SpecField.DATA, "a replay_split with a seed from 1 to 2^64-1", self.seed)
+        shares = (self.validation_fraction, self.evaluation_fraction)
+        good = all(0 <= share <= 1 for share in shares) and sum(shares) <= 1
+        check(good, SpecField.DATA, "a replay_split with fractions from 0 that add up to 1 or less", shares)
+        check(self.max_rows >= 0, SpecField.DATA, "a replay_split with max_rows from 0", self.max_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Which rows are used for what."""
 
@@ -155,6 +173,8 @@ class Data:
     """Share of the training examples that are drawn from the replay rows."""
     too_long: str = ""
     """What becomes of a row of more than max_seq_length tokens: truncate, refuse, or as the method does."""
+    replay_split: ReplaySplit | None = None
+    """None: no earlier job is known to have trained on the replay rows, and they are split as this job's own."""
 
     def __post_init__(self) -> None:
         for share in (self.validation_fraction, self.evaluation_fraction):
@@ -253,9 +273,19 @@ def parse_common(spec: Mapping[str, object]) -> Common:
     return Common(
         model=str(model),
         seed=whole(spec.get("seed", 0), SpecField.SEED) or _DEFAULT_SEED,
-        data=replace(Data(), **_typed(table_of(spec.get("data", {}), SpecField.DATA), Data(), SpecField.DATA)),
+        data=_data(table_of(spec.get("data", {}), SpecField.DATA)),
         adapter=_adapter(spec.get("adapter", {"lora": {}})),
     )
+
+
+def _data(table: Mapping[str, object]) -> Data:
+    given = dict(table)
+    earlier = given.pop("replay_split", None)
+    found = replace(Data(), **_typed(given, Data(), SpecField.DATA))
+    if earlier is None:
+        return found
+    split = _typed(table_of(earlier, SpecField.DATA), ReplaySplit(), SpecField.DATA)
+    return replace(found, replay_split=replace(ReplaySplit(), **split))
 
 
 def check_keys(table: Mapping[str, object], known: set[str] | frozenset[str], name: SpecField) -> None:

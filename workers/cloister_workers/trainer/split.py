@@ -3,7 +3,8 @@
 
 The split depends on the seed, the row order and which rows repeat one another; not on what they say.
 Rows with the same input (its digest; a label may differ) go to one part together, so nothing held out was
-trained on.
+trained on.  A later job that replays the rows repeats the split of the job that trained on them (`replay.py`): so a
+whole dataset is split before rows are left out of it, and in rows, whatever pieces they were cut into.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cloister_workers.trainer.example import Example
+from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.order import split_order
 
 
@@ -21,6 +24,28 @@ class Split:
     training: tuple[int, ...]
     validation: tuple[int, ...]
     evaluation: tuple[int, ...]
+
+
+def split_examples(examples: Sequence[Example], seed: int, validation: float, evaluation: float) -> Parts:
+    """Split the examples of a dataset by its rows: `split_rows`, with all pieces of a row in one part, in order."""
+    rows = [example.group for example in examples if example.piece == 0]
+    split = split_rows(rows, seed, validation, evaluation)
+
+    def taken(indices: Sequence[int]) -> tuple[Example, ...]:
+        groups = {rows[index] for index in indices}
+        return tuple(example for example in examples if example.group in groups)
+
+    return Parts(taken(split.training), taken(split.validation), taken(split.evaluation))
+
+
+def groups_of(*parts: Sequence[Example]) -> set[bytes]:
+    """The inputs of examples."""
+    return {example.group for part in parts for example in part}
+
+
+def outside(examples: Sequence[Example], groups: set[bytes]) -> tuple[Example, ...]:
+    """Those whose input is not among `groups`."""
+    return tuple(example for example in examples if example.group not in groups)
 
 
 def split_rows(groups: Sequence[bytes], seed: int, validation: float, evaluation: float) -> Split:

@@ -187,11 +187,12 @@ class DataOptions(_message.Message):
     MAX_ROWS_FIELD_NUMBER: _builtins.int
     REPLAY_RATIO_FIELD_NUMBER: _builtins.int
     TOO_LONG_FIELD_NUMBER: _builtins.int
+    REPLAY_SPLIT_FIELD_NUMBER: _builtins.int
     validation_fraction: _builtins.float
     """Share of the training rows held out for validation when there is no validation dataset, 0 to 0.5."""
     evaluation_fraction: _builtins.float
-    """Share of the training rows held out for evaluation when there is no evaluation dataset, 0 to 0.5; and of the
-    replay rows, to measure what is forgotten.
+    """Share of the training rows held out for evaluation when there is no evaluation dataset, 0 to 0.5; and of replay
+    rows that the model was not trained on, to measure what is forgotten.
     """
     reject_duplicates: _builtins.bool
     """Exact duplicates are an error; otherwise they are counted and kept on one side of a split."""
@@ -203,6 +204,13 @@ class DataOptions(_message.Message):
     """What happens to a row of more than max_seq_length tokens: "truncate" (and count), "refuse", or as the method
     does when absent.
     """
+    @_builtins.property
+    def replay_split(self) -> Global___ReplaySplit:
+        """How the replay rows were split when the model was trained on them, so that forgetting is measured on rows that it
+        has not seen. The client fills it in from the specifications that were signed for the model's earlier jobs; absent
+        where none of them read the rows.
+        """
+
     def __init__(
         self,
         *,
@@ -212,10 +220,11 @@ class DataOptions(_message.Message):
         max_rows: _builtins.int = ...,
         replay_ratio: _builtins.float | None = ...,
         too_long: _builtins.str | None = ...,
+        replay_split: Global___ReplaySplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction", "_replay_ratio", b"_replay_ratio", "_too_long", b"_too_long", "_validation_fraction", b"_validation_fraction", "evaluation_fraction", b"evaluation_fraction", "replay_ratio", b"replay_ratio", "too_long", b"too_long", "validation_fraction", b"validation_fraction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction", "_replay_ratio", b"_replay_ratio", "_too_long", b"_too_long", "_validation_fraction", b"_validation_fraction", "evaluation_fraction", b"evaluation_fraction", "replay_ratio", b"replay_ratio", "replay_split", b"replay_split", "too_long", b"too_long", "validation_fraction", b"validation_fraction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction", "_replay_ratio", b"_replay_ratio", "_too_long", b"_too_long", "_validation_fraction", b"_validation_fraction", "evaluation_fraction", b"evaluation_fraction", "max_rows", b"max_rows", "reject_duplicates", b"reject_duplicates", "replay_ratio", b"replay_ratio", "too_long", b"too_long", "validation_fraction", b"validation_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction", "_replay_ratio", b"_replay_ratio", "_too_long", b"_too_long", "_validation_fraction", b"_validation_fraction", "evaluation_fraction", b"evaluation_fraction", "max_rows", b"max_rows", "reject_duplicates", b"reject_duplicates", "replay_ratio", b"replay_ratio", "replay_split", b"replay_split", "too_long", b"too_long", "validation_fraction", b"validation_fraction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__evaluation_fraction: _TypeAlias = _typing.Literal["evaluation_fraction"]  # noqa: Y015
     _WhichOneofArgType__evaluation_fraction: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction"]  # noqa: Y015
@@ -235,6 +244,49 @@ class DataOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_fraction) -> _WhichOneofReturnType__validation_fraction | None: ...
 
 Global___DataOptions: _TypeAlias = DataOptions  # noqa: Y015
+
+@_typing.final
+class ReplaySplit(_message.Message):
+    """The split of the rows of a dataset by the job that trained on them: its seed and fractions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    VALIDATION_FRACTION_FIELD_NUMBER: _builtins.int
+    EVALUATION_FRACTION_FIELD_NUMBER: _builtins.int
+    MAX_ROWS_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """Seed of that job."""
+    validation_fraction: _builtins.float
+    """Share that it held out for validation."""
+    evaluation_fraction: _builtins.float
+    """Share that it held out for evaluation, which is what forgetting is measured on; 1 where it measured on all rows and
+    trained on none. Where both are 0, all rows were trained on and forgetting is not measured.
+    """
+    max_rows: _builtins.int
+    """How many rows it used, the first ones; 0 means all. It stands for max_rows when the replay rows are read."""
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int = ...,
+        validation_fraction: _builtins.float | None = ...,
+        evaluation_fraction: _builtins.float | None = ...,
+        max_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction", "_validation_fraction", b"_validation_fraction", "evaluation_fraction", b"evaluation_fraction", "validation_fraction", b"validation_fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction", "_validation_fraction", b"_validation_fraction", "evaluation_fraction", b"evaluation_fraction", "max_rows", b"max_rows", "seed", b"seed", "validation_fraction", b"validation_fraction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__evaluation_fraction: _TypeAlias = _typing.Literal["evaluation_fraction"]  # noqa: Y015
+    _WhichOneofArgType__evaluation_fraction: _TypeAlias = _typing.Literal["_evaluation_fraction", b"_evaluation_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__validation_fraction: _TypeAlias = _typing.Literal["validation_fraction"]  # noqa: Y015
+    _WhichOneofArgType__validation_fraction: _TypeAlias = _typing.Literal["_validation_fraction", b"_validation_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__evaluation_fraction) -> _WhichOneofReturnType__evaluation_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_fraction) -> _WhichOneofReturnType__validation_fraction | None: ...
+
+Global___ReplaySplit: _TypeAlias = ReplaySplit  # noqa: Y015
 
 @_typing.final
 class Method(_message.Message):
