@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -136,6 +137,32 @@ def test_the_headline_tells_an_improvement_from_an_open_change():
     assert "excludes no change" in better
     assert "not shown to differ" in open_
     assert "excludes" not in open_
+
+
+def test_a_utility_that_has_no_level_of_one_model_shows_its_loss_alone():
+    """Where before and after are no numbers, page, headline and JSON have the loss and neither nan nor inf."""
+    none = Estimate(math.nan, -math.inf, math.inf)
+    kept = Kept("similarity_structure", none, none, Estimate(0.066, 0.05, 0.08), 300, 300, 0.02)
+    one = replace(outcome().runs[0], kept=(kept,))
+    files = report_files(replace(outcome(), runs=(one,)))
+    document = json.loads(files["report.json"], parse_constant=pytest_fail)
+    assert document["headline"][-1].endswith("(Spearman of pairwise cosines): loss 0.066 [0.050, 0.080].")
+    assert document["utilities"][0]["before"] is None
+    assert document["utilities"][0]["after"] is None
+    assert not re.search(r"\b(nan|inf)\b", shown(files["report.html"]), re.IGNORECASE)
+
+
+def test_a_figure_without_an_interval_says_so():
+    """Ends that could not be had are not printed as infinities, and the figure stays."""
+    entry = measured(after=Estimate(0.1, -math.inf, math.inf))
+    files = report_files(outcome(entry))
+    assert "0.100, no interval after" in json.loads(files["report.json"])["headline"][1]
+    assert not re.search(r"\b(nan|inf)\b", shown(files["report.html"]), re.IGNORECASE)
+
+
+def shown(page: bytes) -> str:
+    """What a reader sees of a page: its text, without tags and styles."""
+    return re.sub(r"<style>.*?</style>|<[^>]*>", " ", page.decode(), flags=re.DOTALL)
 
 
 def test_what_was_not_measured_stands_in_both_files():

@@ -70,7 +70,8 @@ def document_of(outcome: Outcome) -> Document:
 
 
 def _estimate(estimate: Estimate | None) -> Document | None:
-    if estimate is None:
+    """Null where there is no figure, for example of a utility that has no level of one model."""
+    if estimate is None or not math.isfinite(estimate.value):
         return None
     return {"value": _number(estimate.value), "low": _number(estimate.low), "high": _number(estimate.high)}
 

@@ -7,6 +7,8 @@ The page holds no script and fetches nothing; its content policy forbids both.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from importlib import resources
 
 import jinja2
@@ -14,8 +16,8 @@ import jinja2
 from cloister_workers.trainer.debias.registry import measures
 from cloister_workers.trainer.debias.report.document import document_of
 from cloister_workers.trainer.debias.report.plots import Row, interval_plot
-from cloister_workers.trainer.debias.report.wording import number
-from cloister_workers.trainer.debias.results import Measured, Outcome
+from cloister_workers.trainer.debias.report.wording import interval, number
+from cloister_workers.trainer.debias.results import Estimate, Measured, Outcome
 
 _TEMPLATE = "page.html.j2"
 
@@ -34,9 +36,18 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = lambda value: "–" if value is None else number(value)
+    environment.filters["number"] = lambda value: number(math.nan if value is None else value)
+    environment.filters["interval"] = _interval
     environment.filters["small"] = lambda value: "–" if value is None else f"{value:.2g}"
     return environment
+
+
+def _interval(estimate: Mapping[str, float | None] | None) -> str:
+    """An estimate of the document, whose ends are null where they could not be had."""
+    if estimate is None:
+        return "–"
+    ends = {name: math.nan if end is None else end for name, end in estimate.items()}
+    return interval(Estimate(**ends))
 
 
 def _plots(outcome: Outcome) -> list[dict[str, object]]:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
+
 from cloister_workers.trainer.debias.registry import measures, utilities
-from cloister_workers.trainer.debias.results import Estimate, Finding, Measured, Outcome, Run
+from cloister_workers.trainer.debias.results import Estimate, Finding, Kept, Measured, Outcome, Run
 from cloister_workers.words import GateRule, Verdict
 
 _RULES = {
@@ -35,13 +37,20 @@ _GATE = {
 
 
 def number(value: float) -> str:
-    """A figure with as many digits as its interval deserves."""
+    """A figure with as many digits as its interval deserves; a dash where it could not be had."""
+    if not math.isfinite(value):
+        return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def interval(estimate: Estimate) -> str:
-    """`0.113 [0.087, 0.139]`."""
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    """`0.113 [0.087, 0.139]`; a figure whose interval has no ends stands alone and says so."""
+    ends = [number(end) for end in (estimate.low, estimate.high) if math.isfinite(end)]
+    if not math.isfinite(estimate.value):
+        return number(estimate.value)
+    return (
+        f"{number(estimate.value)} [{', '.join(ends)}]" if len(ends) == 2 else f"{number(estimate.value)}, no interval"
+    )
 
 
 def direction(signed: bool, ideal: float) -> str:  # noqa: FBT001 - what the measure says of itself
@@ -55,12 +64,15 @@ def headline(run: Run) -> list[str]:
     """The few sentences on top: the verdict, the primary measures, the utilities."""
     lines = [_GATE[run.judgement.verdict]]
     lines += [_primary(entry) for entry in run.measured if entry.primary]
-    for kept in run.kept:
-        title = utilities()[kept.utility].title
-        lines.append(
-            f"{title}: {interval(kept.before)} before, {interval(kept.after)} after; loss {interval(kept.loss)}."
-        )
-    return lines
+    return lines + [_kept(entry) for entry in run.kept]
+
+
+def _kept(entry: Kept) -> str:
+    """Some utilities compare two models and have no level of one: then the loss stands alone."""
+    phases = ((entry.before, "before"), (entry.after, "after"))
+    levels = ", ".join(f"{interval(level)} {phase}" for level, phase in phases if math.isfinite(level.value))
+    loss = f"loss {interval(entry.loss)}"
+    return f"{utilities()[entry.utility].title}: {f'{levels}; {loss}' if levels else loss}."
 
 
 def _primary(entry: Measured) -> str:
