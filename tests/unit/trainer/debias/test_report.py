@@ -10,10 +10,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from cloister_workers.messages import Figure
 from cloister_workers.trainer.debias.report.page import report_files
 from cloister_workers.trainer.debias.report.plots import Row, interval_plot
+from cloister_workers.trainer.debias.report.wording import finding
 from cloister_workers.trainer.debias.results import (
+    Cause,
     Estimate,
     Finding,
     GroupEstimate,
@@ -56,7 +60,20 @@ def measured(**changes: object) -> Measured:
     return Measured(**{name: value for name, value in (values | changes).items() if name in known})  # type: ignore[arg-type]
 
 
-def outcome(*entries: Measured, verdict: Verdict = Verdict.PASS, seeds: int = 1) -> Outcome:
+def level(verdict: Verdict) -> Finding:
+    """A finding of the level; an open one because its interval reaches over the bar."""
+    cause = Cause.OVER_BAR if verdict is Verdict.INCONCLUSIVE else None
+    return Finding(GateRule.LEVEL, verdict, "flip_rate", "gender", Estimate(0.006, 0.002, 0.015), 0.02, cause=cause)
+
+
+def missing(cause: Cause, measure: str = "", axis: str = "", clusters: int | None = None) -> Finding:
+    """Evidence that is open for this cause."""
+    return Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, measure, axis, cause=cause, clusters=clusters)
+
+
+def outcome(
+    *entries: Measured, verdict: Verdict = Verdict.PASS, seeds: int = 1, more: tuple[Finding, ...] = ()
+) -> Outcome:
     kept = Kept(
         "accuracy",
         Estimate(0.847, 0.83, 0.86),
@@ -66,8 +83,8 @@ def outcome(*entries: Measured, verdict: Verdict = Verdict.PASS, seeds: int = 1)
         1200,
         0.01,
     )
-    finding = Finding(GateRule.LEVEL, verdict, "flip_rate", "gender", Estimate(0.006, 0.002, 0.015), 0.02)
-    run = Run(42, entries or (measured(),), (kept,), Judgement(verdict, (finding,)))
+    findings = (level(verdict), *more)
+    run = Run(42, entries or (measured(),), (kept,), Judgement(verdict, findings))
     return Outcome(
         job={"version": "screening", "task": "classifier", "axes": "gender", "mitigation": "Counterfactual"},
         runs=(run,) * seeds,
@@ -163,6 +180,54 @@ def test_a_figure_without_an_interval_says_so():
 def shown(page: bytes) -> str:
     """What a reader sees of a page: its text, without tags and styles."""
     return re.sub(r"<style>.*?</style>|<[^>]*>", " ", page.decode(), flags=re.DOTALL)
+
+
+def test_an_open_rule_is_told_by_what_keeps_it_open_and_more_items_are_named_where_they_help():
+    """The verdict comes first, then the cause; what was not taken has the reason of the list of what was not
+    measured, and asks for no more items.
+    """
+    gone = missing(Cause.NOT_TAKEN, "bbq_ambiguous", "gender")
+    few = missing(Cause.FEW_UNITS, "flip_rate", "gender", clusters=4)
+    no_task = missing(Cause.NO_TASK)
+    found = outcome(verdict=Verdict.INCONCLUSIVE, more=(gone, few, no_task))
+    document = json.loads(report_files(found)["report.json"])
+    over, not_taken, too_few, inside = (entry["words"] for entry in document["findings"])
+    assert over == (
+        "Open (flip_rate, gender). The interval of what is left reaches over the bar: 0.006 [0.002, 0.015], bar 0.02. "
+        "More items may settle it."
+    )
+    assert not_taken == "Open (bbq_ambiguous, gender). Not measured: no rows of kind bbq."
+    assert too_few.startswith("Open (flip_rate, gender). There are 4 independent units")
+    assert too_few.endswith("More items may settle it.")
+    assert inside.startswith("Open. The policy asks for a measure on the model's task itself")
+    assert "More items" not in inside
+    assert [entry["cause"] for entry in document["findings"]] == ["over_bar", "not_taken", "few_units", "no_task"]
+
+
+def test_the_headline_asks_for_more_items_only_where_they_alone_may_settle_the_gate():
+    """One open rule that items cannot close is enough to say that they cannot settle the gate."""
+    lines = [
+        json.loads(report_files(outcome(verdict=Verdict.INCONCLUSIVE, more=more))["report.json"])["headline"][0]
+        for more in ((), (missing(Cause.NOT_TAKEN, "bbq_ambiguous", "gender"),))
+    ]
+    assert lines[0].endswith("More items may settle it.")
+    assert "More items alone cannot settle it" in lines[1]
+
+
+def test_a_failed_rule_does_not_begin_with_what_would_pass():
+    """A rule that failed says so first, and then how."""
+    words = json.loads(report_files(outcome(verdict=Verdict.FAIL))["report.json"])["findings"][0]["words"]
+    assert words.startswith("Failed (flip_rate, gender). What is left lies above the bar")
+
+
+@pytest.mark.parametrize("rule", [rule for rule in GateRule if rule is not GateRule.EVIDENCE])
+@pytest.mark.parametrize("cause", [*Cause, None])
+def test_every_rule_has_words_for_every_cause_and_verdict(rule: GateRule, cause: Cause | None):
+    """No finding that the gate can make breaks the report."""
+    verdicts = [Verdict.INCONCLUSIVE] if cause else [Verdict.PASS, Verdict.FAIL]
+    for verdict in verdicts:
+        if cause is not Cause.OVER_BAR or rule is not GateRule.CHANGED:
+            assert finding(Finding(rule, verdict, cause=cause), ()).endswith(".")
 
 
 def test_what_was_not_measured_stands_in_both_files():

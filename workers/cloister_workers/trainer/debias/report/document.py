@@ -58,7 +58,7 @@ def document_of(outcome: Outcome) -> Document:
         "job": dict(outcome.job),
         "measures": [_measured(entry) for entry in first.measured],
         "utilities": [_kept(entry) for entry in first.kept],
-        "findings": [_finding(entry) for entry in first.judgement.findings],
+        "findings": [_finding(entry, outcome) for entry in first.judgement.findings],
         "not_measured": [{"name": entry.name, "axis": entry.axis, "why": entry.why} for entry in outcome.not_measured],
         "robustness": [_robustness(run) for run in outcome.runs],
         "mitigation_notes": dict(outcome.notes),
@@ -151,7 +151,7 @@ def _kept(entry: Kept) -> Document:
     }
 
 
-def _finding(entry: Finding) -> Document:
+def _finding(entry: Finding, outcome: Outcome) -> Document:
     return {
         "rule": entry.rule.value,
         "verdict": entry.verdict.value,
@@ -160,7 +160,8 @@ def _finding(entry: Finding) -> Document:
         "part": entry.part,
         "estimate": _estimate(entry.estimate),
         "bar": entry.bar,
-        "words": wording.finding(entry),
+        "cause": entry.cause,
+        "words": wording.finding(entry, outcome.not_measured),
     }
 
 
