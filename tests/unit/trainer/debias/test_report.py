@@ -266,6 +266,29 @@ def test_permutation_tests_are_figures_behind_the_groups(recorder):
     assert [{FigureName.BEFORE: 0.0004, FigureName.AFTER: 0.61}] == [message.values for message in told]
 
 
+def test_only_a_primary_measure_has_a_p_that_was_corrected(recorder):
+    """The page has p and p (Holm) apart; a measure outside of Holm's correction has the first alone, in every form."""
+    entries = (measured(p=0.011, p_holm=0.022), measured(axis="age", primary=False, p=0.033, p_holm=0.033))
+    found = outcome(*entries)
+    files = report_files(found)
+    document = json.loads(files["report.json"])
+    assert [(0.011, 0.022), (0.033, None)] == [(entry["p"], entry["p_holm"]) for entry in document["measures"]]
+    rows = re.findall(r"<tr><td>(?:gender|age).*?</tr>", files["report.html"].decode(), re.DOTALL)
+    cells = [re.findall(r'<td class="figure">([^<]*)</td>', row)[3:5] for row in rows[:2]]
+    assert [["0.011", "0.022"], ["0.033", "–"]] == cells
+    body = {
+        "task": "classifier",
+        "axes": ["gender", "age"],
+        "mitigation": {"name": "counterfactual"},
+        "measures": ["flip_rate"],
+        "primary": ["flip_rate"],
+        "utilities": ["accuracy"],
+    }
+    tell_run(recorder, parse_debias({"model": "m", "method": {"debias": body}}), 0, found.runs[0])
+    told = [message.values for message in recorder.messages if isinstance(message, Figure) and not message.group]
+    assert [True, False] == [FigureName.P_HOLM in values for values in told if FigureName.P in values]
+
+
 def test_a_plot_of_equal_or_missing_numbers_is_still_drawn():
     """A scale without width gets some room; a row without numbers has a label and no mark."""
     same = Estimate(0.0, 0.0, 0.0)

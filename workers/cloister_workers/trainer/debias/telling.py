@@ -102,7 +102,7 @@ def _tell_measured(session: Session, names: Names, number: int, measured: Measur
         )
 
     values = _values((measured.before, measured.after, measured.change), measured.bar)
-    pair = {FigureName.P: measured.p, FigureName.P_HOLM: measured.p_holm}
+    pair = {FigureName.P: measured.p} | ({FigureName.P_HOLM: measured.p_holm} if measured.primary else {})
     values |= {name: value for name, value in pair.items() if math.isfinite(value)}
     session.tell(figure(0, measured.items, values))
     groups: Sequence[GroupEstimate] = measured.groups

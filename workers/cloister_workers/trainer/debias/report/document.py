@@ -100,7 +100,7 @@ def _measured(entry: Measured) -> Document:
         "bias_after": _estimate(entry.bias_after),
         "change": _estimate(entry.change),
         "p": _number(entry.p),
-        "p_holm": _number(entry.p_holm),
+        "p_holm": _number(entry.p_holm) if entry.primary else None,
         "items": entry.items,
         "clusters": entry.clusters,
         "groups": [
