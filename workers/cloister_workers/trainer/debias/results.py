@@ -25,8 +25,14 @@ class GroupEstimate:
 
     group: str
     items: int
+    """Those that it was taken from."""
     before: Estimate
     after: Estimate
+    scale: str = ""
+    """Its own, which need not be the measure's."""
+    ideal: float | None = None
+    """None where the groups are to be alike; see `measure.SubFigure`."""
+    signed: bool = False
 
 
 @dataclass(frozen=True)
