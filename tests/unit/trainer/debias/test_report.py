@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from cloister_workers.messages import Figure
+from cloister_workers.trainer.debias.report.groups import plots_by_scale
 from cloister_workers.trainer.debias.report.page import report_files
 from cloister_workers.trainer.debias.report.plots import Row, interval_plot
 from cloister_workers.trainer.debias.report.wording import finding
@@ -26,6 +27,7 @@ from cloister_workers.trainer.debias.results import (
     Measured,
     NotMeasured,
     Outcome,
+    PartEstimate,
     Permuted,
     Run,
 )
@@ -173,7 +175,7 @@ def test_a_figure_without_an_interval_says_so():
     """Ends that could not be had are not printed as infinities, and the figure stays."""
     entry = measured(after=Estimate(0.1, -math.inf, math.inf))
     files = report_files(outcome(entry))
-    assert "0.100, no interval after" in json.loads(files["report.json"])["headline"][1]
+    assert "0.100 (no interval) after" in json.loads(files["report.json"])["headline"][1]
     assert not re.search(r"\b(nan|inf)\b", shown(files["report.html"]), re.IGNORECASE)
 
 
@@ -198,7 +200,7 @@ def test_an_open_rule_is_told_by_what_keeps_it_open_and_more_items_are_named_whe
     )
     assert not_taken == "Open (bbq_ambiguous, gender). Not measured: no rows of kind bbq."
     assert too_few.startswith("Open (flip_rate, gender). There are 4 independent units")
-    assert too_few.endswith("More items may settle it.")
+    assert too_few.endswith("More of them may settle it.")
     assert inside.startswith("Open. The policy asks for a measure on the model's task itself")
     assert "More items" not in inside
     assert [entry["cause"] for entry in document["findings"]] == ["over_bar", "not_taken", "few_units", "no_task"]
@@ -239,10 +241,10 @@ def test_what_was_not_measured_stands_in_both_files():
 
 def test_permutation_tests_stand_in_both_files_with_what_they_are():
     """Each test has p before and after, the number of its figure, and a sentence that says how to read it."""
-    entry = measured(measure="association", permuted=(Permuted("career_family", 0.0004, 0.61),))
+    entry = measured(measure="association", permuted=(Permuted("career_family", 0.0004, 0.61, 32),))
     files = report_files(outcome(entry))
     document = json.loads(files["report.json"])
-    wanted = {"number": 2, "test": "career_family", "p_before": 0.0004, "p_after": 0.61}
+    wanted = {"number": 2, "test": "career_family", "items": 32, "p_before": 0.0004, "p_after": 0.61}
     assert [wanted] == document["measures"][0]["permutation"]
     assert "does not say that there is none" in document["permutation_test"]
     page = files["report.html"].decode()
@@ -251,7 +253,7 @@ def test_permutation_tests_stand_in_both_files_with_what_they_are():
 
 def test_permutation_tests_are_figures_behind_the_groups(recorder):
     """The numeric twin has both p as a figure of the number that the report states."""
-    entry = measured(measure="flip_rate", permuted=(Permuted("career_family", 0.0004, 0.61),))
+    entry = measured(measure="flip_rate", permuted=(Permuted("career_family", 0.0004, 0.61, 32),))
     body = {
         "task": "classifier",
         "axes": ["gender"],
@@ -264,6 +266,7 @@ def test_permutation_tests_are_figures_behind_the_groups(recorder):
     tell_run(recorder, spec, 0, outcome(entry).runs[0])
     told = [message for message in recorder.messages if isinstance(message, Figure) and message.group == 2]
     assert [{FigureName.BEFORE: 0.0004, FigureName.AFTER: 0.61}] == [message.values for message in told]
+    assert [32] == [message.items for message in told]
 
 
 def test_only_a_primary_measure_has_a_p_that_was_corrected(recorder):
@@ -287,6 +290,57 @@ def test_only_a_primary_measure_has_a_p_that_was_corrected(recorder):
     tell_run(recorder, parse_debias({"model": "m", "method": {"debias": body}}), 0, found.runs[0])
     told = [message.values for message in recorder.messages if isinstance(message, Figure) and not message.group]
     assert [True, False] == [FigureName.P_HOLM in values for values in told if FigureName.P in values]
+
+
+def test_figures_of_parts_and_groups_are_told_with_unit_ideal_and_direction():
+    """Each has a line with before and after, its unit, its ideal and how to read it, and the number of its items."""
+    page = report_files(outcome(questions()))["report.html"].decode()
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
+    told = {row[0]: row[1:] for row in rows if len(row) == 8}
+    interval, change = "10.0 [5.000, 15.0]", "-3.000 [-4.000, -2.000]"
+    side = "closer to 0 is better, on either side"
+    assert told["bias on some"] == [interval, interval, "–", "points", "0", side, "920"]
+    assert told["accuracy"] == [interval, interval, "–", "points", "100", "higher is better; 100 is ideal", "1840"]
+    assert told["a: chosen"] == [interval, interval, "–", "share", "–", "groups alike is better", "70"]
+    assert told["work raw · judged by itself"] == [interval, interval, change, "points", "0", side, "80"]
+    assert told["art · judged by itself"] == [
+        interval,
+        interval,
+        change,
+        "share",
+        "0",
+        "lower is better; 0 is ideal",
+        "12 clusters",
+    ]
+
+
+def test_what_differs_in_unit_or_ideal_shares_no_plot():
+    """One plot a scale and ideal; the bar stands only where every row is judged by it."""
+    plots = plots_by_scale(questions())
+    assert [re.findall(r'text-anchor="end">(.*?)<', plot["svg"]) for plot in plots] == [
+        ["work raw (80)", "bias on some (920)"],
+        ["accuracy (1840)"],
+        ["a: chosen (70)"],
+        ["work d (80)"],
+    ]
+    assert [plot["caption"].split(";")[0] for plot in plots] == ["points", "points", "share", "standard deviations"]
+    judged = replace(questions(), groups=questions().groups[:1])
+    assert 'class="bar"' in plots_by_scale(judged)[0]["svg"]
+    assert not any('class="bar"' in plot["svg"] for plot in plots)
+
+
+def questions() -> Measured:
+    """A measure whose groups are of several scales, with two parts, one of which is among its groups."""
+    level, change = Estimate(10.0, 5.0, 15.0), Estimate(-3.0, -4.0, -2.0)
+    groups = (
+        GroupEstimate("work raw", 80, level, level, "points", 0.0, signed=True),
+        GroupEstimate("bias on some", 920, level, level, "points", 0.0, signed=True),
+        GroupEstimate("accuracy", 1840, level, level, "points", 100.0),
+        GroupEstimate("a: chosen", 70, level, level, "share", None),
+        GroupEstimate("work d", 80, level, level, "standard deviations", 0.0, signed=True),
+    )
+    parts = tuple(PartEstimate(name, level, level, level, change, 12) for name in ("work", "art"))
+    return measured(groups=groups, parts=parts)
 
 
 def test_a_plot_of_equal_or_missing_numbers_is_still_drawn():

@@ -20,7 +20,7 @@ from cloister_workers.trainer.debias.measures.bbq import BbqRow
 from cloister_workers.trainer.debias.measures.pair_preference import Contrast
 from cloister_workers.trainer.debias.measures.winogender import WinogenderRow
 from cloister_workers.trainer.debias.registry import measures
-from cloister_workers.trainer.debias.results import GroupEstimate
+from cloister_workers.trainer.debias.results import GroupEstimate, Measured
 from cloister_workers.trainer.debias.shapes import Labelled
 from cloister_workers.trainer.debias.subfigures import subfigures
 
@@ -39,11 +39,12 @@ class Case:
     def measure(self) -> Any:  # noqa: ANN401 - a Protocol with parts of several
         return measures()[self.name]
 
+    def measured(self) -> Measured:
+        scores, gate = self.scores, Gate(draws=100)
+        return assess(self.measure, "gender", self.items, scores, scores, gate, primary=True, seed=1)
+
     def groups(self) -> dict[str, GroupEstimate]:
-        entry = assess(
-            self.measure, "gender", self.items, self.scores, self.scores, Gate(draws=100), primary=True, seed=1
-        )
-        return {group.group: group for group in entry.groups}
+        return {group.group: group for group in self.measured().groups}
 
 
 def coins(count: int, columns: int = 1) -> FloatArray:
@@ -208,6 +209,11 @@ def test_the_items_behind_a_figure_are_all_that_it_is_taken_from(name: str) -> N
 def test_each_figure_has_the_number_of_items_behind_it(name: str, counts: dict[str, int]) -> None:
     """A part counts its own items, a group its own, a rate the rows that it is a rate of; not all of the measure's."""
     assert counts == {group: entry.items for group, entry in CASES[name].groups().items()}
+
+
+def test_a_permutation_test_counts_its_own_items() -> None:
+    """The words of the test, not those of all tests."""
+    assert {"work": 20, "art": 28} == {test.test: test.items for test in CASES["association"].measured().permuted}
 
 
 @pytest.mark.parametrize(

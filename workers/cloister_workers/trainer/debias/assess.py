@@ -291,7 +291,9 @@ def _permuted(case: _Case, seed: int) -> tuple[Permuted, ...]:
     if not isinstance(case.measure, Permutes):
         return ()
     before, after = (case.measure.permutation(case.items, scores, seed) for scores in (case.before, case.after))
-    return tuple(Permuted(test, p, after[test]) for test, p in before.items())
+    parts = case.measure.members(case.items) if isinstance(case.measure, HasParts) else {}
+    held = {test: int(np.count_nonzero(parts[test])) if test in parts else len(case.items) for test in before}
+    return tuple(Permuted(test, p, after[test], held[test]) for test, p in before.items())
 
 
 def _groups(case: _Case, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:

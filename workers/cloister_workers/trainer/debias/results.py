@@ -57,6 +57,8 @@ class Permuted:
     test: str
     before: float
     after: float
+    items: int
+    """Those of the test."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _tell_measured(session: Session, names: Names, number: int, measured: Measur
         session.tell(figure(place, group.items, _values((group.before, group.after), None)))
     for place, test in enumerate(measured.permuted, start=len(groups) + 1):
         # A group of the report's own numbering whose figures are p before and after.
-        session.tell(figure(place, measured.items, {FigureName.BEFORE: test.before, FigureName.AFTER: test.after}))
+        session.tell(figure(place, test.items, {FigureName.BEFORE: test.before, FigureName.AFTER: test.after}))
 
 
 def _values(estimates: tuple[Estimate, ...], bar: float | None) -> Values:

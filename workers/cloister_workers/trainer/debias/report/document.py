@@ -107,6 +107,9 @@ def _measured(entry: Measured) -> Document:
             {
                 "group": group.group,
                 "items": group.items,
+                "scale": group.scale,
+                "ideal": group.ideal,
+                "direction": wording.direction(group.signed, group.ideal),
                 "before": _estimate(group.before),
                 "after": _estimate(group.after),
             }
@@ -116,6 +119,7 @@ def _measured(entry: Measured) -> Document:
             {
                 "number": number,
                 "test": permuted.test,
+                "items": permuted.items,
                 "p_before": _number(permuted.before),
                 "p_after": _number(permuted.after),
             }
@@ -174,7 +178,12 @@ def _robustness(run: Run) -> Document:
         "verdict": run.judgement.verdict.value,
         "not_passed": dict(Counter(open_rules)),
         "primary": [
-            {"measure": entry.measure, "axis": entry.axis, "after": _estimate(entry.after)}
+            {
+                "measure": entry.measure,
+                "axis": entry.axis,
+                "after": _estimate(entry.after),
+                "direction": wording.direction(entry.signed, entry.ideal),
+            }
             for entry in run.measured
             if entry.primary
         ],

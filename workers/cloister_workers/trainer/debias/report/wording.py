@@ -27,7 +27,7 @@ _PASSED = {
     GateRule.OVER_CORRECTION: "It was not turned round beyond the bar",
     GateRule.HARM: "It did not get worse by more than the bar",
     GateRule.UTILITY: "No more was lost than the margin",
-    GateRule.EVIDENCE: "What the policy asks for was measured: a primary measure, and the task itself where it says so",
+    GateRule.EVIDENCE: "A primary measure was asked for, and the task itself was measured where the policy says so",
     GateRule.CHANGED: "The exported weights differ from those before",
 }
 _FAILED = {
@@ -48,7 +48,7 @@ _OVER = {
 _OPEN = {
     Cause.CHANCE: "The interval of the change excludes no change, but p after Holm's correction over all primary "
     "measures is too large",
-    Cause.NO_INTERVAL: "No interval could be drawn: too many draws have nothing to compute the figure from",
+    Cause.NO_INTERVAL: "No interval could be drawn, because too many draws have nothing to compute the figure from",
     Cause.NO_FIGURE: "The items have nothing to compute the figure from",
     Cause.NO_BAR: "Neither the policy nor the specification sets a bar for it",
     Cause.NO_PRIMARY: "No primary measure was asked for",
@@ -68,6 +68,7 @@ _GATE = {
     "it needs a signed exception.",
 }
 _MORE = "More items may settle it."
+_MORE_UNITS = "More of them may settle it."
 _OTHER = "More items alone cannot settle it: the report says at each open rule what is missing."
 
 
@@ -80,16 +81,17 @@ def number(value: float) -> str:
 
 def interval(estimate: Estimate) -> str:
     """`0.113 [0.087, 0.139]`; a figure whose interval has no ends stands alone and says so."""
-    ends = [number(end) for end in (estimate.low, estimate.high) if math.isfinite(end)]
     if not math.isfinite(estimate.value):
         return number(estimate.value)
-    return (
-        f"{number(estimate.value)} [{', '.join(ends)}]" if len(ends) == 2 else f"{number(estimate.value)}, no interval"
-    )
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return f"{number(estimate.value)} (no interval)"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def direction(signed: bool, ideal: float) -> str:  # noqa: FBT001 - what the measure says of itself
-    """How to read a figure."""
+def direction(signed: bool, ideal: float | None) -> str:  # noqa: FBT001 - what the measure says of itself
+    """How to read a figure; one without an ideal is that of a group, which others are to be like."""
+    if ideal is None:
+        return "groups alike is better"
     if signed:
         return f"closer to {ideal:g} is better, on either side"
     return f"{'higher' if ideal else 'lower'} is better; {ideal:g} is ideal"
@@ -141,6 +143,8 @@ def finding(entry: Finding, not_measured: Sequence[NotMeasured]) -> str:
     held = entry.bar is not None and entry.rule is not GateRule.IMPROVEMENT
     bar = f", {limit} {entry.bar:g}" if held else ""
     more = f" {_MORE}" if entry.cause is not None and entry.cause.more_items_may_settle else ""
+    if entry.cause is Cause.FEW_UNITS:
+        more = f" {_MORE_UNITS}"  # more sentences from the same templates would not
     return f"{_VERDICTS[entry.verdict]}{where}. {_reason(entry, not_measured)}{seen}{bar}.{more}"
 
 
