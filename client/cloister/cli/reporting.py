@@ -147,7 +147,7 @@ def print_figures(client: Client, job_id: str, output: Path | None, *, as_json: 
     )
     click.echo()
     named = _names(found)
-    header = ("RUN", "FIGURE", "AXIS", "GROUP", "ITEMS", "BEFORE", "AFTER", "CHANGE", "P HOLM", "BAR")
+    header = ("RUN", "FIGURE", "AXIS", "GROUP", "ITEMS", "BEFORE", "AFTER", "CHANGE", "P", "P HOLM", "BAR")
     print_table(header, [_figure_row(item, *named(item.kind, item.index, item.axis)) for item in figures.figures])
     click.echo()
     rows = [(str(f.run), f.rule, f.verdict, *named(f.kind, f.index, f.axis)) for f in figures.findings]
@@ -180,6 +180,7 @@ def _figure_row(item: Figure, name: str, axis: str) -> tuple[str, ...]:
         group,
         str(item.items),
         *places,
+        _short(item.values.get("p")),
         _short(item.values.get("p_holm")),
         _short(item.values.get("bar")),
     )

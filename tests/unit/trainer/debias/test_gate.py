@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloister.gate import MIN_CLUSTERS, Gate
 from cloister_workers.messages import GateRule, Verdict
 from cloister_workers.trainer.debias.gate import Wanted, judge, within
-from cloister_workers.trainer.debias.results import Estimate, Judgement, Kept, Measured
+from cloister_workers.trainer.debias.results import Cause, Estimate, Judgement, Kept, Measured
 
 PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 BAR = 0.25
@@ -271,6 +271,33 @@ def test_findings_say_what_they_compared() -> None:
     assert (entry.change, 0.0) == (found[GateRule.IMPROVEMENT].estimate, found[GateRule.IMPROVEMENT].bar)
 
 
+NOTHING = Estimate(math.nan, -math.inf, math.inf)
+ENDLESS = Estimate(-0.5, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "rule", "cause"),
+    [
+        (judged(good(change=Estimate(-0.1, -0.2, 0.1))), GateRule.IMPROVEMENT, Cause.OVER_BAR),
+        (judged(good(p_holm=0.06)), GateRule.IMPROVEMENT, Cause.CHANCE),
+        (judged(good(change=ENDLESS)), GateRule.IMPROVEMENT, Cause.NO_INTERVAL),
+        (judged(good(bias_after=Estimate(0.1, 0.0, 0.3))), GateRule.LEVEL, Cause.OVER_BAR),
+        (judged(good(bias_after=NOTHING)), GateRule.LEVEL, Cause.NO_FIGURE),
+        (judged(good(bar=None)), GateRule.LEVEL, Cause.NO_BAR),
+        (judged(good(), other(-0.1, 0.26)), GateRule.HARM, Cause.OVER_BAR),
+        (judged(good(), losses=(kept(0, 0.02),)), GateRule.UTILITY, Cause.OVER_BAR),
+        (judged(good(), losses=()), GateRule.UTILITY, Cause.NO_UTILITY),
+        (judged(good(extrinsic=False)), GateRule.EVIDENCE, Cause.NO_TASK),
+        (judged(good(), wanted=Wanted((), ("accuracy",))), GateRule.EVIDENCE, Cause.NO_PRIMARY),
+        (judged(good(), wanted=Wanted(WANTED.primary, ("perplexity",))), GateRule.EVIDENCE, Cause.NOT_TAKEN),
+        (judged(good(clusters=MIN_CLUSTERS - 1)), GateRule.EVIDENCE, Cause.FEW_UNITS),
+    ],
+)
+def test_an_open_rule_says_why(judgement: Judgement, rule: GateRule, cause: Cause) -> None:
+    """Each way to leave a rule open has a cause of its own."""
+    assert cause in {finding.cause for finding in judgement.findings if finding.rule is rule}
+
+
 # ---------------------------------------------------------------- what holds for every outcome
 ENDS = st.tuples(st.floats(-0.5, 0.5), st.floats(0, 0.3), st.floats(0, 0.3))
 WIDER = st.tuples(st.floats(0, 1), st.floats(0, 1))
@@ -288,7 +315,9 @@ def around(ends: tuple[float, float, float], more: tuple[float, float] = (0, 0))
 def test_less_knowledge_never_helps(
     ends: list[tuple[float, float, float]], more: list[tuple[float, float]], p: float, rise: float
 ) -> None:
-    """Widening any interval or raising p never turns a verdict into PASS, nor an open rule into a failed one."""
+    """Widening any interval or raising p never turns a verdict into PASS, nor an open rule into a failed one, and
+    what is open has a cause while nothing else has.
+    """
 
     def outcome(wider: list[tuple[float, float]], p_holm: float) -> Judgement:
         after, bias, change, harm, loss = (around(e, m) for e, m in zip(ends, wider, strict=True))
@@ -298,6 +327,7 @@ def test_less_knowledge_never_helps(
     sharp, dull = outcome([(0, 0)] * 5, p), outcome(more, min(1.0, p + rise))
     for before, after in zip(sharp.findings, dull.findings, strict=True):
         assert after.verdict in (before.verdict, OPEN)
+        assert (after.cause is not None) is (after.verdict is OPEN)
     assert dull.verdict is not PASS or sharp.verdict is PASS
 
 

@@ -28,6 +28,7 @@ from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kep
 from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sample, drawing
 from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
 from cloister_workers.trainer.debias.statistics.holm import holm
+from cloister_workers.trainer.debias.subfigures import subfigures
 
 _DOUBT = 0.1
 """Share of alpha at which a figure counts as away from its ideal: were it alpha itself, a figure that strays by chance
@@ -86,7 +87,7 @@ def assess(
         primary=primary,
         ideal=measure.ideal,
         bar=gate.bars.get(measure.name),
-        groups=_groups(items, columns.names, groups, gate.alpha),
+        groups=_groups(case, columns.names, groups, gate.alpha),
         signed=measure.signed,
         extrinsic=measure.extrinsic,
         parts=_parts(case, columns.parts, behind, gate.alpha),
@@ -302,14 +303,15 @@ def _permuted(case: _Case, seed: int) -> tuple[Permuted, ...]:
     if not isinstance(case.measure, Permutes):
         return ()
     before, after = (case.measure.permutation(case.items, scores, seed) for scores in (case.before, case.after))
-    return tuple(Permuted(test, p, after[test]) for test, p in before.items())
+    parts = case.measure.members(case.items) if isinstance(case.measure, HasParts) else {}
+    held = {test: int(np.count_nonzero(parts[test])) if test in parts else len(case.items) for test in before}
+    return tuple(Permuted(test, p, after[test], held[test]) for test, p in before.items())
 
 
-def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:
-    found = []
+def _groups(case: _Case, names: Sequence[str], samples: Sequence[Sample], alpha: float) -> tuple[GroupEstimate, ...]:
+    told, found = subfigures(case.measure, case.items, case.before, names), []
     for place, name in enumerate(names):
         before, after = (sample.interval(alpha) for sample in samples[2 * place : 2 * place + 2])
-        # A measure may say more of a group than its name: `female: chosen as yes` counts the items of female.
-        held = items.groups.count(name) or items.groups.count(name.partition(":")[0])
-        found.append(GroupEstimate(name, held or len(items), before, after))
+        about, held = told[name], int(np.count_nonzero(told[name].items))
+        found.append(GroupEstimate(name, held, before, after, about.scale.value, about.ideal, about.signed))
     return tuple(found)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from cloister.gate import MIN_CLUSTERS, Gate
 from cloister_workers.messages import GateRule, Verdict
-from cloister_workers.trainer.debias.results import Estimate, Finding, Judgement, Kept, Measured, PartEstimate
+from cloister_workers.trainer.debias.results import Cause, Estimate, Finding, Judgement, Kept, Measured, PartEstimate
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,16 @@ def within(estimate: Estimate, bar: float) -> Verdict:
 def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate) -> Iterator[Finding]:
     taken = {(entry.measure, entry.axis, entry.primary) for entry in measured}
     utilities = {entry.utility for entry in kept}
-    enough = bool(wanted.primary) and (
-        not gate.extrinsic or any(entry.extrinsic and entry.bar is not None for entry in measured)
-    )
-    yield _whole(GateRule.EVIDENCE, Verdict.PASS if enough else Verdict.INCONCLUSIVE)
+    on_task = not gate.extrinsic or any(entry.extrinsic and entry.bar is not None for entry in measured)
+    cause = None if wanted.primary and on_task else Cause.NO_TASK if wanted.primary else Cause.NO_PRIMARY
+    yield _whole(GateRule.EVIDENCE, Verdict.INCONCLUSIVE if cause else Verdict.PASS, cause)
     for names, primary in ((wanted.primary, True), (wanted.others, False)):
         for name, axis in names:
             if (name, axis, primary) not in taken:
-                yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis)
+                yield _open(Cause.NOT_TAKEN, name, axis)
     for name in wanted.utilities:
         if name not in utilities:
-            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name)
+            yield _open(Cause.NOT_TAKEN, name)
     yield from _few(measured, kept)
 
 
@@ -85,10 +84,10 @@ def _few(measured: Sequence[Measured], kept: Sequence[Kept]) -> Iterator[Finding
     for entry in measured:
         for figure in _figures(entry):
             if (entry.primary or entry.bar is not None) and figure.clusters < MIN_CLUSTERS:
-                yield _of(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, entry, None, None, figure)
+                yield _open(Cause.FEW_UNITS, entry.measure, entry.axis, _part(figure), figure.clusters)
     for loss in kept:
         if loss.margin is not None and loss.clusters < MIN_CLUSTERS:
-            yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, loss.utility)
+            yield _open(Cause.FEW_UNITS, loss.utility, clusters=loss.clusters)
 
 
 def _primary(entry: Measured, gate: Gate) -> Iterator[Finding]:
@@ -134,23 +133,47 @@ def _other(entry: Measured, gate: Gate) -> Iterator[Finding]:
 def _utility(kept: Sequence[Kept]) -> Iterator[Finding]:
     gated = [entry for entry in kept if entry.margin is not None]
     if not gated:
-        yield _whole(GateRule.UTILITY, Verdict.INCONCLUSIVE)
+        yield _whole(GateRule.UTILITY, Verdict.INCONCLUSIVE, Cause.NO_UTILITY)
     for entry in gated:
         margin = math.nan if entry.margin is None else entry.margin
-        yield Finding(GateRule.UTILITY, within(entry.loss, margin), entry.utility, "", entry.loss, margin)
+        verdict = within(entry.loss, margin)
+        cause = _cause(verdict, entry.loss, margin)
+        yield Finding(GateRule.UTILITY, verdict, entry.utility, "", entry.loss, margin, cause=cause)
 
 
-def _whole(rule: GateRule, verdict: Verdict) -> Finding:
-    return Finding(rule, verdict)
+def _whole(rule: GateRule, verdict: Verdict, cause: Cause | None = None) -> Finding:
+    return Finding(rule, verdict, cause=cause)
+
+
+def _open(cause: Cause, name: str, axis: str = "", part: str = "", clusters: int | None = None) -> Finding:
+    """Evidence that is missing."""
+    return Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE, name, axis, part=part, cause=cause, clusters=clusters)
 
 
 def _of(
     rule: GateRule,
     verdict: Verdict,
     entry: Measured,
-    estimate: Estimate | None,
+    estimate: Estimate,
     bar: float | None,
     figure: Measured | PartEstimate | None = None,
 ) -> Finding:
-    part = figure.part if isinstance(figure, PartEstimate) else ""
-    return Finding(rule, verdict, entry.measure, entry.axis, estimate, bar, part)
+    cause = _cause(verdict, estimate, bar)
+    return Finding(rule, verdict, entry.measure, entry.axis, estimate, bar, _part(figure), cause)
+
+
+def _part(figure: Measured | PartEstimate | None) -> str:
+    return figure.part if isinstance(figure, PartEstimate) else ""
+
+
+def _cause(verdict: Verdict, estimate: Estimate, bar: float | None) -> Cause | None:
+    """Why a figure that was held to a bar is open."""
+    if verdict is not Verdict.INCONCLUSIVE:
+        return None
+    if bar is None:
+        return Cause.NO_BAR
+    if not math.isfinite(estimate.value):
+        return Cause.NO_FIGURE
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return Cause.NO_INTERVAL
+    return Cause.CHANCE if estimate.high < bar else Cause.OVER_BAR

@@ -22,10 +22,12 @@ class ModelKind(StrEnum):
 
 
 class Scale(StrEnum):
-    """The unit of a figure."""
+    """The unit of a figure; the last two are of figures in `by_group` alone."""
 
     SHARE = "share"  # 0 to 1
     POINTS = "points"  # 0 to 100
     NATS = "nats"  # differences of natural logarithms
     COSINE = "cosine"
     RATIO = "ratio"
+    NATS_MEAN = "nats a token"
+    DEVIATIONS = "standard deviations"

@@ -79,6 +79,30 @@ class Measure(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SubFigure:
+    """How to read one figure of `by_group`."""
+
+    scale: Scale
+    ideal: float | None
+    """None where it has none of its own: those of the groups are to be alike."""
+    items: FloatArray
+    """The items behind it: 0/1 [n]."""
+    signed: bool = False
+    """As that of a measure."""
+
+
+@runtime_checkable
+class TellsGroups(Protocol):
+    """What a measure adds whose figures in `by_group` are not all on its scale, or are taken from other items than
+    those of the group they are named after.
+    """
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        """How to read the figures of `by_group`, by their names."""
+        ...
+
+
 @runtime_checkable
 class Compares(Protocol):
     """What a measure adds whose figure is as far from its ideal as the largest of several differences of rates.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from cloister_workers.messages import GateRule, Verdict
 
@@ -24,8 +25,14 @@ class GroupEstimate:
 
     group: str
     items: int
+    """Those that it was taken from."""
     before: Estimate
     after: Estimate
+    scale: str = ""
+    """Its own, which need not be the measure's."""
+    ideal: float | None = None
+    """None where the groups are to be alike; see `measure.SubFigure`."""
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Permuted:
     test: str
     before: float
     after: float
+    items: int
+    """Those of the test."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,31 @@ class Kept:
     margin: float | None
 
 
+class Cause(StrEnum):
+    """Why a finding is open."""
+
+    OVER_BAR = "over_bar"
+    """The interval reaches over the bar; for an improvement, over no change."""
+    CHANCE = "chance"
+    """The interval excludes no change, but p after Holm is above alpha."""
+    NO_INTERVAL = "no_interval"
+    NO_FIGURE = "no_figure"
+    """The items have nothing to compute it from, for example where every answer is `unknown`."""
+    FEW_UNITS = "few_units"
+    NOT_TAKEN = "not_taken"
+    """Asked for and not measured; `NotMeasured` has the reason."""
+    NO_BAR = "no_bar"
+    NO_PRIMARY = "no_primary"
+    NO_TASK = "no_task"
+    """No measure with a bar was taken on the model's task."""
+    NO_UTILITY = "no_utility"
+
+    @property
+    def more_items_may_settle(self) -> bool:
+        """Whether more items of the same kind could close the finding."""
+        return self in {Cause.OVER_BAR, Cause.CHANCE, Cause.NO_INTERVAL, Cause.FEW_UNITS}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One rule of the gate on one measure."""
@@ -112,6 +146,10 @@ class Finding:
     bar: float | None = None
     part: str = ""
     """Which of the measure's parts; empty for the measure as a whole."""
+    cause: Cause | None = None
+    """Of an open finding; None of the others."""
+    clusters: int | None = None
+    """Independent units, where there are too few of them."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _tell_measured(session: Session, names: Names, number: int, measured: Measur
         )
 
     values = _values((measured.before, measured.after, measured.change), measured.bar)
-    pair = {FigureName.P: measured.p, FigureName.P_HOLM: measured.p_holm}
+    pair = {FigureName.P: measured.p} | ({FigureName.P_HOLM: measured.p_holm} if measured.primary else {})
     values |= {name: value for name, value in pair.items() if math.isfinite(value)}
     session.tell(figure(0, measured.items, values))
     groups: Sequence[GroupEstimate] = measured.groups
@@ -110,7 +110,7 @@ def _tell_measured(session: Session, names: Names, number: int, measured: Measur
         session.tell(figure(place, group.items, _values((group.before, group.after), None)))
     for place, test in enumerate(measured.permuted, start=len(groups) + 1):
         # A group of the report's own numbering whose figures are p before and after.
-        session.tell(figure(place, measured.items, {FigureName.BEFORE: test.before, FigureName.AFTER: test.after}))
+        session.tell(figure(place, test.items, {FigureName.BEFORE: test.before, FigureName.AFTER: test.after}))
 
 
 def _values(estimates: tuple[Estimate, ...], bar: float | None) -> Values:

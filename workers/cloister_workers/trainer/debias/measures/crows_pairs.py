@@ -37,7 +37,8 @@ from cloister_workers.trainer.debias.fields import identifier, one_of, texts
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.labelled import ratio
 from cloister_workers.trainer.debias.material import Part, row_kind
-from cloister_workers.trainer.debias.measure import Items, Measure, Missing
+from cloister_workers.trainer.debias.measure import Items, Measure, Missing, SubFigure
+from cloister_workers.trainer.debias.subfigures import in_group
 from cloister_workers.trainer.debias.subjects import Continues, FillsMasks
 from cloister_workers.trainer.debias.subjects.likelihood import fills_masks
 
@@ -99,13 +100,23 @@ class _Crows:
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         found: dict[str, FloatArray] = {}
         for direction in _DIRECTIONS:
-            member = np.array([entry == direction for entry in items.groups], dtype=np.float64)
+            member = in_group(items, direction)
             if member @ scores[:, 2] > 0:
                 found[direction] = self.figure(items, scores, weights * member)
         found["mean difference in nats"] = ratio(weights @ scores[:, 1], weights @ scores[:, 2])
         if not scores[:, 2].all():
             found["pairs not counted, percent"] = 100 * ratio(weights @ (1 - scores[:, 2]), weights.sum(1))
         return found
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        counted = scores[:, 2]
+        return {
+            direction: SubFigure(self.scale, self.ideal, in_group(items, direction) * counted, self.signed)
+            for direction in _DIRECTIONS
+        } | {
+            "mean difference in nats": SubFigure(Scale.NATS, 0.0, counted, signed=True),
+            "pairs not counted, percent": SubFigure(Scale.POINTS, 0.0, np.ones(len(items))),
+        }
 
     def _judge(self, subject: Any, pairs: Sequence[CrowsPair]) -> list[Judged]:  # noqa: ANN401
         raise NotImplementedError

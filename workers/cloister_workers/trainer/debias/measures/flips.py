@@ -25,8 +25,9 @@ import numpy as np
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.labelled import DecidesByGroup, cluster_of, decided, ratio
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Items, Missing, SubFigure
 from cloister_workers.trainer.debias.shapes import Labelled, Pair
+from cloister_workers.trainer.debias.subfigures import in_group
 from cloister_workers.trainer.debias.subjects import Classifies
 from cloister_workers.trainer.debias.swapping import NotSwapped, Swapper
 
@@ -69,6 +70,11 @@ class _Swapped:
             mine = weights * (np.array(items.groups) == group)
             found[group] = self.figure(items, scores, mine)
         return found
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        return {
+            group: SubFigure(self.scale, self.ideal, in_group(items, group), self.signed) for group in set(items.groups)
+        }
 
 
 @dataclass(frozen=True)

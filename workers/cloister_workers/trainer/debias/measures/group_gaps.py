@@ -26,7 +26,7 @@ groups are. The gate's bar is an upper bound, so this errs on the safe side; and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -43,11 +43,25 @@ from cloister_workers.trainer.debias.labelled import (
     ratio,
 )
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Items, Missing, SubFigure
 from cloister_workers.trainer.debias.shapes import Labelled
 from cloister_workers.trainer.debias.subjects import Classifies
 
 _MOST_PAIRED = 4
+_RATIO = "ratio, chosen as "
+
+
+@dataclass(frozen=True)
+class _Told:
+    """One rate that the report shows by group: the share of `hit` [n] among the rows that `asked` [n] marks."""
+
+    what: str
+    hit: FloatArray
+    asked: FloatArray
+    ideal: float | None = None
+    """None: the groups' are to be alike."""
+    compared: bool = True
+    """Whether differences between groups are shown as well."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +112,29 @@ class _Gap:
         return np.concatenate([_members(items).T * asked for asked in self._asked(scores)])
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
-        names, classes = _names(items), _classes(items, scores)
-        shown = classes[1:] if len(classes) == 2 else classes
         found: dict[str, FloatArray] = {}
-        for title, rates in self._rates(items, scores, weights).items():
-            for place, label in enumerate(classes):
-                if label not in shown:
-                    continue
-                what = f"{title} {label}"
-                single = {group: rates[:, number, place] for number, group in enumerate(names)}
-                found |= {f"{group}: {what}": values for group, values in single.items()}
-                found |= _paired(single, what)
+        for told in self._told(items, scores):
+            rates = _rate(items, weights, told.hit[:, None], told.asked[:, None])[:, :, 0]
+            found |= _single(items, told.what, rates)
+            found |= _paired(items, told.what, rates) if told.compared else {}
         return found
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        """Differences between two groups are to be 0."""
+        found: dict[str, SubFigure] = {}
+        for told in self._told(items, scores):
+            cells = _members(items) * told.asked[:, None]
+            single, paired = _single(items, told.what, cells), _paired(items, told.what, cells)
+            found |= {name: SubFigure(Scale.SHARE, told.ideal, mask) for name, mask in single.items()}
+            # No item is of both groups, so the absolute difference of their masks marks the items of either.
+            found |= {name: SubFigure(Scale.SHARE, 0.0, abs(mask), signed=True) for name, mask in paired.items()}
+        return found
+
+    def _told(self, items: Items, scores: FloatArray) -> Iterator[_Told]:
+        """The rates that the report shows by group. Of two classes one tells all."""
+        said, _ = halves(scores)
+        for place, label in _shown(items, scores):
+            yield _Told(f"chosen as {label}", said[:, place], np.ones(len(said)))
 
     def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         """The rates that are compared: title to float64 [b, groups, classes]."""
@@ -140,6 +165,12 @@ class EqualizedOdds(_Gap):
             "wrongly chosen as": _rate(items, weights, said, 1 - true),
         }
 
+    def _told(self, items: Items, scores: FloatArray) -> Iterator[_Told]:
+        said, true = halves(scores)
+        for title, asked in (("rightly", true), ("wrongly", 1 - true)):
+            for place, label in _shown(items, scores):
+                yield _Told(f"{title} chosen as {label}", said[:, place], asked[:, place])
+
     def _asked(self, scores: FloatArray) -> Iterable[FloatArray]:
         _, true = halves(scores)
         return (*true.T, *(1 - true.T))
@@ -149,16 +180,11 @@ class EqualizedOdds(_Gap):
 class WorstGroupGap(_Gap):
     """Accuracy. `by_group` has that of each group, and of each class in each group."""
 
-    def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
-        names, hits = _names(items), _hits(scores)
-        whole = self._rates(items, scores, weights)["accuracy"][:, :, 0]
-        single = {group: whole[:, number] for number, group in enumerate(names)}
-        found = {f"{group}: accuracy": values for group, values in single.items()} | _paired(single, "accuracy")
-        _, true = halves(scores)
+    def _told(self, items: Items, scores: FloatArray) -> Iterator[_Told]:
+        hits, (_, true) = _hits(scores)[:, 0], halves(scores)
+        yield _Told("accuracy", hits, np.ones(len(hits)), ideal=1.0)
         for place, label in enumerate(_classes(items, scores)):
-            cells = _rate(items, weights, hits, true[:, [place]])[:, :, 0]
-            found |= {f"{group}: accuracy on {label}": cells[:, number] for number, group in enumerate(names)}
-        return found
+            yield _Told(f"accuracy on {label}", hits, true[:, place], ideal=1.0, compared=False)
 
     def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         hits = _hits(scores)
@@ -186,12 +212,19 @@ class ImpactRatio(_Gap):
         return np.concatenate([_members(items).T * chosen for chosen in said.T])
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
-        names, rates = _names(items), self._rates(items, scores, weights)["chosen as"]
-        found: dict[str, FloatArray] = {}
+        rates = self._rates(items, scores, weights)["chosen as"]
+        ratios = ratio(rates.min(axis=1), rates.max(axis=1))
+        by_class = {_RATIO + label: ratios[:, place] for place, label in enumerate(_classes(items, scores))}
+        return {**super().by_group(items, scores, weights), **by_class}
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        of_all = SubFigure(Scale.RATIO, 1.0, np.ones(len(items)))
+        return {**super().subfigures(items, scores), **{_RATIO + label: of_all for label in _classes(items, scores)}}
+
+    def _told(self, items: Items, scores: FloatArray) -> Iterator[_Told]:
+        said, _ = halves(scores)
         for place, label in enumerate(_classes(items, scores)):
-            found |= {f"{group}: chosen as {label}": rates[:, number, place] for number, group in enumerate(names)}
-            found[f"ratio, chosen as {label}"] = ratio(rates[:, :, place].min(axis=1), rates[:, :, place].max(axis=1))
-        return found
+            yield _Told(f"chosen as {label}", said[:, place], np.ones(len(said)), compared=False)
 
     def _rates(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
         said, _ = halves(scores)
@@ -232,10 +265,26 @@ def _summed(weights: FloatArray, member: FloatArray, values: FloatArray) -> Floa
     return (weights @ cells.reshape(len(cells), -1)).reshape(len(weights), *cells.shape[1:])
 
 
-def _paired(single: Mapping[str, FloatArray], what: str) -> dict[str, FloatArray]:
-    if len(single) > _MOST_PAIRED:
+def _shown(items: Items, scores: FloatArray) -> list[tuple[int, str]]:
+    """Column and name of the classes, of two the last alone."""
+    classes = list(enumerate(_classes(items, scores)))
+    return classes[1:] if len(classes) == 2 else classes
+
+
+def _single(items: Items, what: str, values: FloatArray) -> dict[str, FloatArray]:
+    """Values [b, groups] by name."""
+    return {f"{group}: {what}": values[:, number] for number, group in enumerate(_names(items))}
+
+
+def _paired(items: Items, what: str, values: FloatArray) -> dict[str, FloatArray]:
+    """Differences of values [b, groups] of each two groups, by name."""
+    names = _names(items)
+    if len(names) > _MOST_PAIRED:
         return {}
-    return {f"{one} minus {other}: {what}": single[one] - single[other] for one, other in combinations(single, 2)}
+    return {
+        f"{names[one]} minus {names[other]}: {what}": values[:, one] - values[:, other]
+        for one, other in combinations(range(len(names)), 2)
+    }
 
 
 _SOURCE = "fairlearn 0.15, "

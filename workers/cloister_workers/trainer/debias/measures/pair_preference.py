@@ -34,13 +34,14 @@ from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.labelled import ratio
 from cloister_workers.trainer.debias.lexicon import Lexicon, fill
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.measure import Items, Measure, Missing
+from cloister_workers.trainer.debias.measure import Items, Measure, Missing, SubFigure
 from cloister_workers.trainer.debias.shapes import Pair
 from cloister_workers.trainer.debias.subjects import Continues, FillsMasks
 from cloister_workers.trainer.debias.subjects.likelihood import text_log_probs
 
 MOST_PAIRINGS = 16
 _ROWS = "rows of kind pair"
+_ALL = "all, in nats a token"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ class PairPreference:
         return {block: np.where(groups == block, 1.0, 0.0) for block in dict.fromkeys(items.groups)}
 
     def by_group(self, items: Items, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
-        return {**self.parts(items, scores, weights), "all, in nats a token": _combined(items, scores[:, 1], weights)}
+        return {**self.parts(items, scores, weights), _ALL: _combined(items, scores[:, 1], weights)}
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        return {_ALL: SubFigure(Scale.NATS_MEAN, self.ideal, np.ones(len(items)), self.signed)}
 
 
 def _built(lexicon: Lexicon) -> list[tuple[Contrast, str]]:

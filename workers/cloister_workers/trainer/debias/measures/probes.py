@@ -27,7 +27,8 @@ from sklearn.svm import SVC
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.lexicon import fill
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Items, Missing, SubFigure
+from cloister_workers.trainer.debias.subfigures import in_group
 from cloister_workers.trainer.debias.subjects import Embeds
 
 FOLDS = 5
@@ -89,6 +90,11 @@ class Probe:
                 mine = weights * (np.array(items.groups) == group)
                 found[group] = mine @ scores[:, 0] / mine.sum(1)
         return found
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        """The ideal is chance."""
+        groups = set(items.groups)
+        return {group: SubFigure(self.scale, 1 / len(groups), in_group(items, group), self.signed) for group in groups}
 
     def _model(self) -> Any:  # noqa: ANN401 - one of scikit-learn's
         if self.linear:

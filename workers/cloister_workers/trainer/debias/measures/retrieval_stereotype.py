@@ -19,9 +19,10 @@ import numpy as np
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.lexicon import fill
 from cloister_workers.trainer.debias.material import Part
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Items, Missing, SubFigure
 from cloister_workers.trainer.debias.measures.retrieval_swap import NEAREST, nearest
 from cloister_workers.trainer.debias.neutral import neutral_texts
+from cloister_workers.trainer.debias.subfigures import in_group
 from cloister_workers.trainer.debias.subjects import Embeds
 
 _QUERY_TEMPLATES, _DOCUMENT_TEMPLATES = 2, 2
@@ -115,6 +116,11 @@ class RetrievalStereotype:
                 mine = weights * (np.array(items.groups) == group)
                 found[group] = mine @ scores[:, 0] / mine.sum(1)
         return found
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        return {
+            group: SubFigure(self.scale, self.ideal, in_group(items, group), self.signed) for group in set(items.groups)
+        }
 
 
 def _head(items: Items) -> str:

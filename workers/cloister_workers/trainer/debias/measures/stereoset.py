@@ -35,7 +35,7 @@ from cloister_workers.trainer.debias.fields import identifier, texts
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.labelled import ratio
 from cloister_workers.trainer.debias.material import Part, row_kind
-from cloister_workers.trainer.debias.measure import Items, Measure, Missing
+from cloister_workers.trainer.debias.measure import Items, Measure, Missing, SubFigure
 from cloister_workers.trainer.debias.subjects import Continues, FillsMasks
 from cloister_workers.trainer.debias.subjects.likelihood import fills_masks
 
@@ -107,6 +107,14 @@ class StereoSet:
         if not scores[:, 2].all():
             found["rows not counted, percent"] = 100 * ratio(weights @ (1 - scores[:, 2]), weights.sum(1))
         return found
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        every, counted = np.ones(len(items)), scores[:, 2]
+        return {
+            "language model score (LMS)": SubFigure(Scale.POINTS, 100.0, counted),
+            "idealised score (ICAT)": SubFigure(Scale.POINTS, 100.0, counted),
+            "rows not counted, percent": SubFigure(Scale.POINTS, 0.0, every),
+        }
 
 
 def stereoset_items(rows: tuple[StereoSetRow, ...]) -> Items:

@@ -34,7 +34,8 @@ from cloister_workers.trainer.debias.fields import identifier, one_of, text_list
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.labelled import ratio
 from cloister_workers.trainer.debias.material import Part, row_kind
-from cloister_workers.trainer.debias.measure import Items, Measure, Missing
+from cloister_workers.trainer.debias.measure import Items, Measure, Missing, SubFigure
+from cloister_workers.trainer.debias.subfigures import in_group
 from cloister_workers.trainer.debias.subjects import Continues
 from cloister_workers.trainer.debias.subjects.likelihood import likeliest
 
@@ -126,10 +127,15 @@ class _WinoBias:
         pro, anti = (accuracy_in(items, scores, weights, condition) for condition in ("pro", "anti"))
         return {"pro: accuracy": pro, "anti: accuracy": anti, "mean accuracy": (pro + anti) / 2}
 
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        pro, anti = (in_group(items, condition) for condition in ("pro", "anti"))
+        behind = {"pro: accuracy": pro, "anti: accuracy": anti, "mean accuracy": np.ones(len(items))}
+        return {name: SubFigure(Scale.SHARE, 1.0, mask) for name, mask in behind.items()}
+
 
 def accuracy_in(items: Items, scores: FloatArray, weights: FloatArray, group: str) -> FloatArray:
     """Weighted share of right answers in one group of the items: [b]."""
-    member = np.array([entry == group for entry in items.groups], dtype=np.float64)
+    member = in_group(items, group)
     return ratio(weights @ (member * scores[:, 0]), weights @ member)
 
 

@@ -30,11 +30,13 @@ from cloister_workers.trainer.debias.fields import identifier, one_of, texts
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
 from cloister_workers.trainer.debias.labelled import ratio
 from cloister_workers.trainer.debias.material import Part, row_kind
-from cloister_workers.trainer.debias.measure import Items, Measure, Missing
+from cloister_workers.trainer.debias.measure import Items, Measure, Missing, SubFigure
 from cloister_workers.trainer.debias.measures.winobias import accuracy_in, reference_prompt
+from cloister_workers.trainer.debias.subfigures import in_group
 from cloister_workers.trainer.debias.subjects import Continues
 from cloister_workers.trainer.debias.subjects.likelihood import likeliest
 
+_APART = "mean absolute difference within an occupation"
 _PRONOUNS = {
     "male": frozenset({"he", "him", "his", "himself"}),
     "female": frozenset({"she", "her", "hers", "herself"}),
@@ -129,7 +131,15 @@ class Winogender:
             if gender in items.groups
         }
         apart = ratio((abs(gaps) * drawn).sum(axis=1), drawn.sum(axis=1))
-        return {**found, "mean absolute difference within an occupation": apart}
+        return {**found, _APART: apart}
+
+    def subfigures(self, items: Items, scores: FloatArray) -> Mapping[str, SubFigure]:
+        accuracies = {f"{gender}: accuracy": in_group(items, gender) for gender in _PRONOUNS}
+        compared = in_group(items, "male") + in_group(items, "female")
+        return {
+            **{name: SubFigure(Scale.SHARE, 1.0, mask) for name, mask in accuracies.items()},
+            _APART: SubFigure(Scale.SHARE, 0.0, compared),
+        }
 
 
 def _named(person: str) -> str:

@@ -58,7 +58,7 @@ def document_of(outcome: Outcome) -> Document:
         "job": dict(outcome.job),
         "measures": [_measured(entry) for entry in first.measured],
         "utilities": [_kept(entry) for entry in first.kept],
-        "findings": [_finding(entry) for entry in first.judgement.findings],
+        "findings": [_finding(entry, outcome) for entry in first.judgement.findings],
         "not_measured": [{"name": entry.name, "axis": entry.axis, "why": entry.why} for entry in outcome.not_measured],
         "robustness": [_robustness(run) for run in outcome.runs],
         "mitigation_notes": dict(outcome.notes),
@@ -70,7 +70,8 @@ def document_of(outcome: Outcome) -> Document:
 
 
 def _estimate(estimate: Estimate | None) -> Document | None:
-    if estimate is None:
+    """Null where there is no figure, for example of a utility that has no level of one model."""
+    if estimate is None or not math.isfinite(estimate.value):
         return None
     return {"value": _number(estimate.value), "low": _number(estimate.low), "high": _number(estimate.high)}
 
@@ -99,13 +100,16 @@ def _measured(entry: Measured) -> Document:
         "bias_after": _estimate(entry.bias_after),
         "change": _estimate(entry.change),
         "p": _number(entry.p),
-        "p_holm": _number(entry.p_holm),
+        "p_holm": _number(entry.p_holm) if entry.primary else None,
         "items": entry.items,
         "clusters": entry.clusters,
         "groups": [
             {
                 "group": group.group,
                 "items": group.items,
+                "scale": group.scale,
+                "ideal": group.ideal,
+                "direction": wording.direction(group.signed, group.ideal),
                 "before": _estimate(group.before),
                 "after": _estimate(group.after),
             }
@@ -115,6 +119,7 @@ def _measured(entry: Measured) -> Document:
             {
                 "number": number,
                 "test": permuted.test,
+                "items": permuted.items,
                 "p_before": _number(permuted.before),
                 "p_after": _number(permuted.after),
             }
@@ -150,7 +155,7 @@ def _kept(entry: Kept) -> Document:
     }
 
 
-def _finding(entry: Finding) -> Document:
+def _finding(entry: Finding, outcome: Outcome) -> Document:
     return {
         "rule": entry.rule.value,
         "verdict": entry.verdict.value,
@@ -159,7 +164,8 @@ def _finding(entry: Finding) -> Document:
         "part": entry.part,
         "estimate": _estimate(entry.estimate),
         "bar": entry.bar,
-        "words": wording.finding(entry),
+        "cause": entry.cause,
+        "words": wording.finding(entry, outcome.not_measured),
     }
 
 
@@ -172,7 +178,12 @@ def _robustness(run: Run) -> Document:
         "verdict": run.judgement.verdict.value,
         "not_passed": dict(Counter(open_rules)),
         "primary": [
-            {"measure": entry.measure, "axis": entry.axis, "after": _estimate(entry.after)}
+            {
+                "measure": entry.measure,
+                "axis": entry.axis,
+                "after": _estimate(entry.after),
+                "direction": wording.direction(entry.signed, entry.ideal),
+            }
             for entry in run.measured
             if entry.primary
         ],

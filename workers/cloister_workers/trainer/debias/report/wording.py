@@ -3,49 +3,95 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+from cloister.gate import MIN_CLUSTERS
 from cloister_workers.trainer.debias.registry import measures, utilities
-from cloister_workers.trainer.debias.results import Estimate, Finding, Measured, Outcome, Run
+from cloister_workers.trainer.debias.results import (
+    Cause,
+    Estimate,
+    Finding,
+    Judgement,
+    Kept,
+    Measured,
+    NotMeasured,
+    Outcome,
+    Run,
+)
 from cloister_workers.words import GateRule, Verdict
 
-_RULES = {
-    GateRule.IMPROVEMENT: "the paired change excludes no change",
-    GateRule.LEVEL: "what is left is within the bar",
-    GateRule.OVER_CORRECTION: "it was not turned round beyond the bar",
-    GateRule.HARM: "nothing else got worse by more than its bar",
-    GateRule.UTILITY: "no more was lost than the margin",
-    GateRule.EVIDENCE: "there is enough to measure on, on the task itself too",
-    GateRule.CHANGED: "the exported weights differ from those before",
+_PASSED = {
+    GateRule.IMPROVEMENT: "The paired change excludes no change",
+    GateRule.LEVEL: "What is left is within the bar",
+    GateRule.OVER_CORRECTION: "It was not turned round beyond the bar",
+    GateRule.HARM: "It did not get worse by more than the bar",
+    GateRule.UTILITY: "No more was lost than the margin",
+    GateRule.EVIDENCE: "A primary measure was asked for, and the task itself was measured where the policy says so",
+    GateRule.CHANGED: "The exported weights differ from those before",
+}
+_FAILED = {
+    GateRule.IMPROVEMENT: "The distance from the ideal grew",
+    GateRule.LEVEL: "What is left lies above the bar with its whole interval",
+    GateRule.OVER_CORRECTION: "It was turned round beyond the bar",
+    GateRule.HARM: "It got worse by more than the bar",
+    GateRule.UTILITY: "More was lost than the margin",
+    GateRule.CHANGED: "The exported weights are those from before",
+}
+_OVER = {
+    GateRule.IMPROVEMENT: "The interval of the change includes no change",
+    GateRule.LEVEL: "The interval of what is left reaches over the bar",
+    GateRule.OVER_CORRECTION: "The interval of how far it was turned round reaches over the bar",
+    GateRule.HARM: "The interval of how much worse it got reaches over the bar",
+    GateRule.UTILITY: "The interval of the loss reaches over the margin",
+}
+_OPEN = {
+    Cause.CHANCE: "The interval of the change excludes no change, but p after Holm's correction over all primary "
+    "measures is too large",
+    Cause.NO_INTERVAL: "No interval could be drawn, because too many draws have nothing to compute the figure from",
+    Cause.NO_FIGURE: "The items have nothing to compute the figure from",
+    Cause.NO_BAR: "Neither the policy nor the specification sets a bar for it",
+    Cause.NO_PRIMARY: "No primary measure was asked for",
+    Cause.NO_TASK: "The policy asks for a measure on the model's task itself, and none with a bar was taken",
+    Cause.NO_UTILITY: "No utility with a margin was measured",
 }
 PERMUTATION = (
     "p is how often target words that are dealt to the two groups at random, attributes kept, lie as far apart as the "
     "true groups do, in either direction. A small p says that there is an association; a large one does not say that "
     "there is none. The gate uses intervals and bars instead; p is not corrected for the number of tests."
 )
-_VERDICTS = {
-    Verdict.PASS: "passed",
-    Verdict.FAIL: "failed",
-    Verdict.INCONCLUSIVE: "is open: the interval reaches over the bar, so there are too few items to tell",
-}
+_VERDICTS = {Verdict.PASS: "Passed", Verdict.FAIL: "Failed", Verdict.INCONCLUSIVE: "Open"}
 _GATE = {
     Verdict.PASS: "The candidate passed every rule of the release gate.",
     Verdict.FAIL: "The candidate failed the release gate and stays a candidate; releasing it needs a signed exception.",
     Verdict.INCONCLUSIVE: "The evidence does not settle the release gate; the version stays a candidate, and releasing "
-    "it needs a signed exception. More items may settle it.",
+    "it needs a signed exception.",
 }
+_MORE = "More items may settle it."
+_MORE_UNITS = "More of them may settle it."
+_OTHER = "More items alone cannot settle it: the report says at each open rule what is missing."
 
 
 def number(value: float) -> str:
-    """A figure with as many digits as its interval deserves."""
+    """A figure with as many digits as its interval deserves; a dash where it could not be had."""
+    if not math.isfinite(value):
+        return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def interval(estimate: Estimate) -> str:
-    """`0.113 [0.087, 0.139]`."""
+    """`0.113 [0.087, 0.139]`; a figure whose interval has no ends stands alone and says so."""
+    if not math.isfinite(estimate.value):
+        return number(estimate.value)
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return f"{number(estimate.value)} (no interval)"
     return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def direction(signed: bool, ideal: float) -> str:  # noqa: FBT001 - what the measure says of itself
-    """How to read a figure."""
+def direction(signed: bool, ideal: float | None) -> str:  # noqa: FBT001 - what the measure says of itself
+    """How to read a figure; one without an ideal is that of a group, which others are to be like."""
+    if ideal is None:
+        return "groups alike is better"
     if signed:
         return f"closer to {ideal:g} is better, on either side"
     return f"{'higher' if ideal else 'lower'} is better; {ideal:g} is ideal"
@@ -53,14 +99,25 @@ def direction(signed: bool, ideal: float) -> str:  # noqa: FBT001 - what the mea
 
 def headline(run: Run) -> list[str]:
     """The few sentences on top: the verdict, the primary measures, the utilities."""
-    lines = [_GATE[run.judgement.verdict]]
+    lines = [_gate(run.judgement)]
     lines += [_primary(entry) for entry in run.measured if entry.primary]
-    for kept in run.kept:
-        title = utilities()[kept.utility].title
-        lines.append(
-            f"{title}: {interval(kept.before)} before, {interval(kept.after)} after; loss {interval(kept.loss)}."
-        )
-    return lines
+    return lines + [_kept(entry) for entry in run.kept]
+
+
+def _gate(judgement: Judgement) -> str:
+    if judgement.verdict is not Verdict.INCONCLUSIVE:
+        return _GATE[judgement.verdict]
+    causes = [entry.cause for entry in judgement.findings if entry.verdict is Verdict.INCONCLUSIVE]
+    more = all(cause is not None and cause.more_items_may_settle for cause in causes)
+    return f"{_GATE[judgement.verdict]} {_MORE if more else _OTHER}"
+
+
+def _kept(entry: Kept) -> str:
+    """Some utilities compare two models and have no level of one: then the loss stands alone."""
+    phases = ((entry.before, "before"), (entry.after, "after"))
+    levels = ", ".join(f"{interval(level)} {phase}" for level, phase in phases if math.isfinite(level.value))
+    loss = f"loss {interval(entry.loss)}"
+    return f"{utilities()[entry.utility].title}: {f'{levels}; {loss}' if levels else loss}."
 
 
 def _primary(entry: Measured) -> str:
@@ -77,13 +134,31 @@ def _primary(entry: Measured) -> str:
     )
 
 
-def finding(entry: Finding) -> str:
-    """One rule in a sentence."""
+def finding(entry: Finding, not_measured: Sequence[NotMeasured]) -> str:
+    """One rule in a few words: the verdict, why, and the figure that it was given for."""
     named = ", ".join(name for name in (entry.measure, entry.axis, entry.part) if name)
     where = f" ({named})" if named else ""
     seen = f": {interval(entry.estimate)}" if entry.estimate is not None else ""
-    bar = f", bar {entry.bar:g}" if entry.bar is not None else ""
-    return f"{_RULES[entry.rule]}{where}{seen}{bar}. This rule {_VERDICTS[entry.verdict]}."
+    limit = "margin" if entry.rule is GateRule.UTILITY else "bar"
+    held = entry.bar is not None and entry.rule is not GateRule.IMPROVEMENT
+    bar = f", {limit} {entry.bar:g}" if held else ""
+    more = f" {_MORE}" if entry.cause is not None and entry.cause.more_items_may_settle else ""
+    if entry.cause is Cause.FEW_UNITS:
+        more = f" {_MORE_UNITS}"  # more sentences from the same templates would not
+    return f"{_VERDICTS[entry.verdict]}{where}. {_reason(entry, not_measured)}{seen}{bar}.{more}"
+
+
+def _reason(entry: Finding, not_measured: Sequence[NotMeasured]) -> str:
+    if entry.cause is None:
+        return (_PASSED if entry.verdict is Verdict.PASS else _FAILED)[entry.rule]
+    if entry.cause is Cause.OVER_BAR:
+        return _OVER[entry.rule]
+    if entry.cause is Cause.FEW_UNITS:
+        return f"There are {entry.clusters} independent units, and an interval needs {MIN_CLUSTERS}"
+    if entry.cause is Cause.NOT_TAKEN:
+        whys = (gone.why for gone in not_measured if (gone.name, gone.axis) == (entry.measure, entry.axis))
+        return f"Not measured: {next(whys, 'no reason was recorded')}"
+    return _OPEN[entry.cause]
 
 
 def shows(outcome: Outcome) -> list[str]:
