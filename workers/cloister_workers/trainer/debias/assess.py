@@ -14,7 +14,7 @@ are seen to, each by making an interval wider:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,8 @@ from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sampl
 from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
 from cloister_workers.trainer.debias.statistics.holm import holm
 
+NOT_AT_HAND = "items that name no word at hand"
+"""The group of those that name no word or name that there was to mitigate with (`Items.overlap`)."""
 _DOUBT = 0.1
 """Share of alpha at which a figure counts as away from its ideal: were it alpha itself, a figure that strays by chance
 would pass for a bias, and the next measurement for an improvement, in that many cases on top."""
@@ -89,6 +91,7 @@ def assess(
         extrinsic=measure.extrinsic,
         parts=_parts(case, columns.parts, behind, gate.alpha),
         permuted=_permuted(case, seed),
+        overlap=sum(items.overlap) if items.overlap else None,
     )
 
 
@@ -136,14 +139,14 @@ class _Columns:
         ones = np.ones((1, len(case.items)))
         measure = case.measure
         parts = tuple(measure.parts(case.items, case.before, ones)) if isinstance(measure, HasParts) else ()
-        names = tuple(measure.by_group(case.items, case.before, ones))
+        names = tuple(_by_group(case, case.before, ones))
         return cls(case, parts if len(parts) > 1 else (), names, _taken(case))
 
     def __call__(self, weights: FloatArray) -> FloatArray:
         case = self.case
         both = [case.measure.figure(case.items, scores, weights) for scores in (case.before, case.after)]
         found = [*both, self._moved(both, weights), *self._parts(weights)]
-        groups = [case.measure.by_group(case.items, scores, weights) for scores in (case.before, case.after)]
+        groups = [_by_group(case, scores, weights) for scores in (case.before, case.after)]
         lost = np.full(len(weights), np.nan)
         for name in self.names:
             found += [group.get(name, lost) for group in groups]
@@ -169,6 +172,15 @@ class _Columns:
         measure = self.case.measure
         start: FloatArray = both[0] if measure.signed else np.full(len(both[0]), measure.ideal)
         return abs(both[1] - start)
+
+
+def _by_group(case: _Case, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+    """The measure's own groups, and the items that name no word at hand where there are both kinds."""
+    found = dict(case.measure.by_group(case.items, scores, weights))
+    apart = ~np.array(case.items.overlap, dtype=bool)
+    if apart.any() and not apart.all():
+        found[NOT_AT_HAND] = case.measure.figure(case.items, scores, weights * apart)
+    return found
 
 
 def _taken(case: _Case) -> FloatArray:
@@ -299,5 +311,7 @@ def _groups(items: Items, names: Sequence[str], samples: Sequence[Sample], alpha
         before, after = (sample.interval(alpha) for sample in samples[2 * place : 2 * place + 2])
         # A measure may say more of a group than its name: `female: chosen as yes` counts the items of female.
         held = items.groups.count(name) or items.groups.count(name.partition(":")[0])
+        if name == NOT_AT_HAND:
+            held = items.overlap.count(False)
         found.append(GroupEstimate(name, held or len(items), before, after))
     return tuple(found)

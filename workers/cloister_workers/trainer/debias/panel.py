@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloister_workers.errors import TrainerError
+from cloister_workers.trainer.debias.crossing import AtHand
 from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.labelled import BETWEEN
 from cloister_workers.trainer.debias.material import Part
@@ -58,8 +59,9 @@ class Scores:
     utilities: tuple[FloatArray, ...]
 
 
-def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
-    """Choose the items of every measure and utility of the spec from the test part.
+def choose_panel(spec: DebiasSpec, test: Part, at_hand: AtHand | None = None) -> Panel:
+    """Choose the items of every measure and utility of the spec from the test part, and mark those that name what was
+    `at_hand` to mitigate with.
 
     Raises TrainerError NOTHING_MEASURED where no primary measure has items.
     """
@@ -78,7 +80,8 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
                 elif BETWEEN not in axis or isinstance(measure, Compares):
                     others_missing.append((measure.name, axis))
             else:
-                chosen.append(Chosen(measure, axis, items, primary))
+                marked = items if at_hand is None else at_hand.mark(items)
+                chosen.append(Chosen(measure, axis, marked, primary))
                 missing += [NotMeasured(measure.name, axis, why) for why in left_out(items)]
     utilities: list[ChosenUtility] = []
     for utility in spec.utilities:

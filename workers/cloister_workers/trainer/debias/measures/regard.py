@@ -121,7 +121,8 @@ class Regard:
             for number, group in enumerate(lexicon.groups)
         ]
         prompts, groups = zip(*asked, strict=True)
-        return Items(prompts, tuple(prompt.template for prompt in prompts), groups)
+        templates = tuple(prompt.template for prompt in prompts)
+        return Items(prompts, templates, groups, texts=tuple((prompt.text,) for prompt in prompts))
 
     def score(self, subject: Continues, items: Items) -> FloatArray:
         texts = subject.continue_texts([prompt.text for prompt in items.content], _NEW_TOKENS)

@@ -109,6 +109,7 @@ class Winogender:
             tuple(row.unit() for row in kept),
             tuple(row.gender for row in kept),
             {"rows of occupations without both pronouns": alone} if alone else {},
+            tuple((row.text,) for row in kept),
         )
 
     def score(self, subject: Continues, items: Items) -> FloatArray:

@@ -102,6 +102,7 @@ def _measured(entry: Measured) -> Document:
         "p_holm": _number(entry.p_holm),
         "items": entry.items,
         "clusters": entry.clusters,
+        "overlap": entry.overlap,
         "groups": [
             {
                 "group": group.group,
