@@ -13,7 +13,7 @@ from cloister.gate import MIN_CLUSTERS
 from cloister.spec import read_spec, resolve, spec_bytes
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon.builtin import axes, languages, load_lexicon
-from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measure import Compares, Items, Missing
 from cloister_workers.trainer.debias.partition import make_partition
 from cloister_workers.trainer.debias.registry import measures, mitigations, utilities
 from cloister_workers.trainer.debias.spec import parse_debias
@@ -34,6 +34,28 @@ def test_measures() -> None:
     theirs = {name: ({kind.value for kind in found.kinds}, found.extrinsic) for name, found in measures().items()}
     ours = {name: (set(found.tasks), found.extrinsic) for name, found in MEASURES.items()}
     assert ours == listed(theirs, MEASURES)
+
+
+def test_axes_and_languages_that_a_measure_is_limited_to() -> None:
+    """The client knows which measures take one axis, or one language, alone, and which compare stated groups."""
+
+    def refused(name: str, axis: str, language: str = "en") -> bool:
+        lexicons = {"gender": load_lexicon("gender", language)}
+        found = measures()[name].items(make_partition([], [], [], lexicons, seed=1).test, axis)
+        return isinstance(found, Missing) and found.by_nature
+
+    theirs = {name: (refused(name, "age"), refused(name, "gender", "de"), refused(name, "gender")) for name in MEASURES}
+    ours = {
+        name: (
+            bool(found.axes and "age" not in found.axes),
+            bool(found.languages and "de" not in found.languages),
+            False,
+        )
+        for name, found in MEASURES.items()
+    }
+    assert ours == theirs
+    compares = {name for name in MEASURES if isinstance(measures()[name], Compares) and not refused(name, "gender*age")}
+    assert {name for name, found in MEASURES.items() if found.intersections} == compares
 
 
 def test_built_in_axes_are_enough_for_the_measures_that_say_so() -> None:

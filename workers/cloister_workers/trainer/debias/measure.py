@@ -44,6 +44,8 @@ class Missing:
 
     why: str
     """Fixed words, for example `no rows of kind crows_pairs`."""
+    by_nature: bool = False
+    """Whether no material could change it: the measure does not take such an axis or language."""
 
 
 class Measure(Protocol):

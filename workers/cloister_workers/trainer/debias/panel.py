@@ -49,6 +49,8 @@ class Panel:
     """The same of other measures. Those on an intersection count only where they compare groups that rows state: word
     lists know no intersections, so the others can never be taken there.
     """
+    by_nature: frozenset[tuple[str, str]] = frozenset()
+    """Those of both that no material could change: it is enough that another measure is taken on the axis."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,18 @@ def choose_panel(spec: DebiasSpec, test: Part, at_hand: AtHand | None = None) ->
     missing: list[NotMeasured] = []
     primary_missing: list[tuple[str, str]] = []
     others_missing: list[tuple[str, str]] = []
+    by_nature: set[tuple[str, str]] = set()
     for measure in spec.measures:
         for axis in spec.measured_axes:
             items = measure.items(test, axis)
             primary = measure.name in spec.primary and axis in spec.axes and BETWEEN not in axis
             if isinstance(items, Missing):
                 missing.append(NotMeasured(measure.name, axis, items.why))
+                if items.by_nature:
+                    by_nature.add((measure.name, axis))
                 if primary:
                     primary_missing.append((measure.name, axis))
-                elif BETWEEN not in axis or isinstance(measure, Compares):
+                elif BETWEEN not in axis or (isinstance(measure, Compares) and not items.by_nature):
                     others_missing.append((measure.name, axis))
             else:
                 marked = items if at_hand is None else at_hand.mark(items)
@@ -96,7 +101,14 @@ def choose_panel(spec: DebiasSpec, test: Part, at_hand: AtHand | None = None) ->
             f"none of the primary measures {sorted(spec.primary)} can be taken on the evaluation rows; "
             "give rows of the kind that they need",
         )
-    return Panel(tuple(chosen), tuple(utilities), tuple(missing), tuple(primary_missing), tuple(others_missing))
+    return Panel(
+        measures=tuple(chosen),
+        utilities=tuple(utilities),
+        not_measured=tuple(missing),
+        primary_missing=tuple(primary_missing),
+        others_missing=tuple(others_missing),
+        by_nature=frozenset(by_nature),
+    )
 
 
 def left_out(items: Items) -> list[str]:

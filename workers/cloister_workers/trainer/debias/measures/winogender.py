@@ -95,7 +95,7 @@ class Winogender:
 
     def items(self, part: Part, axis: str) -> Items | Missing:
         if axis != "gender":
-            return Missing("measures the axis gender alone")
+            return Missing("measures the axis gender alone", by_nature=True)
         rows = part.rows.of(WinogenderRow)
         genders: dict[str, set[str]] = {}
         for row in rows:
