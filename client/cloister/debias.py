@@ -52,7 +52,7 @@ class Measure:
     languages: tuple[str, ...] = ()
     """The same of languages."""
     intersections: bool = False
-    """Whether it compares groups that rows state, and so can be taken on an intersection, such as gender*age."""
+    """Whether it can be taken on an intersection, such as gender*age, where rows state groups or questions of it."""
     few: tuple[str, ...] = ()
     """Axes whose built-in lists give it fewer independent units than the gate believes (`MIN_CLUSTERS`)."""
 
@@ -125,8 +125,8 @@ MEASURES: Mapping[str, Measure] = {
     "crows_ll_causal": Measure((CAUSAL,)),
     "stereoset": Measure(_LANGUAGE_MODELS),
     "regard": Measure((CAUSAL,), extrinsic=True, lists=True, languages=("en",)),
-    "bbq_ambiguous": Measure((CAUSAL,), extrinsic=True),
-    "bbq_disambiguated": Measure((CAUSAL,), extrinsic=True),
+    "bbq_ambiguous": Measure((CAUSAL,), extrinsic=True, intersections=True),
+    "bbq_disambiguated": Measure((CAUSAL,), extrinsic=True, intersections=True),
     "winobias_type1": Measure((CAUSAL,), extrinsic=True, axes=("gender",)),
     "winobias_type2": Measure((CAUSAL,), extrinsic=True, axes=("gender",)),
     "winogender": Measure((CAUSAL,), extrinsic=True, axes=("gender",)),

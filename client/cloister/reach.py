@@ -56,7 +56,7 @@ def remarks_of_reach(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:
             yield f"{_limits([name])}: it is not taken on {_listed(lacking)}"
     for axis in axes:
         if _BETWEEN in axis and not _takers(wanted.measures, axis, wanted.language):
-            yield f"{axis} is not measured: none of the measures compares groups that rows state"
+            yield f"{axis} is not measured: none of the measures can be taken on an intersection"
     for axis in _plain(wanted.axes):
         if not _takers(wanted.primary, axis, wanted.language):
             yield (

@@ -307,7 +307,7 @@ def test_dry_run_says_what_cannot_pass(site, debias):
         ),
         (
             {"axes": ["gender", "gender*age"], "measures": ["pair_preference", "regard"]},
-            ["gender*age is not measured: none of the measures compares groups that rows state"],
+            ["gender*age is not measured: none of the measures can be taken on an intersection"],
         ),
         (
             {"language": "de", "measures": ["pair_preference", "regard"]},
