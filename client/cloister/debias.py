@@ -47,6 +47,12 @@ class Measure:
     """Whether it is taken on what the model is used for, rather than on its insides."""
     lists: bool = False
     """Whether the built-in word lists of an axis are all that it needs."""
+    axes: tuple[str, ...] = ()
+    """The only axes that it can be taken on; empty for any."""
+    languages: tuple[str, ...] = ()
+    """The same of languages."""
+    intersections: bool = False
+    """Whether it can be taken on an intersection, such as gender*age, where rows state groups or questions of it."""
     few: tuple[str, ...] = ()
     """Axes whose built-in lists give it fewer independent units than the gate believes (`MIN_CLUSTERS`)."""
 
@@ -109,21 +115,21 @@ WIDE_TARGETS = ("all-linear",)
 MEASURES: Mapping[str, Measure] = {
     "flip_rate": Measure((CLASSIFIER,), extrinsic=True),
     "token_fairness": Measure((CLASSIFIER,), extrinsic=True),
-    "demographic_parity": Measure((CLASSIFIER,), extrinsic=True),
-    "equalized_odds": Measure((CLASSIFIER,), extrinsic=True),
-    "worst_group_gap": Measure((CLASSIFIER,), extrinsic=True),
-    "impact_ratio": Measure((CLASSIFIER,), extrinsic=True),
+    "demographic_parity": Measure((CLASSIFIER,), extrinsic=True, intersections=True),
+    "equalized_odds": Measure((CLASSIFIER,), extrinsic=True, intersections=True),
+    "worst_group_gap": Measure((CLASSIFIER,), extrinsic=True, intersections=True),
+    "impact_ratio": Measure((CLASSIFIER,), extrinsic=True, intersections=True),
     "pair_preference": Measure(_LANGUAGE_MODELS, lists=True),
     "crows_pll_nangia": Measure((MASKED,)),
     "crows_diff_bb": Measure(_LANGUAGE_MODELS),
     "crows_ll_causal": Measure((CAUSAL,)),
     "stereoset": Measure(_LANGUAGE_MODELS),
-    "regard": Measure((CAUSAL,), extrinsic=True, lists=True),
-    "bbq_ambiguous": Measure((CAUSAL,), extrinsic=True),
-    "bbq_disambiguated": Measure((CAUSAL,), extrinsic=True),
-    "winobias_type1": Measure((CAUSAL,), extrinsic=True),
-    "winobias_type2": Measure((CAUSAL,), extrinsic=True),
-    "winogender": Measure((CAUSAL,), extrinsic=True),
+    "regard": Measure((CAUSAL,), extrinsic=True, lists=True, languages=("en",)),
+    "bbq_ambiguous": Measure((CAUSAL,), extrinsic=True, intersections=True),
+    "bbq_disambiguated": Measure((CAUSAL,), extrinsic=True, intersections=True),
+    "winobias_type1": Measure((CAUSAL,), extrinsic=True, axes=("gender",)),
+    "winobias_type2": Measure((CAUSAL,), extrinsic=True, axes=("gender",)),
+    "winogender": Measure((CAUSAL,), extrinsic=True, axes=("gender",)),
     "association": Measure((ENCODER,), lists=True),
     "probe_linear": Measure((ENCODER,), lists=True),
     "probe_nonlinear": Measure((ENCODER,), lists=True),

@@ -18,6 +18,7 @@ from cloister.evidence.manifest import VerifiedObject
 from cloister.evidence.policy import Policy
 from cloister.gate import Gate
 from cloister.lineage import Start
+from cloister.reach import remarks_of_reach, takes_any
 from cloister.replay import replay_remarks
 from cloister.sizes import Need, needed
 from cloister.spec import Spec
@@ -109,11 +110,13 @@ def _limits(wanted: spec_pb2.Debias, gate: Gate, allowed: Gate) -> Iterable[Limi
 
 def _remarks(wanted: spec_pb2.Debias, gate: Gate) -> Iterable[str]:
     barred = [name for name in wanted.measures if name in gate.bars]
-    if gate.extrinsic and all(name in MEASURES and not MEASURES[name].extrinsic for name in barred):
+    taken = [name for name in barred if takes_any(name, wanted)]
+    if gate.extrinsic and all(name in MEASURES and not MEASURES[name].extrinsic for name in taken):
         yield "the policy asks for a measure on the task itself that has a bar, and none of these is: it cannot PASS"
     for name in wanted.primary:
         if name not in gate.bars:
             yield f"primary measure {name} has no bar in the policy: the gate cannot PASS"
+    yield from remarks_of_reach(wanted, gate)
     for name in wanted.utilities:
         if name not in gate.margins:
             yield f"utility {name} has no margin: it is reported, and nothing is judged by it"

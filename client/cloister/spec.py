@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from cloister.api.v1 import spec_pb2
 from cloister.debias import CAUSAL, MASKED, WIDE_LORA, WIDE_TARGETS, defaults_of, resolve_debias
 from cloister.errors import UsageError
+from cloister.reach import check_reach
 from cloister.settings import HYPERPARAMETERS, check, defaults, fill, training_defaults
 
 Spec = spec_pb2.JobSpec
@@ -165,6 +166,7 @@ def _resolve_method(spec: Spec) -> None:
     settings = hyperparameters_of(spec)
     if kind == "debias":
         resolve_debias(spec.method.debias)
+        check_reach(spec.method.debias)
     else:
         fill(chosen)
     if settings is None:

@@ -209,7 +209,7 @@ class FigureKind(StrEnum):
 
     MEASURE = "measure"
     UTILITY = "utility"
-    JOB = "job"  # a finding about the job as a whole
+    JOB = "job"  # about the job as a whole
 
 
 class FigureName(StrEnum):
@@ -227,6 +227,9 @@ class FigureName(StrEnum):
     P = "p"
     P_HOLM = "p_holm"
     BAR = "bar"
+    OVERLAP = "overlap"  # items that name a word or name that was at hand to mitigate with
+    LEFT_OUT = "left_out"  # of the job: rows to fit on or choose by, left out because they name a test word
+    CROSSING = "crossing"  # of the job: such rows that stayed, because too few would have been left
 
 
 class ExceptionKind(StrEnum):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,11 +147,31 @@ def print_figures(client: Client, job_id: str, output: Path | None, *, as_json: 
     )
     click.echo()
     named = _names(found)
-    header = ("RUN", "FIGURE", "AXIS", "GROUP", "ITEMS", "BEFORE", "AFTER", "CHANGE", "P", "P HOLM", "BAR")
-    print_table(header, [_figure_row(item, *named(item.kind, item.index, item.axis)) for item in figures.figures])
+    header = (
+        *("RUN", "FIGURE", "AXIS", "GROUP", "ITEMS", "BEFORE", "AFTER", "CHANGE"),
+        *("P", "P HOLM", "BAR", "OVERLAP"),
+    )
+    shown = [item for item in figures.figures if item.kind != "job"]
+    print_table(header, [_figure_row(item, *named(item.kind, item.index, item.axis)) for item in shown])
     click.echo()
+    _print_rows(figures.figures)
     rows = [(str(f.run), f.rule, f.verdict, *named(f.kind, f.index, f.axis)) for f in figures.findings]
     print_table(("RUN", "RULE", "VERDICT", "FIGURE", "AXIS"), rows)
+
+
+def _print_rows(figures: Iterable[Figure]) -> None:
+    """Of the rows to fit on and to choose by: how many name a word of the test part, and how many were left out."""
+    for item in figures:
+        if item.kind == "job":
+            left_out, crossing = (_short(item.values.get(name)) for name in ("left_out", "crossing"))
+            print_fields(
+                [
+                    ("rows to fit on or choose by", str(item.items)),
+                    ("left out, naming a test word", left_out),
+                    ("kept, naming a test word", crossing),
+                ]
+            )
+            click.echo()
 
 
 def _names(found: JobReport) -> Callable[[str, int, int], tuple[str, str]]:
@@ -183,6 +203,7 @@ def _figure_row(item: Figure, name: str, axis: str) -> tuple[str, ...]:
         _short(item.values.get("p")),
         _short(item.values.get("p_holm")),
         _short(item.values.get("bar")),
+        _short(item.values.get("overlap")),
     )
 
 

@@ -32,7 +32,7 @@ KINDS = ("measure", "utility", "job")
 RULES = ("improvement", "level", "over_correction", "harm", "utility", "evidence", "changed")
 NAMES = tuple(
     [f"{when}{side}" for when in ("before", "after", "change") for side in ("", "_low", "_high")]
-    + ["p", "p_holm", "bar"]
+    + ["p", "p_holm", "bar", "overlap", "left_out", "crossing"]
 )
 MAX_ENTRIES = 20_000
 """Figures, findings and verdicts of one document, together."""
@@ -47,7 +47,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
 
 @dataclass(frozen=True)
 class Figure:
-    """One measure on one axis, or one utility, of one run of the mitigation."""
+    """One measure on one axis, or one utility, of one run of the mitigation; or the rows of the job as a whole."""
 
     run: int
     """0 is the version itself, the others show how robust it is."""

@@ -23,6 +23,7 @@ from cloister.sizes import needed
 from cloister.spec import from_bytes, read_spec, resolve, spec_bytes
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "spec.md"
+CAUSAL = {"task": "causal_lm", "mitigation": {"name": "counterfactual"}}
 DEBIAS = {"task": "classifier", "axes": ["gender"], "mitigation": {"name": "counterfactual"}}
 
 
@@ -168,6 +169,11 @@ def test_names_that_a_site_added_are_taken_as_they_are():
         ({"bars": {"flip_rate": "NaN"}}, "bars.flip_rate is nan"),
         ({"margins": {"accuracy": -0.01}}, "margins.accuracy is -0.01; give a number from 0"),
         ({"margins": {"flip_rate": 0.01}}, "margins holds flip_rate"),
+        ({"axes": ["gender*age"]}, "axes holds intersections alone (gender*age)"),
+        (
+            {**CAUSAL, "axes": ["age", "gender*age"], "measures": ["winogender"]} | {"primary": ["winogender"]},
+            "can be taken on the axes age: winogender takes the axis gender alone; choose other primary",
+        ),
         ({"seeds": 0}, "seeds is 0; give 1 to 20"),
         ({"seeds": 21}, "seeds is 21"),
         ({"hyperparameters": {"n_epochs": 0}}, "n_epochs is 0; give 1 to 10000"),
@@ -277,6 +283,56 @@ def test_dry_run_says_what_cannot_pass(site, debias):
     assert "macro_f1 has no margin" in remarks
     remarks = " ".join(site.client().jobs.dry_run(debias(mitigation={"name": "erasure"}, seeds=2)).remarks)
     assert "erasure is not trained: it runs once" in remarks
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"guard_axes": ["age", "religion"], "measures": ["pair_preference", "winobias_type1"]},
+            ["winobias_type1 takes the axis gender alone: it is not taken on age, religion"],
+        ),
+        (
+            {"guard_axes": ["age"], "measures": ["winobias_type1", "crows_ll_causal"], "primary": ["winobias_type1"]},
+            ["winobias_type1 takes the axis gender alone: it is not taken on age"],
+        ),
+        (
+            {"guard_axes": ["age"], "measures": ["winobias_type1"], "primary": ["winobias_type1"]},
+            [
+                "winobias_type1 takes the axis gender alone: it is not taken on age",
+                (
+                    "no measure with a bar can be taken on age, which is guarded: the gate cannot PASS; "
+                    "add a measure that can, or leave the axis out"
+                ),
+            ],
+        ),
+        (
+            {"axes": ["gender", "age"], "measures": ["winogender", "regard"], "primary": ["winogender"]},
+            [
+                "winogender takes the axis gender alone: it is not taken on age",
+                (
+                    "no primary measure can be taken on age: the gate cannot PASS; "
+                    "add a primary measure that can, or leave the axis out"
+                ),
+            ],
+        ),
+        (
+            {"axes": ["gender", "gender*age"], "measures": ["pair_preference", "regard"]},
+            ["gender*age is not measured: none of the measures can be taken on an intersection"],
+        ),
+        (
+            {"language": "de", "measures": ["pair_preference", "regard"]},
+            [
+                "the policy asks for a measure on the task itself that has a bar, and none of these is: it cannot PASS",
+                "regard takes the language en alone: it is not taken on gender",
+            ],
+        ),
+    ],
+)
+def test_dry_run_says_which_measure_takes_which_axis(site, debias, changes, said):
+    """What is taken nowhere on an axis, and whether that keeps the gate from a PASS, is said before anything runs."""
+    remarks = site.client().jobs.dry_run(debias(**CAUSAL, **changes)).remarks
+    assert said == [remark for remark in remarks if not remark.startswith("not watched")]
 
 
 def test_dry_run_of_other_methods_has_no_gate(site, spec):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -18,7 +19,7 @@ from cloister.evidence.signatures import SigningKey
 from cloister.reports import PAGE_START
 from cloister.sealed.errors import FileNotAllowedError, SealedError
 from cloister.wire import statement_to_proto
-from debias_job import HEADLINE, PAGE, figures_of, report_files, sha256, verdict_metrics
+from debias_job import FIGURE, HEADLINE, PAGE, figures_of, report_files, sha256, verdict_metrics
 from fake_channel import Refusal
 from memory_report import finish_with_report, for_auditors, submitted
 
@@ -368,3 +369,21 @@ def test_watch_and_show_say_the_verdict(cloister, site, job_id):
     out = cloister("model", "show", "helpdesk")[1]
     assert ["gate", "FAIL"] in [line.split()[:2] for line in out.splitlines()]
     assert "debias_verdict" not in out
+
+
+def test_the_numbers_tell_what_items_and_rows_share(cloister, site, job_id):
+    """Beside each figure stands how many items name a word at hand; the rows that name a test word have lines."""
+    report = finish_with_report(site, job_id)
+    signed = report.authorisation
+    rows = replace(FIGURE, kind="job", items=1034, clusters=0, values={"left_out": "566", "crossing": "77"})
+    figures = (replace(FIGURE, values={"bar": "0.02", "overlap": "71"}), rows)
+    made = figures_of(job_id, signed.spec_sha256, signed.policy_sha256, figures=figures).to_payload()
+    report.answer.figures = made
+    report.sign(site, figures_sha256=sha256(made))
+    code, out, err = cloister("job", "report", job_id, "--numeric")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["0", "flip_rate", "gender", "all", "400", "0.02", "71"] in lines
+    assert ["rows", "to", "fit", "on", "or", "choose", "by", "1034"] in lines
+    assert ["left", "out,", "naming", "a", "test", "word", "566"] in lines
+    assert ["kept,", "naming", "a", "test", "word", "77"] in lines

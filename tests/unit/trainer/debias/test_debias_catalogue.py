@@ -13,9 +13,12 @@ from cloister.gate import MIN_CLUSTERS
 from cloister.spec import read_spec, resolve, spec_bytes
 from cloister_workers.trainer.debias.kinds import ModelKind
 from cloister_workers.trainer.debias.lexicon.builtin import axes, languages, load_lexicon
+from cloister_workers.trainer.debias.material import RowType
 from cloister_workers.trainer.debias.measure import Items, Missing
+from cloister_workers.trainer.debias.measures.bbq import BbqRow
 from cloister_workers.trainer.debias.partition import make_partition
 from cloister_workers.trainer.debias.registry import measures, mitigations, utilities
+from cloister_workers.trainer.debias.shapes import Labelled
 from cloister_workers.trainer.debias.spec import parse_debias
 
 
@@ -34,6 +37,41 @@ def test_measures() -> None:
     theirs = {name: ({kind.value for kind in found.kinds}, found.extrinsic) for name, found in measures().items()}
     ours = {name: (set(found.tasks), found.extrinsic) for name, found in MEASURES.items()}
     assert ours == listed(theirs, MEASURES)
+
+
+def test_axes_and_languages_that_a_measure_is_limited_to() -> None:
+    """The client knows which measures take one axis, or one language, alone."""
+
+    def refused(name: str, axis: str, language: str = "en") -> bool:
+        lexicons = {"gender": load_lexicon("gender", language)}
+        found = measures()[name].items(make_partition([], [], [], lexicons, seed=1).test, axis)
+        return isinstance(found, Missing) and found.by_nature
+
+    theirs = {name: (refused(name, "age"), refused(name, "gender", "de"), refused(name, "gender")) for name in MEASURES}
+    ours = {
+        name: (
+            bool(found.axes and "age" not in found.axes),
+            bool(found.languages and "de" not in found.languages),
+            False,
+        )
+        for name, found in MEASURES.items()
+    }
+    assert ours == theirs
+
+
+def test_measures_that_can_be_taken_on_an_intersection() -> None:
+    """Where rows state both groups, or ask about both, the measures that the client names have items, and no others."""
+    rows: list[RowType] = [
+        BbqRow("1", "gender*age", "1", "neg", said, "c", "q", ("a", "b", "u"), 0, 2, 0)
+        for said in ("ambig", "disambig")
+    ]
+    rows += [
+        Labelled(f"{one} ran", "yes", {"gender": one, "age": two}) for one in ("he", "she") for two in ("old", "young")
+    ]
+    lexicons = {axis: load_lexicon(axis, "en") for axis in ("gender", "age")}
+    part = make_partition([], [], rows, lexicons, seed=1).test
+    taken = {name for name in MEASURES if isinstance(measures()[name].items(part, "gender*age"), Items)}
+    assert {name for name, found in MEASURES.items() if found.intersections} == taken
 
 
 def test_built_in_axes_are_enough_for_the_measures_that_say_so() -> None:

@@ -162,6 +162,12 @@ def test_report_and_numeric_twin_say_the_same(finished):
         assert figure.values[FigureName.AFTER] == entry["after"]["value"]
         assert figure.values[FigureName.CHANGE_HIGH] == entry["change"]["high"]
         assert figure.items == entry["items"]
+        assert figure.values[FigureName.OVERLAP] == entry["overlap"] == 0
+    rows = next(f for f in told(finished, Figure) if f.kind is FigureKind.JOB)
+    counts = report["counts"]
+    assert rows.items == counts["fit_rows"] + counts["validation_rows"] == 400
+    assert rows.values[FigureName.LEFT_OUT] == counts["left_out_rows_that_name_a_test_word"] == 0
+    assert rows.values[FigureName.CROSSING] == counts["kept_rows_that_name_a_test_word"] == 0
     assert told(finished, Judged)[0].verdict.value == report["verdict"]
     assert len(told(finished, Finding)) == len(report["findings"])
 
@@ -191,7 +197,7 @@ def test_the_exported_adapter_is_the_one_that_was_measured(finished, base, class
         one, two = (
             model(**tokenizer(texts, return_tensors="pt", padding=True)).logits.argmax(-1) for texts in (texts, other)
         )
-    flips = next(f for f in told(finished, Figure) if f.group == 0)
+    flips = next(f for f in told(finished, Figure) if (f.kind, f.group) == (FigureKind.MEASURE, 0))
     assert float((one != two).double().mean()) == pytest.approx(flips.values[FigureName.AFTER])
 
 

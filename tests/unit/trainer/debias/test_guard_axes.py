@@ -14,6 +14,7 @@ from cloister_workers.errors import SpecError
 from cloister_workers.messages import GateRule, RefusalReason, Verdict
 from cloister_workers.trainer.debias.lexicon import load_lexicon
 from cloister_workers.trainer.debias.material import Part
+from cloister_workers.trainer.debias.measures.winobias import WinoBiasRow
 from cloister_workers.trainer.debias.mitigation import Refused
 from cloister_workers.trainer.debias.mitigations.erasure import Erasure
 from cloister_workers.trainer.debias.panel import Scores, choose_panel
@@ -125,3 +126,50 @@ def test_a_mitigation_does_not_see_the_lists_of_a_guard(tmp_path, recorder):
     with pytest.raises(Refused):
         run_debias(spec, GATE, {}, place, recorder)
     assert [{"gender"}] * 3 == Looking.seen
+
+
+def lacking_in(axes, guards, measures, primary):
+    """Where the gate lacks a measure, of a causal model with rows of WinoBias and the lists of gender and age."""
+    spec = spec_of(
+        task="causal_lm",
+        axes=axes,
+        guard_axes=guards,
+        measures=measures,
+        primary=primary,
+        mitigation={"name": "counterfactual"},
+        utilities=["perplexity"],
+    )
+    rows = [
+        WinoBiasRow(f"{to}{number}", 1, to, f"text {to} {number}", "he", ("the cook", f"the guard {number}"), 0)
+        for to in ("pro", "anti")
+        for number in range(20)
+    ]
+    lexicons = {axis: load_lexicon(axis, "en") for axis in ("gender", "age")}
+    panel = choose_panel(spec, make_partition([], [], rows, lexicons, seed=1).test)
+    ones = [tuple(np.ones((len(entry.items), 2)) for entry in some) for some in (panel.measures, panel.utilities)]
+    run = judge_run(panel, Scores(*ones), Scores(*ones), GATE, seed=1, weights_changed=True)
+    untaken = {(entry.name, entry.axis) for entry in panel.not_measured}
+    return untaken & {
+        (finding.measure, finding.axis)
+        for finding in run.judgement.findings
+        if (finding.rule, finding.verdict) == (GateRule.EVIDENCE, Verdict.INCONCLUSIVE)
+    }
+
+
+BOTH = ["pair_preference", "winobias_type1"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "guards", "measures", "primary", "lacking"),
+    [
+        (["gender"], ["age"], BOTH, ["pair_preference"], set()),
+        (["gender", "age"], [], BOTH, BOTH, set()),
+        (["gender"], ["age"], BOTH[1:], BOTH[1:], {("winobias_type1", "age")}),
+        (["gender", "age"], [], BOTH, BOTH[1:], {("winobias_type1", "age")}),
+        (["gender", "gender*age"], [], ["pair_preference", "regard"], ["pair_preference"], set()),
+    ],
+    ids=["guarded by another", "decided by another", "guarded by none", "decided by none", "intersection"],
+)
+def test_a_measure_of_one_axis_opens_the_gate_where_no_other_is_taken(axes, guards, measures, primary, lacking):
+    """What by its nature takes gender alone is no gap on an axis where another measure decides, or guards."""
+    assert lacking_in(axes, guards, measures, primary) == lacking

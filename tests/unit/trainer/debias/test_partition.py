@@ -283,8 +283,8 @@ def test_users_words_are_divided_with_the_others():
     assert parts.dropped == 0
 
 
-def test_fit_rows_that_name_held_out_words_are_counted():
-    """They stay in the fit part, but the report can say how many there are."""
+def test_few_rows_that_name_test_words_stay_and_are_counted():
+    """Where too few rows would be left they stay in the fit part, and the report can say how many there are."""
     lexicon = load_lexicon("gender", "en")
     divided = divide_lexicons({"gender": lexicon})
     mine, theirs = (divided[role]["gender"].names[0].words[0] for role in (Role.FIT, Role.TEST))
@@ -292,7 +292,7 @@ def test_fit_rows_that_name_held_out_words_are_counted():
     parts = make_partition(
         training, [], [], {"gender": lexicon}, seed=0, validation_fraction=0.0, evaluation_fraction=0.0
     )
-    assert parts.crossing == 2
+    assert (parts.crossing, parts.left_out) == (2, 0)
     assert parts.fit.rows.of(Text) == tuple(training)
 
 

@@ -350,3 +350,24 @@ def test_a_plot_of_equal_or_missing_numbers_is_still_drawn():
     drawn = ET.fromstring(interval_plot("t", [Row("a", same, gone)], None, None))  # noqa: S314
     assert [node.attrib["class"] for node in drawn.iter() if node.tag.endswith("circle")] == ["before"]
     assert interval_plot("t", [Row("a", gone, gone)], None, None) == ""
+
+
+def shows_of(entry: Measured, **counts: int) -> str:
+    made = replace(outcome(entry), counts={"test_rows": 1200, **counts})
+    return " ".join(json.loads(report_files(made)["report.json"])["shows"])
+
+
+def test_the_report_says_that_words_are_apart_only_where_they_are():
+    """Shared words and rows that stayed are told with their numbers; without any, and only then, none was at hand."""
+    apart = shows_of(measured(overlap=0))
+    assert "None of the words and names" in apart
+    shared = shows_of(measured(overlap=71))
+    assert "Counterfactual flip rate (gender), 71 of 900 items" in shared
+    kept = shows_of(measured(overlap=0), kept_rows_that_name_a_test_word=887)
+    assert "887 rows" in kept
+    untold = shows_of(measured(overlap=None))
+    assert "is not known of: Counterfactual flip rate (gender)" in untold
+    for said in (shared, kept, untold):
+        assert "None of the words and names" not in said
+    for said in (apart, shared, kept, untold):
+        assert "none of whose texts, templates or persons" in said

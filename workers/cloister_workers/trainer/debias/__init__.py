@@ -5,6 +5,7 @@ job.py          the stages, in order
 spec.py         the signed specification
 material.py     rows by kind, and the disjoint parts: fit, validation, test
 partition.py    which words, names, templates, texts and persons belong to which part
+crossing.py     rows that name a test word are left out or counted; items that name a word at hand are marked
 lexicon/        our word lists, names, templates and swaps; swapping.py makes counterfactual texts
 subjects/       what measures may ask of a model: logits, likelihoods, embeddings, continuations
 measures/       a measure of bias a file

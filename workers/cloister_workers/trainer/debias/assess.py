@@ -16,7 +16,7 @@ are seen to, each by making an interval wider:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Kep
 from cloister_workers.trainer.debias.statistics.bootstrap import Clusters, Sample, drawing
 from cloister_workers.trainer.debias.statistics.exact import mcnemar, share_limits, sign_flip, unseen
 from cloister_workers.trainer.debias.statistics.holm import holm
-from cloister_workers.trainer.debias.subfigures import subfigures
+from cloister_workers.trainer.debias.subfigures import NOT_AT_HAND, subfigures
 
 _DOUBT = 0.1
 """Share of alpha at which a figure counts as away from its ideal: were it alpha itself, a figure that strays by chance
@@ -92,6 +92,7 @@ def assess(
         extrinsic=measure.extrinsic,
         parts=_parts(case, columns.parts, behind, gate.alpha),
         permuted=_permuted(case, seed),
+        overlap=sum(items.overlap) if items.overlap else None,
     )
 
 
@@ -139,14 +140,14 @@ class _Columns:
         ones = np.ones((1, len(case.items)))
         measure = case.measure
         parts = tuple(measure.parts(case.items, case.before, ones)) if isinstance(measure, HasParts) else ()
-        names = tuple(measure.by_group(case.items, case.before, ones))
+        names = tuple(_by_group(case, case.before, ones))
         return cls(case, parts if len(parts) > 1 else (), names, _taken(case))
 
     def __call__(self, weights: FloatArray) -> FloatArray:
         case = self.case
         both = [case.measure.figure(case.items, scores, weights) for scores in (case.before, case.after)]
         found = [*both, self._moved(both, weights), *self._parts(weights)]
-        groups = [case.measure.by_group(case.items, scores, weights) for scores in (case.before, case.after)]
+        groups = [_by_group(case, scores, weights) for scores in (case.before, case.after)]
         lost = np.full(len(weights), np.nan)
         for name in self.names:
             found += [group.get(name, lost) for group in groups]
@@ -172,6 +173,15 @@ class _Columns:
         measure = self.case.measure
         start: FloatArray = both[0] if measure.signed else np.full(len(both[0]), measure.ideal)
         return abs(both[1] - start)
+
+
+def _by_group(case: _Case, scores: FloatArray, weights: FloatArray) -> Mapping[str, FloatArray]:
+    """The measure's own groups, and the items that name no word at hand where there are both kinds."""
+    found = dict(case.measure.by_group(case.items, scores, weights))
+    apart = ~np.array(case.items.overlap, dtype=bool)
+    if apart.any() and not apart.all():
+        found[NOT_AT_HAND] = case.measure.figure(case.items, scores, weights * apart)
+    return found
 
 
 def _taken(case: _Case) -> FloatArray:

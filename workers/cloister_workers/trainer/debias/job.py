@@ -33,13 +33,14 @@ from cloister_workers.trainer.debias.partition import Partition, make_partition
 from cloister_workers.trainer.debias.reading import Reader
 from cloister_workers.trainer.debias.report.document import describe_job
 from cloister_workers.trainer.debias.report.page import report_files
+from cloister_workers.trainer.debias.report.wording import CROSSING
 from cloister_workers.trainer.debias.results import Outcome, Run
 from cloister_workers.trainer.debias.spec import DebiasSpec
 from cloister_workers.trainer.debias.subjects.classifier import Remembering
 from cloister_workers.trainer.debias.subjects.load import load_subject, weights_digest
 from cloister_workers.trainer.debias.subjects.thresholded import FILE as THRESHOLDS
 from cloister_workers.trainer.debias.subjects.thresholded import with_thresholds
-from cloister_workers.trainer.debias.telling import headline_metrics, tell_run
+from cloister_workers.trainer.debias.telling import headline_metrics, tell_rows, tell_run
 from cloister_workers.trainer.debias.verdicts import judge_run
 from cloister_workers.trainer.debias.wordlists import short_lists
 from cloister_workers.trainer.layer import kind_of
@@ -91,7 +92,7 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
     with stage(session, Stage.VALIDATE):
         subject = bench.load(start)
         parts = _read(bench, inputs, frozenset(getattr(subject, "labels", ())))
-        panel = choose_panel(spec, parts.test)
+        panel = choose_panel(spec, parts.test, parts.at_hand)
         spec.mitigation.refuse(_case(bench, parts, subject, 0, None))
     with stage(session, Stage.EVALUATE):
         before, digest = bench.score(panel, subject, start)
@@ -103,6 +104,8 @@ def run_debias(spec: DebiasSpec, policy: Gate, inputs: Inputs, place: Workplace,
     for number in range(runs):
         resume = inputs.get(DatasetRole.CHECKPOINT)
         made, scores, run = _run(bench, parts, (panel, before, digest), number, resume)
+        if number == 0:
+            tell_rows(session, parts)
         tell_run(session, spec, number, run)
         robustness.append(run)
         if number == 0:
@@ -179,8 +182,13 @@ def _case(bench: Bench, parts: Partition, subject: Any, number: int, resume: Bin
 
 def _of_axes(part: Part, spec: DebiasSpec) -> Part:
     """What a mitigation may see: without the word lists of axes that are guarded alone."""
-    mitigated = {axis for name in spec.axes for axis in name.split(BETWEEN)}
+    mitigated = _mitigated(spec)
     return replace(part, lexicons={axis: part.lexicons[axis] for axis in part.lexicons if axis in mitigated})
+
+
+def _mitigated(spec: DebiasSpec) -> tuple[str, ...]:
+    """The axes of the spec, an intersection by its parts."""
+    return tuple(dict.fromkeys(axis for name in spec.axes for axis in name.split(BETWEEN)))
 
 
 def _base_name(bench: Bench) -> str:
@@ -219,6 +227,7 @@ def _read(bench: Bench, inputs: Inputs, labels: frozenset[str]) -> Partition:
         rows[DatasetRole.EVALUATION],
         _lexicons(spec),
         language=spec.language,
+        axes=_mitigated(spec),
         seed=spec.seed,
         validation_fraction=0.0 if DatasetRole.VALIDATION in inputs else spec.data.validation_fraction,
         evaluation_fraction=0.0 if DatasetRole.EVALUATION in inputs else spec.data.evaluation_fraction,
@@ -240,4 +249,9 @@ def _counts(parts: Partition) -> dict[str, int]:
         f"{name}_rows": sum(len(rows) for rows in part.rows.rows.values())
         for name, part in (("fit", parts.fit), ("validation", parts.validation), ("test", parts.test))
     }
-    return {**sizes, "dropped_rows": parts.dropped}
+    return {
+        **sizes,
+        "dropped_rows": parts.dropped,
+        "left_out_rows_that_name_a_test_word": parts.left_out,
+        CROSSING: parts.crossing,
+    }

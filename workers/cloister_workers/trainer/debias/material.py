@@ -69,8 +69,9 @@ class Material:
 
 @dataclass(frozen=True)
 class Part:
-    """What may be fitted on, or chosen on, or measured on. Parts of one job share no row, text, template, person,
-    name or content word; function words (he, she, his, ...) are a closed class and stand in all of them.
+    """What may be fitted on, or chosen on, or measured on. Parts of one job share no row, text, template or person, and
+    their word lists no name or content word; function words (he, she, his, ...) are a closed class and stand in all of
+    them. Which words rows may name, is said at `partition.Partition`.
     """
 
     rows: Material

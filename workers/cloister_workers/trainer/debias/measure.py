@@ -28,6 +28,11 @@ class Items:
     """The group of each item; empty where the measure has none."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many things were not looked at, by reason in fixed words; shown in the report, never dropped silently."""
+    texts: tuple[tuple[str, ...], ...] = ()
+    """What the model reads of each item, without what all items have in common; empty where the measure does not say,
+    and then nobody can tell which words it shares with the mitigation."""
+    overlap: tuple[bool, ...] = ()
+    """Whether an item names a word or name that was at hand to mitigate with (`crossing`); empty where not told."""
 
     def __len__(self) -> int:
         return len(self.content)
@@ -39,6 +44,8 @@ class Missing:
 
     why: str
     """Fixed words, for example `no rows of kind crows_pairs`."""
+    by_nature: bool = False
+    """Whether no material could change it: the measure does not take such an axis or language."""
 
 
 class Measure(Protocol):

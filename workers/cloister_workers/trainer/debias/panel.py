@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloister_workers.errors import TrainerError
+from cloister_workers.trainer.debias.crossing import AtHand
 from cloister_workers.trainer.debias.kinds import FloatArray
 from cloister_workers.trainer.debias.labelled import BETWEEN
 from cloister_workers.trainer.debias.material import Part
@@ -48,6 +49,8 @@ class Panel:
     """The same of other measures. Those on an intersection count only where they compare groups that rows state: word
     lists know no intersections, so the others can never be taken there.
     """
+    by_nature: frozenset[tuple[str, str]] = frozenset()
+    """Those of both that no material could change: it is enough that another measure is taken on the axis."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class Scores:
     utilities: tuple[FloatArray, ...]
 
 
-def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
-    """Choose the items of every measure and utility of the spec from the test part.
+def choose_panel(spec: DebiasSpec, test: Part, at_hand: AtHand | None = None) -> Panel:
+    """Choose the items of every measure and utility of the spec from the test part, and mark those that name what was
+    `at_hand` to mitigate with.
 
     Raises TrainerError NOTHING_MEASURED where no primary measure has items.
     """
@@ -67,18 +71,22 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
     missing: list[NotMeasured] = []
     primary_missing: list[tuple[str, str]] = []
     others_missing: list[tuple[str, str]] = []
+    by_nature: set[tuple[str, str]] = set()
     for measure in spec.measures:
         for axis in spec.measured_axes:
             items = measure.items(test, axis)
             primary = measure.name in spec.primary and axis in spec.axes and BETWEEN not in axis
             if isinstance(items, Missing):
                 missing.append(NotMeasured(measure.name, axis, items.why))
+                if items.by_nature:
+                    by_nature.add((measure.name, axis))
                 if primary:
                     primary_missing.append((measure.name, axis))
-                elif BETWEEN not in axis or isinstance(measure, Compares):
+                elif BETWEEN not in axis or (isinstance(measure, Compares) and not items.by_nature):
                     others_missing.append((measure.name, axis))
             else:
-                chosen.append(Chosen(measure, axis, items, primary))
+                marked = items if at_hand is None else at_hand.mark(items)
+                chosen.append(Chosen(measure, axis, marked, primary))
                 missing += [NotMeasured(measure.name, axis, why) for why in left_out(items)]
     utilities: list[ChosenUtility] = []
     for utility in spec.utilities:
@@ -93,7 +101,14 @@ def choose_panel(spec: DebiasSpec, test: Part) -> Panel:
             f"none of the primary measures {sorted(spec.primary)} can be taken on the evaluation rows; "
             "give rows of the kind that they need",
         )
-    return Panel(tuple(chosen), tuple(utilities), tuple(missing), tuple(primary_missing), tuple(others_missing))
+    return Panel(
+        measures=tuple(chosen),
+        utilities=tuple(utilities),
+        not_measured=tuple(missing),
+        primary_missing=tuple(primary_missing),
+        others_missing=tuple(others_missing),
+        by_nature=frozenset(by_nature),
+    )
 
 
 def left_out(items: Items) -> list[str]:

@@ -7,7 +7,8 @@ nobody can hold out: they stand in every part. Forms of a word (uncle, uncles) a
 over all axes at once.
 
 Rows go together where they share a text, a template or a person. A row of the training dataset that is tied to one of
-the evaluation dataset is left out, and counted.
+the evaluation dataset is left out, and counted. So is a row to fit on or to choose by that names a word or name of the
+test part, where enough rows are left without it (`crossing`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cloister_workers.trainer.debias.crossing import FEWEST_TO_CHOOSE, FEWEST_TO_FIT, AtHand, sift
 from cloister_workers.trainer.debias.dividing import Role, Ties, deal, fixed_draw, seeded_draw
 from cloister_workers.trainer.debias.lexicon.rows import Swap, with_user_words
 from cloister_workers.trainer.debias.lexicon.terms import Association, Lexicon, SwapSet
 from cloister_workers.trainer.debias.material import Material, Part, RowType
 from cloister_workers.trainer.debias.shapes import Labelled
-from cloister_workers.trainer.debias.swapping import Swapper
 
 SHARES: Mapping[Role, float] = {Role.FIT: 0.4, Role.VALIDATION: 0.2, Role.TEST: 0.4}
 """Of every word list."""
@@ -29,15 +30,22 @@ SHARES: Mapping[Role, float] = {Role.FIT: 0.4, Role.VALIDATION: 0.2, Role.TEST: 
 
 @dataclass(frozen=True)
 class Partition:
-    """Three parts that share no row, text, template, person, name or content word."""
+    """Three parts that share no row, text, template or person, and whose word lists share no name or content word.
+
+    Rows to fit on or to choose by name no word or name of the test part's lists of the mitigated axes, save the
+    `crossing` ones. Rows of the test part may name words of the other lists: `at_hand` marks the items that do.
+    """
 
     fit: Part
     validation: Part
     test: Part
     dropped: int
     """Rows left out because they are tied to a row of a stricter part."""
+    left_out: int
+    """Rows to fit on or to choose by that were left out because they name a word or name of the test part."""
     crossing: int
-    """Rows of the fit part that name a content word of another part. They stay, but are never swapped."""
+    """Such rows that stayed, because too few would be left. They are never swapped."""
+    at_hand: AtHand
     lexicons: Mapping[str, Lexicon]
     """Undivided, with the users' words: for `check_sizes`."""
 
@@ -50,7 +58,7 @@ class DividedRows:
     dropped: int
 
 
-def make_partition(
+def make_partition(  # noqa: PLR0913 - each is one fact of the job
     training_rows: Iterable[RowType],
     validation_rows: Iterable[RowType],
     evaluation_rows: Iterable[RowType],
@@ -58,6 +66,7 @@ def make_partition(
     *,
     seed: int,
     language: str = "en",
+    axes: Iterable[str] | None = None,
     validation_fraction: float = 0.1,
     evaluation_fraction: float = 0.2,
 ) -> Partition:
@@ -67,6 +76,7 @@ def make_partition(
     validation or an evaluation dataset, a fraction of the training rows takes its place, drawn by `seed` and with
     each kind, label and group in proportion. Rows of kind `swap` of any dataset extend `lexicons`, which are then
     divided by a fixed hash; they are rows of no part. `language` is that of an axis which users' words bring in.
+    `axes` are those that are mitigated, for the rows that name a test word; all of them where it is None.
     """
     given = {
         Role.FIT: list(training_rows),
@@ -84,9 +94,20 @@ def make_partition(
         evaluation_fraction=evaluation_fraction,
     )
     words = divide_lexicons(whole)
-    fit, validation, test = (Part(Material.from_rows(divided.rows[role]), words[role]) for role in Role)
-    crossing = _crossing(divided.rows[Role.FIT], Swapper(words[Role.FIT]))
-    return Partition(fit, validation, test, divided.dropped, crossing, whole)
+    mitigated = list(whole) if axes is None else list(dict.fromkeys(axes))
+    test_words = {axis: lexicon for axis, lexicon in words[Role.TEST].items() if axis in mitigated}
+    fit = sift(divided.rows[Role.FIT], test_words, mitigated, FEWEST_TO_FIT)
+    validation = sift(divided.rows[Role.VALIDATION], test_words, mitigated, FEWEST_TO_CHOOSE)
+    return Partition(
+        fit=Part(Material.from_rows(fit.rows), words[Role.FIT]),
+        validation=Part(Material.from_rows(validation.rows), words[Role.VALIDATION]),
+        test=Part(Material.from_rows(divided.rows[Role.TEST]), words[Role.TEST]),
+        dropped=divided.dropped,
+        left_out=fit.left_out + validation.left_out,
+        crossing=fit.crossing + validation.crossing,
+        at_hand=AtHand(test_words, fit.shared | validation.shared),
+        lexicons=whole,
+    )
 
 
 def divide_rows(
@@ -200,15 +221,3 @@ def _stratum(row: RowType) -> str:
     if isinstance(row, Labelled):
         return f"labelled|{row.label}|{sorted(row.groups.items())}"
     return type(row).__name__
-
-
-def _crossing(rows: Iterable[RowType], swapper: Swapper) -> int:
-    return sum(any(_names_held_out(text, swapper) for text in _texts(row)) for row in rows)
-
-
-def _names_held_out(text: str, swapper: Swapper) -> bool:
-    return any(term.held_out for axis in swapper.axes for term in swapper.terms_in(text, axis))
-
-
-def _texts(row: RowType) -> list[str]:
-    return [key.removeprefix("text:") for key in row.keys() if key.startswith("text:")]  # noqa: SIM118 - a method

@@ -92,6 +92,9 @@ class Measured:
     """Where the figure is a mean of two signed ones or more."""
     permuted: tuple[Permuted, ...] = ()
     """Where the measure has a permutation test; the gate does not look at them."""
+    overlap: int | None = None
+    """Items that name a word or name that was at hand to mitigate with; None where the measure does not say what it
+    reads."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import numpy as np
 from cloister_workers.trainer.debias.kinds import FloatArray, Scale
 from cloister_workers.trainer.debias.measure import HasParts, Items, Measure, SubFigure, TellsGroups
 
+NOT_AT_HAND = "items that name no word at hand"
+"""The figure of those that name no word or name that there was to mitigate with (`Items.overlap`)."""
 _SAME, _EFFECT = ("", " raw"), " d"
 """What follows a part's name where the figure is that of the part, and where it is its effect size."""
 
@@ -20,7 +22,10 @@ def subfigures(measure: Measure, items: Items, scores: FloatArray, names: Iterab
     A name that begins with a part's is a figure of that part; one that begins with a group's (`female` or `female:
     chosen as yes`) is taken from the items of that group and has no ideal; any other is taken from all items.
     """
-    told = measure.subfigures(items, scores) if isinstance(measure, TellsGroups) else {}
+    told = dict(measure.subfigures(items, scores)) if isinstance(measure, TellsGroups) else {}
+    if items.overlap:
+        apart = 1.0 - np.asarray(items.overlap, dtype=float)
+        told[NOT_AT_HAND] = SubFigure(measure.scale, measure.ideal, apart, measure.signed)
     parts = measure.members(items) if isinstance(measure, HasParts) else {}
     return {name: told.get(name) or _of_part(measure, parts, name) or _of_group(measure, items, name) for name in names}
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cloister_workers.messages import Figure, Finding, Judged, Metrics
 from cloister_workers.trainer.debias.panel import Panel, Scores, utility_level
+from cloister_workers.trainer.debias.partition import Partition
 from cloister_workers.trainer.debias.results import Estimate, GroupEstimate, Measured, Run
 from cloister_workers.trainer.debias.spec import DebiasSpec
 from cloister_workers.trainer.session import Session
@@ -60,6 +61,23 @@ def tell_run(session: Session, spec: DebiasSpec, number: int, run: Run) -> None:
     session.tell(Judged(run=number, verdict=run.judgement.verdict))
 
 
+def tell_rows(session: Session, parts: Partition) -> None:
+    """Tell how many rows there were to fit on and to choose by, and of how many words of the test part kept others."""
+    used = (parts.fit.rows, parts.validation.rows)
+    session.tell(
+        Figure(
+            run=0,
+            kind=FigureKind.JOB,
+            index=0,
+            axis=0,
+            group=0,
+            items=sum(len(rows) for material in used for rows in material.rows.values()),
+            clusters=0,
+            values={FigureName.LEFT_OUT: float(parts.left_out), FigureName.CROSSING: float(parts.crossing)},
+        )
+    )
+
+
 class Names:
     """Places of names in the lists of the signed spec."""
 
@@ -104,6 +122,8 @@ def _tell_measured(session: Session, names: Names, number: int, measured: Measur
     values = _values((measured.before, measured.after, measured.change), measured.bar)
     pair = {FigureName.P: measured.p} | ({FigureName.P_HOLM: measured.p_holm} if measured.primary else {})
     values |= {name: value for name, value in pair.items() if math.isfinite(value)}
+    if measured.overlap is not None:
+        values[FigureName.OVERLAP] = float(measured.overlap)
     session.tell(figure(0, measured.items, values))
     groups: Sequence[GroupEstimate] = measured.groups
     for place, group in enumerate(groups, start=1):

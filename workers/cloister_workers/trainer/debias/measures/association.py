@@ -130,7 +130,8 @@ class Association:
         found = tuple(Word(word.word, _texts(word, templates), frozenset(where)) for word, where in places.items())
         short = {f"tests with fewer than {FEWEST} words of this part in a list": len(every) - len(tests)}
         left_out = {**short, **(lexicon.untold() if lexicon and lexicon.associations else {})}
-        return Items(found, tuple(f"word:{word.word}" for word in found), left_out=left_out)
+        clusters = tuple(f"word:{word.word}" for word in found)
+        return Items(found, clusters, left_out=left_out, texts=tuple(word.texts for word in found))
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         texts = [text for word in items.content for text in word.texts]

@@ -162,6 +162,7 @@ class _Bbq:
             tuple(row.unit() for row in rows),
             tuple(row.polarity for row in rows),
             {"rows without a single target, in the accuracy alone": untargeted} if untargeted else {},
+            tuple((row.context, row.question, *row.answers) for row in rows),
         )
 
     def score(self, subject: Continues, items: Items) -> FloatArray:

@@ -88,7 +88,8 @@ class _Crows:
         rows = tuple(row for row in part.rows.of(CrowsPair) if row.axis == axis)
         if not rows:
             return Missing("no rows of kind crows_pairs on this axis")
-        return Items(rows, tuple(row.id for row in rows), tuple(row.direction for row in rows))
+        texts = tuple((row.more, row.less) for row in rows)
+        return Items(rows, tuple(row.id for row in rows), tuple(row.direction for row in rows), texts=texts)
 
     def score(self, subject: Any, items: Items) -> FloatArray:  # noqa: ANN401 - a masked or a causal subject
         judged = self._judge(subject, items.content)

@@ -59,6 +59,7 @@ class _Swapped:
             clusters=tuple(cluster_of(row) for row, _ in both),
             groups=tuple(row.groups.get(axis, "not stated") for row, _ in both),
             left_out=left_out,
+            texts=tuple((row.text, other.text) for row, other in both),
         )
 
     def figure(self, items: Items, scores: FloatArray, weights: FloatArray) -> FloatArray:

@@ -88,6 +88,7 @@ class _Gap:
             clusters=tuple(cluster_of(row) for row in stated),
             groups=tuple(group_of(row, axis) for row in stated),
             left_out={"no group stated": len(rows) - len(stated)} if len(stated) < len(rows) else {},
+            texts=tuple((row.text,) for row in stated),
         )
 
     def score(self, subject: Classifies | DecidesByGroup, items: Items) -> FloatArray:

@@ -84,6 +84,7 @@ class PairPreference:
             tuple(cluster for _, cluster in found),
             tuple(contrast.block for contrast, _ in found),
             _left_out(lexicon, bool(built)) if lexicon is not None else {},
+            tuple(tuple(text for pair in contrast.sentences for text in pair) for contrast, _ in found),
         )
 
     def score(self, subject: Continues | FillsMasks, items: Items) -> FloatArray:

@@ -66,7 +66,7 @@ class Probe:
             for template in templates
         ]
         texts, clusters, groups = zip(*rows, strict=True)
-        return Items(texts, clusters, groups)
+        return Items(texts, clusters, groups, texts=tuple((text,) for text in texts))
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         X, y = subject.embed(items.content), np.array(items.groups)

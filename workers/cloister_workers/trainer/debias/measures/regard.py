@@ -31,7 +31,7 @@ import numpy as np
 
 from cloister_workers.trainer.debias import lexicon as lexicon_package
 from cloister_workers.trainer.debias.kinds import FloatArray, ModelKind, Scale
-from cloister_workers.trainer.debias.labelled import ratio
+from cloister_workers.trainer.debias.labelled import BETWEEN, ratio
 from cloister_workers.trainer.debias.lexicon import Lexicon, fill
 from cloister_workers.trainer.debias.material import Part
 from cloister_workers.trainer.debias.measure import Items, Measure, Missing
@@ -106,11 +106,13 @@ class Regard:
     source = "after Sheng et al. 2019, arXiv:1909.01326; word list of this project"
 
     def items(self, part: Part, axis: str) -> Items | Missing:
+        if BETWEEN in axis:
+            return Missing("word lists know no intersections", by_nature=True)
         lexicon = part.lexicons.get(axis)
         if lexicon is None:
             return Missing("no lexicon of this axis")
         if lexicon.language != "en":
-            return Missing("the list of words of regard is English alone")
+            return Missing("the list of words of regard is English alone", by_nature=True)
         persons = lexicon.persons()[:_MOST_PERSONS]
         if not persons:
             return Missing("no persons in the lexicon of this axis")
@@ -121,7 +123,8 @@ class Regard:
             for number, group in enumerate(lexicon.groups)
         ]
         prompts, groups = zip(*asked, strict=True)
-        return Items(prompts, tuple(prompt.template for prompt in prompts), groups)
+        templates = tuple(prompt.template for prompt in prompts)
+        return Items(prompts, templates, groups, texts=tuple((prompt.text,) for prompt in prompts))
 
     def score(self, subject: Continues, items: Items) -> FloatArray:
         texts = subject.continue_texts([prompt.text for prompt in items.content], _NEW_TOKENS)

@@ -82,7 +82,8 @@ class RetrievalStereotype:
             return Missing("no words of this part that two groups have")
         content, clusters, groups = zip(*found, strict=True)
         silent = {"groups without a word beside one of the first group": len(set(lexicon.groups) - set(groups))}
-        return Items(content, clusters, groups, {**silent, **lexicon.untold()})
+        texts = tuple((search.text,) for search in content)
+        return Items(content, clusters, groups, {**silent, **lexicon.untold()}, texts)
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         first: Search = items.content[0]

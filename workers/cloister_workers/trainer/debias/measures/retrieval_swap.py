@@ -74,7 +74,8 @@ class RetrievalSwap:
             f"groups beyond the first {_MOST_GROUPS}": max(0, len(lexicon.groups) - _MOST_GROUPS) if lexicon else 0
         }
         content = tuple(Query(texts, pool) for texts, _ in queries)
-        return Items(content, tuple(cluster for _, cluster in queries), left_out=beyond)
+        clusters = tuple(cluster for _, cluster in queries)
+        return Items(content, clusters, left_out=beyond, texts=tuple(texts for texts, _ in queries))
 
     def score(self, subject: Embeds, items: Items) -> FloatArray:
         pool = subject.embed(items.content[0].pool)

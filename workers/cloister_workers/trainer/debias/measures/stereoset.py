@@ -119,7 +119,7 @@ class StereoSet:
 
 def stereoset_items(rows: tuple[StereoSetRow, ...]) -> Items:
     """The rows, clustered on their terms."""
-    return Items(rows, tuple(row.term() for row in rows))
+    return Items(rows, tuple(row.term() for row in rows), texts=tuple(row.sentences() for row in rows))
 
 
 def judged(subject: Continues | FillsMasks, rows: Sequence[StereoSetRow]) -> FloatArray:

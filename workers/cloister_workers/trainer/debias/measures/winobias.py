@@ -108,11 +108,12 @@ class _WinoBias:
 
     def items(self, part: Part, axis: str) -> Items | Missing:
         if axis != _AXIS:
-            return Missing("measures the axis gender alone")
+            return Missing("measures the axis gender alone", by_nature=True)
         rows = tuple(row for row in part.rows.of(WinoBiasRow) if row.type == self.type)
         if {row.condition for row in rows} != {"pro", "anti"}:
             return Missing(f"no rows of kind winobias and type {self.type} in both conditions")
-        return Items(rows, tuple(row.unit() for row in rows), tuple(row.condition for row in rows))
+        units, conditions = tuple(row.unit() for row in rows), tuple(row.condition for row in rows)
+        return Items(rows, units, conditions, texts=tuple((row.text,) for row in rows))
 
     def score(self, subject: Continues, items: Items) -> FloatArray:
         rows = items.content

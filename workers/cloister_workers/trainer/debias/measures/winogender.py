@@ -97,7 +97,7 @@ class Winogender:
 
     def items(self, part: Part, axis: str) -> Items | Missing:
         if axis != "gender":
-            return Missing("measures the axis gender alone")
+            return Missing("measures the axis gender alone", by_nature=True)
         rows = part.rows.of(WinogenderRow)
         genders: dict[str, set[str]] = {}
         for row in rows:
@@ -111,6 +111,7 @@ class Winogender:
             tuple(row.unit() for row in kept),
             tuple(row.gender for row in kept),
             {"rows of occupations without both pronouns": alone} if alone else {},
+            tuple((row.text,) for row in kept),
         )
 
     def score(self, subject: Continues, items: Items) -> FloatArray:

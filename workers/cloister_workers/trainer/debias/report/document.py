@@ -103,6 +103,7 @@ def _measured(entry: Measured) -> Document:
         "p_holm": _number(entry.p_holm) if entry.primary else None,
         "items": entry.items,
         "clusters": entry.clusters,
+        "overlap": entry.overlap,
         "groups": [
             {
                 "group": group.group,

@@ -55,6 +55,8 @@ _OPEN = {
     Cause.NO_TASK: "The policy asks for a measure on the model's task itself, and none with a bar was taken",
     Cause.NO_UTILITY: "No utility with a margin was measured",
 }
+CROSSING = "kept_rows_that_name_a_test_word"
+"""Among the counts of a job."""
 PERMUTATION = (
     "p is how often target words that are dealt to the two groups at random, attributes kept, lie as far apart as the "
     "true groups do, in either direction. A small p says that there is an association; a large one does not say that "
@@ -166,9 +168,10 @@ def shows(outcome: Outcome) -> list[str]:
     confidence = outcome.job.get("confidence", "95 %")
     return [
         (
-            "Figures before and after were taken on the same held-out items, none of whose words, names, templates, "
-            "texts or persons was used to mitigate or to choose settings. Pronouns and other function words are shared."
+            "Figures before and after were taken on the same held-out items, none of whose texts, templates or persons "
+            "was used to mitigate or to choose settings."
         ),
+        *_words_apart(outcome),
         (
             f"Intervals are {confidence} and drawn over whole clusters (words, templates, persons or documents), so "
             "that many sentences from few templates do not pass for much evidence."
@@ -179,6 +182,39 @@ def shows(outcome: Outcome) -> list[str]:
             "passes nothing."
         ),
     ]
+
+
+def _words_apart(outcome: Outcome) -> list[str]:
+    """Whether the items share words with what the mitigation had, by what was counted."""
+    overlaps = [entry for entry in outcome.runs[0].measured if entry.overlap]
+    untold = [_named(entry) for entry in outcome.runs[0].measured if entry.overlap is None]
+    kept = outcome.counts.get(CROSSING, 0)
+    lines = []
+    if not overlaps and not kept and not untold:
+        lines.append(
+            "None of the words and names of the mitigated axes that the items hold, as far as a word list has them, "
+            "was at hand to mitigate with or to choose settings by. Pronouns and other function words are shared."
+        )
+    if overlaps:
+        shares = "; ".join(f"{_named(entry)}, {entry.overlap} of {entry.items} items" for entry in overlaps)
+        lines.append(
+            "Some items name a word or name of the mitigated axes that was at hand to mitigate with or to choose "
+            f"settings by, in the word lists or in rows: {shares}. What was learned of these words may flatter the "
+            "figure; where other items are left, their figure stands among the groups. Pronouns and other function "
+            "words are shared by all."
+        )
+    if kept:
+        lines.append(
+            f"{kept} rows to mitigate with or to choose settings by name a word or name of the test part. They were "
+            "not left out, because too few rows would have been left; more rows would mend it."
+        )
+    if untold:
+        lines.append(f"Which words their items share with the mitigation is not known of: {'; '.join(untold)}.")
+    return lines
+
+
+def _named(entry: Measured) -> str:
+    return f"{measures()[entry.measure].title} ({entry.axis})"
 
 
 def does_not_show(outcome: Outcome) -> list[str]:
