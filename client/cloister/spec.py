@@ -19,6 +19,7 @@ from cloister.api.v1 import spec_pb2
 from cloister.debias import CAUSAL, MASKED, WIDE_LORA, WIDE_TARGETS, defaults_of, resolve_debias
 from cloister.errors import UsageError
 from cloister.settings import HYPERPARAMETERS, check, defaults, fill, training_defaults
+from cloister.spec_rules import check_rules
 
 Spec = spec_pb2.JobSpec
 SpecSource = Spec | Mapping[str, object] | str | Path
@@ -231,16 +232,8 @@ def _check(spec: Spec) -> None:
     for message in (spec, spec.data, chosen, settings, spec.adapter.lora):
         if message is not None:
             check(message)
-    if settings is not None:
-        _check_hyperparameters(settings)
     if spec.data.max_rows < 0:
         raise UsageError("spec: max_rows is below 0; 0 means all")
     if len(spec.metadata) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in spec.metadata.items()):
         raise UsageError("spec: metadata has at most 16 pairs, keys of 64 and values of 512 characters")
-
-
-def _check_hyperparameters(settings: spec_pb2.Hyperparameters) -> None:
-    if settings.learning_rate == 0:
-        raise UsageError("spec: learning_rate is 0; give a number above 0")
-    if settings.micro_batch_size > settings.batch_size:
-        raise UsageError(f"spec: micro_batch_size is above batch_size {settings.batch_size}; lower it")
+    check_rules(spec)

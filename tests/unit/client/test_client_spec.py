@@ -18,7 +18,8 @@ def bare(kind):
     """The shortest specification of a method."""
     rows = "evaluation_dataset" if kind in NO_TRAINING else "training_dataset"
     settings = {"task": "supervised"} if kind == "evaluation" else {}
-    return {"model": "m", rows: "d", "purpose": "p", "method": {kind: settings}}
+    second = {"auxiliary_model": "s"} if kind in ("distillation", "retrieval") else {}
+    return {"model": "m", rows: "d", "purpose": "p", "method": {kind: settings}, **second}
 
 
 @pytest.mark.parametrize("kind", PLAIN)
