@@ -205,21 +205,24 @@ def _resolve_adapter(spec: Spec, parent: Spec | None) -> None:
 
 
 def _continue_adapter(lora: spec_pb2.Lora, before: spec_pb2.Lora) -> None:
-    """An adapter that is trained on keeps its rank, scale and places; another dropout may be asked for."""
-    for name in ("rank", "alpha"):
-        old = getattr(before, name)
-        if lora.HasField(name) and getattr(lora, name) != old:
+    """An adapter that is trained on keeps its rank, scale, kind and places; another dropout may be asked for."""
+    for name in ("rank", "alpha", "rslora", "dora"):
+        given, old = getattr(lora, name), getattr(before, name)
+        if lora.HasField(name) and given != old:
             raise UsageError(
-                f"spec: {name} is {getattr(lora, name):g}, the model's adapter has {old:g}; leave it out, or name the "
-                "base model"
+                f"spec: {name} is {_as_yaml(given)}, the model's adapter has {_as_yaml(old)}; leave it out, or name "
+                "the base model"
             )
         setattr(lora, name, old)
     if lora.target_modules and sorted(lora.target_modules) != sorted(before.target_modules):
         raise UsageError("spec: target_modules are not those of the model's adapter; leave them out")
     lora.target_modules[:] = before.target_modules
-    lora.rslora, lora.dora = before.rslora, before.dora
     if not lora.HasField("dropout"):
         lora.dropout = before.dropout
+
+
+def _as_yaml(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _check(spec: Spec) -> None:

@@ -35,8 +35,8 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "grpo": ("llama", "checks", ("--set", "max_steps=2", "--set", "max_new_tokens=3", "--set", "generations=4")),
 }
 LONG = {"distill", "icl", "embed", "reward", "pretrain"}
-"""Run by `make test-all` alone: what they do with layers and second models, rag, grpo and ner do as well; pretrain takes
-the way of cpt, with whole weights."""
+"""Run by `make test-all` alone: what they do with layers and second models, rag, grpo and ner do as well; pretrain
+takes the way of cpt, with whole weights."""
 KINDS = {
     "icl": "LAYER_KIND_DEMONSTRATIONS",
     "rag": "LAYER_KIND_RETRIEVAL_INDEX",

@@ -79,6 +79,18 @@ def test_round_trip():
     assert data == spec_bytes(from_bytes(data))
 
 
+@pytest.mark.parametrize("name", ["rslora", "dora"])
+def test_a_flag_of_the_adapter_that_is_trained_on_stays(name):
+    """Left out, it is the parent's and is signed; given otherwise, either way, it is refused by its name."""
+    spec, flagged = read_spec(bare("supervised")), read_spec({**bare("supervised"), "adapter": {"lora": {name: True}}})
+    plain = read_spec({**bare("supervised"), "adapter": {"lora": {name: False}}})
+    assert getattr(resolve(spec, resolve(flagged)).adapter.lora, name)
+    with pytest.raises(UsageError, match=f"{name} is false, the model's adapter has true"):
+        resolve(plain, resolve(flagged))
+    with pytest.raises(UsageError, match=f"{name} is true, the model's adapter has false"):
+        resolve(flagged, resolve(spec))
+
+
 def test_given_values_stay():
     """What is given is not replaced; a small batch lowers the micro batch that was not given."""
     text = GOOD.replace("{}", "{hyperparameters: {batch_size: 4, max_steps: 0, learning_rate: 1e-4}}")
