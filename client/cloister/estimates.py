@@ -69,11 +69,25 @@ class Estimate:
     training_rows: int
     """At most: rows that are refused, repeated or held out together are not known here."""
     steps: int
+    """At most; about, where the length of texts decides (`by_length`)."""
     tokens: int
     """Of all passes over the training rows."""
     parameters: int
     trained: int
     costs: tuple[Cost, ...]
+    by_length: bool = False
+    """Whether a long text becomes several examples, so that steps go by the mean length of the rows too."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the loop goes through."""
+
+    steps: int
+    examples: int
+    """Of all steps."""
+    length: float
+    """Tokens of an example."""
 
 
 def estimate(
@@ -83,13 +97,14 @@ def estimate(
     wanted = hyperparameters_of(spec)
     if wanted is None or "training" not in data or spec.method.WhichOneof("type") == "debias":
         return None
-    rows, length = _rows(spec, data), _tokens_a_row(data["training"], wanted)
-    total = wanted.max_steps or wanted.n_epochs * math.ceil(rows / wanted.batch_size)
-    learnt = total * wanted.batch_size if wanted.max_steps else wanted.n_epochs * rows
+    rows, by_length = _rows(spec, data), _cuts_texts(spec)
+    whole = _tokens_a_row(data["training"])
+    length = whole if by_length else min(whole, wanted.max_seq_length)
+    passes = _passes(spec, wanted, rows, length)
     parameters = start.base.trailer.plaintext_size // STORED
     teacher = 0 if auxiliary is None else auxiliary.base.trailer.plaintext_size // STORED
     trained = _trained(spec, parameters)
-    tokens = round(learnt * length)
+    tokens = round(passes.examples * passes.length)
     work: float = tokens * (parameters * (6 if trained == parameters else 4) + 2 * teacher)
     work += 2 * parameters * length * (wanted.n_evals * _held_out(spec, data) + (rows if _has_reference(spec) else 0))
     micro = (wanted.micro_batch_size or wanted.batch_size) * wanted.max_seq_length
@@ -99,7 +114,7 @@ def estimate(
         learning = trained * (device.trained + (4 if wanted.keep_best else 0))
         memory = resting + teacher * device.weight + learning + _activations(device, parameters, micro)
         costs.append(Cost(device.name, round(memory), work / device.speed))
-    return Estimate(rows, total, tokens, parameters, trained, tuple(costs))
+    return Estimate(rows, passes.steps, tokens, parameters, trained, tuple(costs), by_length)
 
 
 def width_of(parameters: float) -> float:
@@ -131,9 +146,29 @@ def _held_out(spec: Spec, data: Mapping[str, VerifiedObject]) -> float:
     return spec.data.validation_fraction * (data["training"].trailer.rows or 0)
 
 
-def _tokens_a_row(found: VerifiedObject, wanted: spec_pb2.Hyperparameters) -> float:
+def _tokens_a_row(found: VerifiedObject) -> float:
     trailer = found.trailer
-    return min(trailer.plaintext_size / BYTES_A_TOKEN / max(1, trailer.rows or 1), wanted.max_seq_length)
+    return trailer.plaintext_size / BYTES_A_TOKEN / max(1, trailer.rows or 1)
+
+
+def _cuts_texts(spec: Spec) -> bool:
+    """Whether texts of more than max_seq_length tokens go on in further examples."""
+    return spec.method.WhichOneof("type") in ("language_modeling", "distillation") and not spec.data.too_long
+
+
+def _passes(spec: Spec, wanted: spec_pb2.Hyperparameters, rows: int, length: float) -> Passes:
+    """As the trainer plans them for rows of this many tokens."""
+    batch = wanted.batch_size
+    if spec.method.WhichOneof("type") == "reinforcement":
+        # A batch counts answers, and a step whose prompts do not fill it is not taken.
+        new = spec.method.reinforcement.max_new_tokens
+        steps = wanted.max_steps or wanted.n_epochs * (rows * spec.method.reinforcement.generations // batch)
+        return Passes(steps, steps * batch, min(length, wanted.max_seq_length - new) + new)
+    # Between two marks, each piece starts with the last token of the one before.
+    pieces = math.ceil((length + 1) / (wanted.max_seq_length - 1)) if _cuts_texts(spec) else 1
+    examples = rows * pieces
+    steps = wanted.max_steps or wanted.n_epochs * math.ceil(examples / batch)
+    return Passes(steps, steps * batch if wanted.max_steps else wanted.n_epochs * examples, length / pieces)
 
 
 def _has_reference(spec: Spec) -> bool:

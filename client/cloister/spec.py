@@ -20,6 +20,7 @@ from cloister.debias import CAUSAL, MASKED, WIDE_LORA, WIDE_TARGETS, defaults_of
 from cloister.errors import UsageError
 from cloister.reach import check_reach
 from cloister.settings import HYPERPARAMETERS, check, defaults, fill, training_defaults
+from cloister.spec_rules import check_rules
 
 Spec = spec_pb2.JobSpec
 SpecSource = Spec | Mapping[str, object] | str | Path
@@ -206,21 +207,24 @@ def _resolve_adapter(spec: Spec, parent: Spec | None) -> None:
 
 
 def _continue_adapter(lora: spec_pb2.Lora, before: spec_pb2.Lora) -> None:
-    """An adapter that is trained on keeps its rank, scale and places; another dropout may be asked for."""
-    for name in ("rank", "alpha"):
-        old = getattr(before, name)
-        if lora.HasField(name) and getattr(lora, name) != old:
+    """An adapter that is trained on keeps its rank, scale, kind and places; another dropout may be asked for."""
+    for name in ("rank", "alpha", "rslora", "dora"):
+        given, old = getattr(lora, name), getattr(before, name)
+        if lora.HasField(name) and given != old:
             raise UsageError(
-                f"spec: {name} is {getattr(lora, name):g}, the model's adapter has {old:g}; leave it out, or name the "
-                "base model"
+                f"spec: {name} is {_as_yaml(given)}, the model's adapter has {_as_yaml(old)}; leave it out, or name "
+                "the base model"
             )
         setattr(lora, name, old)
     if lora.target_modules and sorted(lora.target_modules) != sorted(before.target_modules):
         raise UsageError("spec: target_modules are not those of the model's adapter; leave them out")
     lora.target_modules[:] = before.target_modules
-    lora.rslora, lora.dora = before.rslora, before.dora
     if not lora.HasField("dropout"):
         lora.dropout = before.dropout
+
+
+def _as_yaml(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _check(spec: Spec) -> None:
@@ -233,16 +237,8 @@ def _check(spec: Spec) -> None:
     for message in (spec, spec.data, chosen, settings, spec.adapter.lora):
         if message is not None:
             check(message)
-    if settings is not None:
-        _check_hyperparameters(settings)
     if spec.data.max_rows < 0:
         raise UsageError("spec: max_rows is below 0; 0 means all")
     if len(spec.metadata) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in spec.metadata.items()):
         raise UsageError("spec: metadata has at most 16 pairs, keys of 64 and values of 512 characters")
-
-
-def _check_hyperparameters(settings: spec_pb2.Hyperparameters) -> None:
-    if settings.learning_rate == 0:
-        raise UsageError("spec: learning_rate is 0; give a number above 0")
-    if settings.micro_batch_size > settings.batch_size:
-        raise UsageError(f"spec: micro_batch_size is above batch_size {settings.batch_size}; lower it")
+    check_rules(spec)

@@ -31,6 +31,8 @@ ALIASES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "icl": ("in_context", {}),
 }
 """Names by which methods are known elsewhere: the contract's method, and the settings that the name says."""
+IMPLIED_ADAPTER: Mapping[str, str] = {"pretrain": "full"}
+"""What a name says of the adapter, where none is asked for: random weights are no base to put one on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Wish:
     auxiliary: str = ""
     name: str = ""
     adapter: str = ""
-    """lora, full or head; empty: lora, or nothing where nothing is trained."""
+    """lora, full or head; empty: what the method's name implies, else lora, or nothing where nothing is trained."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Values as they would stand in YAML, by the name of a hyper-parameter, of a setting of the method, or of the
     adapter (`lora.rank`)."""
@@ -73,8 +75,9 @@ def spec_of(wish: Wish) -> Spec:
         _put(kind, body, lora, name, _value(name, text))
     if lora and wish.adapter not in ("", "lora"):
         raise UsageError(f"--set lora.{next(iter(lora))} is of an adapter, and {wish.adapter} is asked for; drop one")
-    if lora or wish.adapter:
-        wanted["adapter"] = {wish.adapter or "lora": lora}
+    adapter = wish.adapter or ("lora" if lora else IMPLIED_ADAPTER.get(wish.method, ""))
+    if adapter:
+        wanted["adapter"] = {adapter: lora}
     return read_spec(wanted)
 
 

@@ -24,6 +24,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
 SHORT = ("--set", "n_epochs=1", "--set", "max_seq_length=32")
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cpt": ("llama", "texts", SHORT),
+    "pretrain": ("llama", "texts", (*SHORT, "--set", "vocabulary_size=300")),
     "dpo": ("llama", "choices", SHORT),
     "distill": ("llama", "texts", (*SHORT, "--with", "llama")),
     "icl": ("llama", "answers", ("--set", "max_seq_length=48", "--set", "max_new_tokens=4", "--set", "shots=2")),
@@ -33,9 +34,14 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "reward": ("bert", "choices", SHORT),
     "grpo": ("llama", "checks", ("--set", "max_steps=2", "--set", "max_new_tokens=3", "--set", "generations=4")),
 }
-LONG = {"distill", "icl", "embed", "reward"}
-"""Run by `make test-all` alone: what they do with layers and second models, rag, grpo and ner do as well."""
-KINDS = {"icl": "LAYER_KIND_DEMONSTRATIONS", "rag": "LAYER_KIND_RETRIEVAL_INDEX"}
+LONG = {"distill", "icl", "embed", "reward", "pretrain"}
+"""Run by `make test-all` alone: what they do with layers and second models, rag, grpo and ner do as well; pretrain
+takes the way of cpt, with whole weights."""
+KINDS = {
+    "icl": "LAYER_KIND_DEMONSTRATIONS",
+    "rag": "LAYER_KIND_RETRIEVAL_INDEX",
+    "pretrain": "LAYER_KIND_MERGED_WEIGHTS",
+}
 
 
 def done(site: LiveSite, *command: str) -> str:

@@ -6,6 +6,7 @@
     * PeerClosed           the other end closed the control socket
   * TrainerError           the job cannot go on; carries a closed code and numbers, never content
     * SpecError            a value of the job spec is not usable
+    * ModelKindError       the model is of another kind than the method takes
     * RowsRefused          the row errors were reported already
   * StopTraining           not a fault: the job was told to stop
     * Cancelled
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # messages.py raises ProtocolError, so the enumerations are imported for types alone
-    from cloister_workers.messages import FailureCode, FailureNumber, SpecField
+    from cloister_workers.messages import FailureCode, FailureNumber, ModelNeed, SpecField
 
 
 class WorkerError(Exception):
@@ -52,6 +53,14 @@ class SpecError(TrainerError):
     def __init__(self, code: FailureCode, field: SpecField, text: str) -> None:
         super().__init__(code, text)
         self.field = field
+
+
+class ModelKindError(TrainerError):
+    """The model is of another kind than the method takes; `need` is which one that is."""
+
+    def __init__(self, code: FailureCode, need: ModelNeed, text: str) -> None:
+        super().__init__(code, text)
+        self.need = need
 
 
 class RowsRefused(TrainerError):

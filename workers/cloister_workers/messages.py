@@ -33,6 +33,7 @@ from cloister_workers.words import (
     FigureName,
     GateRule,
     MetricName,
+    ModelNeed,
     RefusalReason,
     RowReason,
     SpecField,
@@ -64,6 +65,7 @@ __all__ = [
     "Judged",
     "MetricName",
     "Metrics",
+    "ModelNeed",
     "OddRows",
     "Pause",
     "PausedAt",
@@ -355,7 +357,7 @@ class Reported:
 @dataclass(frozen=True, kw_only=True)
 class Failed:
     """The job failed and nothing follows. `kind` means something with INTERNAL only, `spec_field` with
-    SPEC_INVALID and ADAPTER_INVALID only, `refusal` with MITIGATION_REFUSED only.
+    SPEC_INVALID and ADAPTER_INVALID only, `refusal` with MITIGATION_REFUSED only, `model_need` with MODEL_INVALID only.
     """
 
     code: FailureCode = field(metadata=_of(_one_of(FailureCode)))
@@ -363,6 +365,7 @@ class Failed:
     kind: ExceptionKind = field(default=ExceptionKind.OTHER, metadata=_of(_one_of(ExceptionKind)))
     spec_field: SpecField = field(default=SpecField.SPEC, metadata=_of(_one_of(SpecField)))
     refusal: RefusalReason = field(default=RefusalReason.NONE, metadata=_of(_one_of(RefusalReason)))
+    model_need: ModelNeed = field(default=ModelNeed.NONE, metadata=_of(_one_of(ModelNeed)))
 
 
 @dataclass(frozen=True, kw_only=True)

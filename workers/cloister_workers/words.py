@@ -184,6 +184,15 @@ class RefusalReason(StrEnum):
     NOT_LINEAR = "NOT_LINEAR"  # no linear step follows into which the map could be folded
 
 
+class ModelNeed(StrEnum):
+    """The kind of model that a method takes, where the job's model is of another."""
+
+    NONE = "NONE"  # another failure
+    CAUSAL = "CAUSAL"
+    MASKED = "MASKED"
+    ENCODER = "ENCODER"
+
+
 class GateRule(StrEnum):
     """The rules of the release gate (docs/explanation/de-biasing.md)."""
 
@@ -250,8 +259,46 @@ class SpecField(StrEnum):
 
     SPEC = "spec"  # the spec as a whole: an unknown or missing key, a wrong type
     SEED = "seed"
+    EVALUATION_DATASET = "evaluation_dataset"
+    # Of the rows; `data` is an unknown key among them.
     DATA = "data"
+    VALIDATION_FRACTION = "validation_fraction"
+    EVALUATION_FRACTION = "evaluation_fraction"
+    REJECT_DUPLICATES = "reject_duplicates"
+    MAX_ROWS = "max_rows"
+    REPLAY_RATIO = "replay_ratio"
+    TOO_LONG = "too_long"
+    # Of a method, each under its own name; `method` is which one it is, or an unknown key among them.
     METHOD = "method"
+    PROBLEM_TYPE = "problem_type"
+    CLASS_WEIGHTS = "class_weights"
+    METRICS = "metrics"
+    MAX_NEW_TOKENS = "max_new_tokens"
+    OBJECTIVE = "objective"
+    INITIALISATION = "initialisation"
+    TOKENIZER = "tokenizer"
+    VOCABULARY_SIZE = "vocabulary_size"
+    MASKING = "masking"
+    FORM = "form"
+    MAX_ANSWER_TOKENS = "max_answer_tokens"
+    STRIDE = "stride"
+    LOSS = "loss"
+    BETA = "beta"
+    SFT = "sft"
+    MARGIN = "margin"
+    LABEL_SMOOTHING = "label_smoothing"
+    ALGORITHM = "algorithm"
+    REWARD = "reward"
+    GENERATIONS = "generations"
+    TEMPERATURE = "temperature"
+    DIRECTION = "direction"
+    SHARE = "share"
+    CHUNK_TOKENS = "chunk_tokens"
+    OVERLAP = "overlap"
+    TOP_K = "top_k"
+    SELECTION = "selection"
+    SHOTS = "shots"
+    DRAWS = "draws"
     ADAPTER = "adapter"
     N_EPOCHS = "n_epochs"
     BATCH_SIZE = "batch_size"
@@ -267,13 +314,16 @@ class SpecField(StrEnum):
     N_CHECKPOINTS = "n_checkpoints"
     EARLY_STOP_PATIENCE = "early_stop_patience"
     KEEP_BEST = "keep_best"
-    QUANTIZATION = "quantization"
     AUXILIARY_MODEL = "auxiliary_model"
     REPLAY_DATASET = "replay_dataset"
     RANK = "rank"
     ALPHA = "alpha"
     DROPOUT = "dropout"
     TARGET_MODULES = "target_modules"
+    RSLORA = "rslora"
+    DORA = "dora"
+    QUANTIZATION = "quantization"
+    MERGE = "merge"
     TASK = "task"
     AXES = "axes"
     LANGUAGE = "language"

@@ -97,6 +97,8 @@ def show(job_id: str, curve: bool, as_json: bool, home: Path | None) -> None:
     if as_json:
         print_message(found)
         return
+    from cloister.cli.watching import error_words
+
     fields = [
         ("id", found.id),
         ("state", _state(found)),
@@ -116,7 +118,7 @@ def show(job_id: str, curve: bool, as_json: bool, home: Path | None) -> None:
         ("finished", moment(found.finished_at)),
         ("expected end", moment(found.estimated_finish)),
         ("spec digest", found.spec_digest),
-        ("error", f"{found.error.code}: {found.error.message}" if found.HasField("error") else ""),
+        ("error", error_words(found)),
         *((f"step {step.name}", step.status) for step in found.steps),
     ]
     print_fields(fields + [(name, f"{value:.6g}") for name, value in sorted(found.metrics.items()) if "." not in name])

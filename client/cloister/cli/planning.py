@@ -74,7 +74,7 @@ def _estimated(found: Estimate) -> list[tuple[str, str]]:
     ]
     return [
         ("training rows", f"at most {found.training_rows} after the splits, about {found.tokens} tokens in all passes"),
-        ("steps", f"at most {found.steps}"),
+        ("steps", f"{'about' if found.by_length else 'at most'} {found.steps}"),
         ("weights", f"about {found.parameters}, of which {found.trained} learn"),
         *costs,
         ("estimates", "from signed sizes alone: docs/reference/estimates.md"),

@@ -53,14 +53,22 @@ def watch_job(client: Client, job_id: str, after_seq: int, *, as_json: bool) -> 
     _summarise(client, final, as_json=as_json)
 
 
+def error_words(found: jobs_pb2.Job) -> str:
+    """Why a job failed, with the setting to correct where it is one; empty where it did not."""
+    if not found.HasField("error"):
+        return ""
+    hint = f"; correct {found.error.param}" if found.error.param else ""
+    return f"{found.error.code}: {found.error.message}{hint}"
+
+
 def _summarise(client: Client, final: jobs_pb2.Job, *, as_json: bool) -> None:
     if as_json:
         print_message(final)
     else:
         print_fields([("job", final.id), ("state", _state(final)), *figures(client, final)])
     if final.state != jobs_pb2.JOB_STATE_SUCCEEDED:
-        why = f"{final.error.code}: {final.error.message}" if final.HasField("error") else final.state_reason
-        hint = f"; correct {final.error.param}" if final.error.param else f"; see: cloister job show {final.id}"
+        why = error_words(final) or final.state_reason
+        hint = "" if final.error.param else f"; see: cloister job show {final.id}"
         raise JobFailedError(f"job {final.id} {_state(final)}: {why or 'no reason given'}{hint}")
 
 

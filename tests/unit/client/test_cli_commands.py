@@ -128,6 +128,7 @@ def test_failed_job(cloister, spec, site):
     assert 7 == code
     assert "failed" in out
     assert "ROWS_INVALID: 3 rows are bad; correct training_dataset" in err
+    assert "ROWS_INVALID: 3 rows are bad; correct training_dataset" in cloister("job", "show", job.id)[1]
 
 
 def test_live_verification(cloister, site):

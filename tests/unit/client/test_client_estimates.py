@@ -161,6 +161,24 @@ def test_the_command_shows_estimates_and_signs_nothing(submit, labelled, site):
     assert (14, 4, ["GPU", "CPU"]) == (found["training_rows"], found["steps"], [c["device"] for c in found["costs"]])
 
 
+def test_a_dry_run_refuses_what_cannot_run(submit, labelled, site):
+    """A specification that no host could run is refused by its setting, dry run or not, and nothing is signed."""
+    values, _ = labelled
+    impossible = {**values, "method": {"classification": {"problem_type": "multi_label", "class_weights": "balanced"}}}
+    for options in (("--dry-run",), ()):
+        code, out, err = submit(impossible, *options)
+        assert (2, "") == (code, out)
+        assert "class_weights is balanced with problem_type multi_label" in err
+    assert {} == site.jobs
+
+
+def test_documents_are_told_about(submit, labelled):
+    """Steps that go by the lengths of texts are told as about so many, not as a bound."""
+    values, _ = labelled
+    assert "about 6" in submit({**values, "method": {"language_modeling": {}}}, "--dry-run")[1]
+    assert "at most 6" in submit({**values, "method": {"supervised": {}}}, "--dry-run")[1]
+
+
 def test_rows_that_the_method_does_not_take_are_told_by_number(submit, labelled):
     """The rows of a classification are no rows of supervised fine-tuning; nothing of them is repeated."""
     values, path = labelled

@@ -18,7 +18,8 @@ def bare(kind):
     """The shortest specification of a method."""
     rows = "evaluation_dataset" if kind in NO_TRAINING else "training_dataset"
     settings = {"task": "supervised"} if kind == "evaluation" else {}
-    return {"model": "m", rows: "d", "purpose": "p", "method": {kind: settings}}
+    second = {"auxiliary_model": "s"} if kind in ("distillation", "retrieval") else {}
+    return {"model": "m", rows: "d", "purpose": "p", "method": {kind: settings}, **second}
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -76,6 +77,18 @@ def test_round_trip():
     data = spec_bytes(spec)
     assert spec == from_bytes(data)
     assert data == spec_bytes(from_bytes(data))
+
+
+@pytest.mark.parametrize("name", ["rslora", "dora"])
+def test_a_flag_of_the_adapter_that_is_trained_on_stays(name):
+    """Left out, it is the parent's and is signed; given otherwise, either way, it is refused by its name."""
+    spec, flagged = read_spec(bare("supervised")), read_spec({**bare("supervised"), "adapter": {"lora": {name: True}}})
+    plain = read_spec({**bare("supervised"), "adapter": {"lora": {name: False}}})
+    assert getattr(resolve(spec, resolve(flagged)).adapter.lora, name)
+    with pytest.raises(UsageError, match=f"{name} is false, the model's adapter has true"):
+        resolve(plain, resolve(flagged))
+    with pytest.raises(UsageError, match=f"{name} is true, the model's adapter has false"):
+        resolve(flagged, resolve(spec))
 
 
 def test_given_values_stay():

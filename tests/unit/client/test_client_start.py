@@ -83,12 +83,14 @@ def test_a_clone_of_a_job_on_a_version_starts_there_again(site, first):
 
 
 def test_the_adapters_shape_is_spelled_out(site, first):
-    """Rank, scale and places of the adapter that is trained on are signed again; another dropout may be asked for."""
+    """Shape and kind of the adapter that is trained on are signed again; another dropout may be asked for."""
     job = site.client().jobs.submit({**NEXT, "model": first.id, "adapter": {"lora": {"dropout": 0.1}}})
-    assert {**LORA, "dropout": 0.1} == json.loads(job.spec)["adapter"]["lora"]
+    assert {**LORA, "dropout": 0.1, "rslora": False, "dora": False} == json.loads(job.spec)["adapter"]["lora"]
 
 
-@pytest.mark.parametrize("change", [{"rank": 8}, {"alpha": 16}, {"target_modules": ["value"]}])
+@pytest.mark.parametrize(
+    "change", [{"rank": 8}, {"alpha": 16}, {"target_modules": ["value"]}, {"rslora": True}, {"dora": True}]
+)
 def test_another_shape_is_refused_before_anything_is_sent(site, first, change):
     """A specification cannot give another shape to an adapter that is there."""
     before = len(site.jobs)

@@ -18,8 +18,16 @@ def wish(method: str, **more):
 def test_every_name_makes_a_specification(name):
     """Each method, by the contract's name and by those known elsewhere, resolves."""
     kind = ALIASES[name][0] if name in ALIASES else name
-    more = {"adapter": "full"} if name == "pretrain" else {}
-    assert kind == resolve(wish(name, **more)).method.WhichOneof("type")
+    assert kind == resolve(wish(name, auxiliary="second")).method.WhichOneof("type")
+
+
+def test_pretraining_trains_every_weight():
+    """Random weights are no base of an adapter: the name implies that all of them learn, and an adapter is refused."""
+    assert "full" == resolve(wish("pretrain")).adapter.WhichOneof("type")
+    assert "lora" == resolve(wish("cpt")).adapter.WhichOneof("type")
+    for asked in ({"adapter": "head"}, {"settings": {"lora.rank": "4"}}):
+        with pytest.raises(UsageError, match="give adapter full"):
+            resolve(wish("pretrain", **asked))
 
 
 def test_names_known_elsewhere_say_settings():

@@ -227,7 +227,7 @@ def test_a_version_keeps_the_kind_of_its_classes(bert_dir, tmp_path, new_recorde
     rows = lines({"text": text, "label": NAMES[0]} for text in texts(40))
     with pytest.raises(SpecError) as caught:
         run_job(job_spec("classification"), bert_dir, tmp_path, new_recorder(), rows, layer=made)
-    assert SpecField.METHOD == caught.value.field
+    assert SpecField.PROBLEM_TYPE == caught.value.field
     run_job(job_spec("classification", MULTI), bert_dir, tmp_path, new_recorder(), multi_rows(40), layer=made)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import transformers
 
-from cloister_workers.errors import TrainerError
+from cloister_workers.errors import ModelKindError, TrainerError
 from cloister_workers.messages import (
     EvaluationPhase,
     FailureCode,
     MetricName,
+    ModelNeed,
 )
 from cloister_workers.trainer import byte_pairs, job, layer
 from cloister_workers.trainer.bundle import read_bundle
@@ -108,13 +109,14 @@ def test_the_objective_goes_by_the_architecture(config, asked, masked):
 
 
 @pytest.mark.parametrize(
-    ("config", "asked"), [(transformers.GPT2Config(), "masked"), (transformers.ViTConfig(), "auto")]
+    ("config", "asked", "need"),
+    [(transformers.GPT2Config(), "masked", ModelNeed.MASKED), (transformers.ViTConfig(), "auto", ModelNeed.CAUSAL)],
 )
-def test_models_without_the_objective_are_refused(config, asked):
-    """A decoder cannot fill gaps, and a model of pictures has no next token: MODEL_INVALID."""
-    with pytest.raises(TrainerError) as caught:
+def test_models_without_the_objective_are_refused(config, asked, need):
+    """A decoder cannot fill gaps, and a model of pictures has no next token: MODEL_INVALID, with the kind to name."""
+    with pytest.raises(ModelKindError) as caught:
         is_masked(config, asked)
-    assert FailureCode.MODEL_INVALID == caught.value.code
+    assert (FailureCode.MODEL_INVALID, need) == (caught.value.code, caught.value.need)
 
 
 def test_an_encoder_is_no_causal_model(masked_dir, tmp_path, recorder):

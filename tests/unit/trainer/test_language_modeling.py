@@ -213,9 +213,9 @@ def test_random_weights_are_those_of_the_seed(tmp_path, new_recorder):
     ("settings", "adapter", "field"),
     [
         ({"initialisation": "random"}, {"lora": {}}, SpecField.ADAPTER),
-        ({"tokenizer": "trained"}, {"full": {}}, SpecField.METHOD),
-        ({"objective": "backwards"}, {"full": {}}, SpecField.METHOD),
-        ({"masking": 0.95}, {"full": {}}, SpecField.METHOD),
+        ({"tokenizer": "trained"}, {"full": {}}, SpecField.TOKENIZER),
+        ({"objective": "backwards"}, {"full": {}}, SpecField.OBJECTIVE),
+        ({"masking": 0.95}, {"full": {}}, SpecField.MASKING),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(llama_dir, tmp_path, recorder, settings, adapter, field):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from cloister_workers.errors import TrainerError
-from cloister_workers.messages import FailureCode, MetricName, RowReason
+from cloister_workers.messages import Failed, FailureCode, MetricName, ModelNeed, RowReason
 from cloister_workers.trainer.answers import exact_match, word_f1
+from cloister_workers.trainer.failures import failure_of
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.model import load_sequence_to_sequence, load_tokenizer
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
@@ -160,7 +161,7 @@ def test_causal_methods_refuse_other_kinds(folders, tmp_path, recorder, kind):
     rows = [{"prompt": f"f{n} f1", "chosen": " t1 t1", "rejected": " t2"} for n in range(20)]
     with pytest.raises(TrainerError, match=told[kind]) as caught:
         run_job(job_spec("preference"), folder, tmp_path, recorder, "\n".join(map(json.dumps, rows)).encode())
-    assert FailureCode.MODEL_INVALID == caught.value.code
+    assert Failed(code=FailureCode.MODEL_INVALID, model_need=ModelNeed.CAUSAL) == failure_of(caught.value)
     assert [] == recorder.losses()
 
 

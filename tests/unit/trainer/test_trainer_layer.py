@@ -154,11 +154,13 @@ def test_a_class_that_the_version_does_not_have_is_a_bad_row(bert_dir, tmp_path,
     [
         ({"rank": 8}, SpecField.RANK),
         ({"alpha": 16.0}, SpecField.ALPHA),
+        ({"rslora": True}, SpecField.RSLORA),
+        ({"dora": True}, SpecField.DORA),
         ({"target_modules": ["query"]}, SpecField.TARGET_MODULES),
     ],
 )
 def test_another_shape_than_the_adapters_is_refused(bert_dir, tmp_path, recorder, adapter_bundle, change, field):
-    """A specification that says another rank, scale or place than the adapter has is not run."""
+    """A specification that says another rank, scale, kind or place than the adapter has is not run."""
     with pytest.raises(SpecError) as refused:
         run(spec_of({"lora": LORA | change}), bert_dir, tmp_path, recorder, layer=adapter_bundle[0])
     assert (FailureCode.ADAPTER_INVALID, field) == (refused.value.code, refused.value.field)

@@ -65,7 +65,7 @@ def test_micro_batch_is_left_to_the_host():
             {"method": {"classification": {"hyperparameters": {"lr_scheduler_type": "x"}}}},
             SpecField.LR_SCHEDULER_TYPE,
         ),
-        ({"data": {"validation_fraction": 0.5, "evaluation_fraction": 0.5}}, SpecField.DATA),
+        ({"data": {"validation_fraction": 0.5, "evaluation_fraction": 0.5}}, SpecField.EVALUATION_FRACTION),
         ({"adapter": {"lora": {"rank": 0}}}, SpecField.RANK),
         ({"adapter": {"lora": {"target_modules": "query"}}}, SpecField.TARGET_MODULES),
         ({"adapter": {"dora": {}}}, SpecField.ADAPTER),

@@ -14,7 +14,7 @@ from cloister.api.v1 import jobs_pb2, models_pb2, workers_pb2
 from cloister_workers.agent.errors import AttemptError, HostFault, JobFault, Stop
 from cloister_workers.agent.events import figures
 from cloister_workers.agent.lease import Lease
-from cloister_workers.messages import Failed, FailureCode, FailureNumber, RefusalReason
+from cloister_workers.messages import Failed, FailureCode, FailureNumber, ModelNeed, RefusalReason
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ _REFUSALS = {
     RefusalReason.NOT_ALLOWED: "it is off unless the specification allows it",
     RefusalReason.NOT_LINEAR: "no linear step follows into which the map could be folded",
 }
+_NEEDS = {
+    ModelNeed.CAUSAL: "a causal language model, such as llama or gpt2",
+    ModelNeed.MASKED: "a masked language model, such as bert or xlm-roberta",
+    ModelNeed.ENCODER: "an encoder, such as bert or xlm-roberta",
+}
 _OF_THE_HOST = frozenset({FailureCode.OUT_OF_MEMORY, FailureCode.SCRATCH_FULL, FailureCode.INPUT_UNREADABLE})
 _WITH_FIELD = frozenset({FailureCode.SPEC_INVALID, FailureCode.ADAPTER_INVALID})
 _CODES = {FailureCode.ROWS_INVALID: "INVALID_ROWS", FailureCode.INTERNAL: "TRAINER_DEFECT"}
@@ -109,6 +114,8 @@ def trainer_failure(message: Failed) -> AttemptError:
         text = f"{text} ({message.kind})"
     if message.code is FailureCode.MITIGATION_REFUSED and message.refusal is not RefusalReason.NONE:
         text = f"{text}: {_REFUSALS[message.refusal]} ({message.refusal})"
+    if message.code is FailureCode.MODEL_INVALID and message.model_need is not ModelNeed.NONE:
+        text = f"{text}: the method takes {_NEEDS[message.model_need]}"
     fault = HostFault if message.code in _OF_THE_HOST else JobFault
     param = message.spec_field.value if message.code in _WITH_FIELD else ""
     return fault(_CODES.get(message.code, message.code.value), text, param)

@@ -7,7 +7,7 @@ import errno
 
 import torch
 
-from cloister_workers.errors import ProtocolError, SpecError, TrainerError
+from cloister_workers.errors import ModelKindError, ProtocolError, SpecError, TrainerError
 from cloister_workers.messages import ExceptionKind, Failed, FailureCode
 from cloister_workers.trainer.debias.mitigation import Refused
 
@@ -28,6 +28,8 @@ def failure_of(error: BaseException) -> Failed:
     """The message about `error`; its text stays here."""
     if isinstance(error, SpecError):
         return Failed(code=error.code, numbers=error.numbers, spec_field=error.field)
+    if isinstance(error, ModelKindError):
+        return Failed(code=error.code, numbers=error.numbers, model_need=error.need)
     if isinstance(error, Refused):
         return Failed(code=error.code, numbers=error.numbers, refusal=error.reason)
     if isinstance(error, TrainerError):

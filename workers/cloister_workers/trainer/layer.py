@@ -189,6 +189,8 @@ def _check_shape(adapter: Mapping[str, Any], wanted: Lora) -> None:
     pairs = (
         (SpecField.RANK, adapter.get("r"), wanted.rank),
         (SpecField.ALPHA, adapter.get("lora_alpha"), wanted.alpha),
+        (SpecField.RSLORA, bool(adapter.get("use_rslora")), wanted.rslora),
+        (SpecField.DORA, bool(adapter.get("use_dora")), wanted.dora),
     )
     for name, found, said in pairs:
         if found != said:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 import transformers
 
-from cloister_workers.errors import TrainerError
-from cloister_workers.messages import FailureCode
+from cloister_workers.errors import ModelKindError, TrainerError
+from cloister_workers.messages import FailureCode, ModelNeed
 from cloister_workers.trainer.attention import NAME, register
 from cloister_workers.trainer.prompts import FALLBACK_TEMPLATE
 
@@ -154,17 +154,19 @@ def load_headed(kind: Any, task: str, model_dir: str, device: torch.device, **se
 
 
 def need_encoder(config: Any) -> None:  # noqa: ANN401 - transformers' own type is dynamic
-    """Raises TrainerError MODEL_INVALID unless each token of the configuration's model sees all others."""
+    """Raises ModelKindError unless each token of the configuration's model sees all others."""
     if config.is_encoder_decoder or type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
-        raise _invalid(f"it is a {config.model_type}, and the method needs an encoder such as bert or xlm-roberta")
+        why = f"it is a {config.model_type}, and the method needs an encoder such as bert or xlm-roberta"
+        raise _other_kind(ModelNeed.ENCODER, why)
 
 
 def _need_decoder(config: Any) -> None:  # noqa: ANN401
-    """Raises TrainerError MODEL_INVALID for an encoder-decoder, whose encoder would be lost, and for an encoder."""
+    """Raises ModelKindError for an encoder-decoder, whose encoder would be lost, and for an encoder."""
     encoder = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     if config.is_encoder_decoder or encoder:
         kind = "encoder-decoder" if config.is_encoder_decoder else "encoder"
-        raise _invalid(f"it is a {config.model_type}, an {kind}, and the method needs a causal model such as llama")
+        why = f"it is a {config.model_type}, an {kind}, and the method needs a causal model such as llama"
+        raise _other_kind(ModelNeed.CAUSAL, why)
 
 
 def _names(labels: Sequence[str]) -> dict[str, object]:
@@ -251,6 +253,10 @@ def _load(kind: Any, model_dir: str, device: torch.device, **settings: object) -
             raise
         raise _invalid("its weights are cut short or damaged") from error
     return model.to(device), report
+
+
+def _other_kind(need: ModelNeed, why: str) -> ModelKindError:
+    return ModelKindError(FailureCode.MODEL_INVALID, need, f"the base model cannot be used: {why}; name another")
 
 
 def _invalid(why: str) -> TrainerError:

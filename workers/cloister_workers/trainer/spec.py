@@ -177,14 +177,16 @@ class Data:
     """None: no earlier job is known to have trained on the replay rows, and they are split as this job's own."""
 
     def __post_init__(self) -> None:
-        for share in (self.validation_fraction, self.evaluation_fraction):
-            check(0 <= share < 1, SpecField.DATA, "fractions from 0 to below 1", share)
-        both = self.validation_fraction + self.evaluation_fraction
-        check(both < 1, SpecField.DATA, "fractions that add up to less than 1", both)
-        check(self.max_rows >= 0, SpecField.DATA, "max_rows from 0", self.max_rows)
-        check(0 <= self.replay_ratio < 1, SpecField.DATA, "replay_ratio from 0 to below 1", self.replay_ratio)
+        name, fraction = SpecField, "a number from 0 to below 1"
+        validation, evaluation = self.validation_fraction, self.evaluation_fraction
+        check(0 <= validation < 1, name.VALIDATION_FRACTION, fraction, validation)
+        check(0 <= evaluation < 1, name.EVALUATION_FRACTION, fraction, evaluation)
+        less = f"less than 1 together with validation_fraction, {validation}"
+        check(validation + evaluation < 1, name.EVALUATION_FRACTION, less, evaluation)
+        check(self.max_rows >= 0, name.MAX_ROWS, "a whole number from 0", self.max_rows)
+        check(0 <= self.replay_ratio < 1, name.REPLAY_RATIO, fraction, self.replay_ratio)
         known = self.too_long in ("", TRUNCATE, REFUSE)
-        check(known, SpecField.DATA, f"too_long as {TRUNCATE} or {REFUSE}", self.too_long)
+        check(known, name.TOO_LONG, f"{TRUNCATE} or {REFUSE}", self.too_long)
 
 
 @dataclass(frozen=True, kw_only=True)

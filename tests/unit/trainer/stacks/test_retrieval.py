@@ -124,7 +124,11 @@ def test_the_encoder_may_be_an_adapted_version(bench, word_encoder_dir, tmp_path
 
 @pytest.mark.parametrize(
     ("settings", "field"),
-    [({"overlap": 9}, SpecField.METHOD), ({"chunk_tokens": 65}, SpecField.METHOD), ({"unheard": 1}, SpecField.METHOD)],
+    [
+        ({"overlap": 9}, SpecField.OVERLAP),
+        ({"chunk_tokens": 65}, SpecField.CHUNK_TOKENS),
+        ({"unheard": 1}, SpecField.METHOD),
+    ],
 )
 def test_settings_that_do_not_fit_are_refused(bench, settings, field):
     """An overlap of more than half, passages longer than the encoder takes, and unknown settings are refused."""

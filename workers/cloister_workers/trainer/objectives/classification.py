@@ -45,10 +45,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         kinds, weights = ("single_label", "multi_label", "regression"), ("none", "balanced")
-        check(self.problem_type in kinds, SpecField.METHOD, f"problem_type as one of {kinds}", self.problem_type)
-        check(self.class_weights in weights, SpecField.METHOD, f"class_weights as one of {weights}", self.class_weights)
+        check(self.problem_type in kinds, SpecField.PROBLEM_TYPE, f"one of {kinds}", self.problem_type)
+        check(self.class_weights in weights, SpecField.CLASS_WEIGHTS, f"one of {weights}", self.class_weights)
         plain = self.class_weights == "none" or self.problem_type == "single_label"
-        check(plain, SpecField.METHOD, "class_weights balanced with problem_type single_label only", self.problem_type)
+        wanted = f"none with problem_type {self.problem_type}; it belongs to single_label"
+        check(plain, SpecField.CLASS_WEIGHTS, wanted, self.class_weights)
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def _objective(setup: Setup) -> Kind:
     refuse = setup.too_long == REFUSE
     before = PROBLEM_TYPES.get(setup.problem_type, "regression" if setup.labels == (OUTPUT,) else "")
     if setup.labels and before:
-        wanted_type = f"problem_type as {before}, as the version was trained"
-        check(settings.problem_type == before, SpecField.METHOD, wanted_type, settings.problem_type)
+        wanted_type = f"{before}, as the version was trained"
+        check(settings.problem_type == before, SpecField.PROBLEM_TYPE, wanted_type, settings.problem_type)
     if settings.problem_type == "single_label":
         return Classification(
             setup.tokenizer,

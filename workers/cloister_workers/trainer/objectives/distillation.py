@@ -44,9 +44,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         known = (FORWARD, REVERSE)
-        check(self.direction in known, SpecField.METHOD, f"a direction of {list(known)}", self.direction)
-        check(0.01 <= self.temperature <= 100, SpecField.METHOD, "a temperature of 0.01 to 100", self.temperature)
-        check(0 <= self.share <= 1, SpecField.METHOD, "a share of 0 to 1", self.share)
+        check(self.direction in known, SpecField.DIRECTION, f"one of {list(known)}", self.direction)
+        check(0.01 <= self.temperature <= 100, SpecField.TEMPERATURE, "0.01 to 100", self.temperature)
+        check(0 <= self.share <= 1, SpecField.SHARE, "0 to 1", self.share)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         good = 0.001 <= self.temperature <= 10
-        check(good, SpecField.METHOD, "temperature from 0.001 to 10", self.temperature)
+        check(good, SpecField.TEMPERATURE, "0.001 to 10", self.temperature)
 
 
 @dataclass(frozen=True)

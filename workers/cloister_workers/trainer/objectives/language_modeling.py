@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import torch
 from transformers.models.auto import modeling_auto
 
-from cloister_workers.errors import SpecError, TrainerError
-from cloister_workers.messages import DatasetRole, FailureCode, MetricName, Metrics, RowReason, SpecField
+from cloister_workers.errors import ModelKindError, SpecError, TrainerError
+from cloister_workers.messages import DatasetRole, FailureCode, MetricName, Metrics, ModelNeed, RowReason, SpecField
 from cloister_workers.trainer.byte_pairs import as_loaded, fit_config, specials_of, train_tokenizer
 from cloister_workers.trainer.dataset import unreadable
 from cloister_workers.trainer.example import Example, Outcome
@@ -53,18 +53,19 @@ class Settings:
     masking: float = 0.15
 
     def __post_init__(self) -> None:
-        for value, known in (
-            (self.objective, (AUTO, CAUSAL, MASKED)),
-            (self.initialisation, (PRETRAINED, RANDOM)),
-            (self.tokenizer, (GIVEN, TRAINED)),
+        for name, value, known in (
+            (SpecField.OBJECTIVE, self.objective, (AUTO, CAUSAL, MASKED)),
+            (SpecField.INITIALISATION, self.initialisation, (PRETRAINED, RANDOM)),
+            (SpecField.TOKENIZER, self.tokenizer, (GIVEN, TRAINED)),
         ):
-            check(value in known, SpecField.METHOD, f"one of {list(known)}", value)
-        check(260 <= self.vocabulary_size <= 10**6, SpecField.METHOD, "a size of 260 to 10^6", self.vocabulary_size)
-        check(0.01 <= self.masking <= 0.9, SpecField.METHOD, "a masking of 0.01 to 0.9", self.masking)
+            check(value in known, name, f"one of {list(known)}", value)
+        size = self.vocabulary_size
+        check(260 <= size <= 10**6, SpecField.VOCABULARY_SIZE, "260 to 10^6", size)
+        check(0.01 <= self.masking <= 0.9, SpecField.MASKING, "0.01 to 0.9", self.masking)
         if self.tokenizer == TRAINED and self.initialisation != RANDOM:
             raise SpecError(
                 FailureCode.SPEC_INVALID,
-                SpecField.METHOD,
+                SpecField.TOKENIZER,
                 "tokenizer is trained, but the model's own weights know another; give initialisation random",
             )
 
@@ -108,7 +109,7 @@ def is_masked(config: Any, objective: str) -> bool:  # noqa: ANN401 - transforme
     """Whether masked tokens are learned, not next ones. An architecture made for both, such as BERT, is masked unless
     its configuration says that it is a decoder.
 
-    Raises TrainerError MODEL_INVALID where transformers knows the architecture as no such language model.
+    Raises ModelKindError where transformers knows the architecture as no such language model.
     """
     kind = str(config.model_type)
     known = {
@@ -119,8 +120,9 @@ def is_masked(config: Any, objective: str) -> bool:  # noqa: ANN401 - transforme
     if objective == AUTO:
         objective = MASKED if known[MASKED] and not decoder else CAUSAL
     if not known[objective]:
-        raise TrainerError(
+        raise ModelKindError(
             FailureCode.MODEL_INVALID,
+            ModelNeed.MASKED if objective == MASKED else ModelNeed.CAUSAL,
             f"the base model is of a kind that has no {objective} language model; name another",
         )
     return objective == MASKED
@@ -161,7 +163,7 @@ def _check_random(setup: Setup) -> None:
     if setup.continued:
         raise SpecError(
             FailureCode.SPEC_INVALID,
-            SpecField.METHOD,
+            SpecField.INITIALISATION,
             "initialisation is random, but the job starts from a version; name a base model",
         )
 

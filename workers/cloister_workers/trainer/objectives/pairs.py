@@ -72,6 +72,6 @@ def refuse_truncation(setup: Setup) -> None:
     if setup.too_long == TRUNCATE:
         raise SpecError(
             FailureCode.SPEC_INVALID,
-            SpecField.DATA,
+            SpecField.TOO_LONG,
             f"data.too_long is {TRUNCATE}; completions that are compared cannot be cut, give refuse",
         )

@@ -123,15 +123,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         known = (*LOSSES, KTO)
-        check(self.loss in known, SpecField.METHOD, f"loss as one of {', '.join(known)}", self.loss)
-        check(0 < self.beta <= 1000, SpecField.METHOD, "beta above 0, at most 1000", self.beta)
-        check(0 <= self.sft <= 100, SpecField.METHOD, "sft from 0 to 100", self.sft)
-        check(0 <= self.margin <= 100, SpecField.METHOD, "margin from 0 to 100", self.margin)
-        check(0 <= self.label_smoothing <= 0.5, SpecField.METHOD, "label_smoothing 0 to 0.5", self.label_smoothing)
+        check(self.loss in known, SpecField.LOSS, f"one of {', '.join(known)}", self.loss)
+        check(0 < self.beta <= 1000, SpecField.BETA, "a number above 0, at most 1000", self.beta)
+        check(0 <= self.sft <= 100, SpecField.SFT, "0 to 100", self.sft)
+        check(0 <= self.margin <= 100, SpecField.MARGIN, "0 to 100", self.margin)
+        check(0 <= self.label_smoothing <= 0.5, SpecField.LABEL_SMOOTHING, "0 to 0.5", self.label_smoothing)
         if self.label_smoothing and self.loss != "dpo":
             raise SpecError(
                 FailureCode.SPEC_INVALID,
-                SpecField.METHOD,
+                SpecField.LABEL_SMOOTHING,
                 f"label_smoothing is {self.label_smoothing} with loss {self.loss}; it belongs to dpo, leave it out",
             )
 

@@ -41,10 +41,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         forms = ("extractive", "generative")
-        check(self.form in forms, SpecField.METHOD, f"form as one of {forms}", self.form)
+        check(self.form in forms, SpecField.FORM, f"one of {forms}", self.form)
         longest = self.max_answer_tokens
-        check(1 <= longest <= 8192, SpecField.METHOD, "max_answer_tokens from 1 to 8192", longest)
-        check(self.stride >= 0, SpecField.METHOD, "stride from 0", self.stride)
+        check(1 <= longest <= 8192, SpecField.MAX_ANSWER_TOKENS, "1 to 8192", longest)
+        check(self.stride >= 0, SpecField.STRIDE, "a whole number from 0", self.stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _objective(setup: Setup) -> Extractive | Generative:
     settings, wanted = read_settings(Settings, setup.settings), setup.hyperparameters
     if settings.form == "generative":
         fits = setup.too_long in ("", REFUSE)
-        check(fits, SpecField.DATA, "too_long as refuse: a generative prompt is not cut", setup.too_long)
+        check(fits, SpecField.TOO_LONG, "refuse: a generative prompt is not cut", setup.too_long)
         reader = ChatReader(setup.tokenizer, wanted.max_seq_length)
         likelihood = Supervised(reader, wanted.micro_batch_size * wanted.max_seq_length, setup.device)
         return Generative(likelihood, setup.tokenizer, wanted.max_seq_length, settings.max_answer_tokens)

@@ -130,8 +130,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         known = (NO_METRICS, *SCORES)
-        check(self.metrics in known, SpecField.METHOD, f"metrics as one of {known}", self.metrics)
-        check(1 <= self.max_new_tokens <= 8192, SpecField.METHOD, "max_new_tokens from 1 to 8192", self.max_new_tokens)
+        check(self.metrics in known, SpecField.METRICS, f"one of {known}", self.metrics)
+        check(1 <= self.max_new_tokens <= 8192, SpecField.MAX_NEW_TOKENS, "1 to 8192", self.max_new_tokens)
 
 
 def _objective(setup: Setup) -> Supervised | SequenceToSequence:

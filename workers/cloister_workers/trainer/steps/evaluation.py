@@ -122,7 +122,9 @@ def _effective(exam: Exam, stack: Stack) -> Kinds:
 def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
     """The rows, and the same as questions and answers where prompts are made for them. Raises RowsRefused."""
     if DatasetRole.EVALUATION not in job.inputs:
-        raise SpecError(FailureCode.SPEC_INVALID, SpecField.SPEC, "evaluation_dataset is missing; name one")
+        raise SpecError(
+            FailureCode.SPEC_INVALID, SpecField.EVALUATION_DATASET, "evaluation_dataset is missing; name one"
+        )
     if exam.task.answers and not exam.task.context:
         shots = [given.value for given in read_input(DatasetRole.EVALUATION, job, exam.reader())]
         return [shot.row() for shot in shots], shots

@@ -58,9 +58,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         known = self.selection in set(Selection)
-        check(known, SpecField.METHOD, f"selection as one of {', '.join(Selection)}", self.selection)
-        check(1 <= self.shots <= 100, SpecField.METHOD, "shots from 1 to 100", self.shots)
-        check(1 <= self.draws <= 1000, SpecField.METHOD, "draws from 1 to 1000", self.draws)
+        check(known, SpecField.SELECTION, f"one of {', '.join(Selection)}", self.selection)
+        check(1 <= self.shots <= 100, SpecField.SHOTS, "1 to 100", self.shots)
+        check(1 <= self.draws <= 1000, SpecField.DRAWS, "1 to 1000", self.draws)
         room = self.max_seq_length - self.max_new_tokens
         check(room >= 1, SpecField.MAX_SEQ_LENGTH, "more than max_new_tokens", self.max_seq_length)
 

@@ -63,7 +63,7 @@ class Settings:
     def __post_init__(self) -> None:
         check(self.task in _TASKS, SpecField.TASK, f"one of {', '.join(_TASKS)}", self.task)
         check(self.batch_size >= 1, SpecField.BATCH_SIZE, "a whole number from 1", self.batch_size)
-        check(0 <= self.temperature <= 10, SpecField.METHOD, "temperature from 0 to 10", self.temperature)
+        check(0 <= self.temperature <= 10, SpecField.TEMPERATURE, "0 to 10", self.temperature)
         room = self.max_seq_length - (self.max_new_tokens if self.task == "generate" else 0)
         check(room >= 1, SpecField.MAX_SEQ_LENGTH, "more than max_new_tokens", self.max_seq_length)
 
@@ -73,7 +73,9 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     settings, job = read_settings(Settings, spec.settings), Job(spec, inputs, place, session)
     if DatasetRole.EVALUATION not in inputs:
         raise SpecError(
-            FailureCode.SPEC_INVALID, SpecField.SPEC, "evaluation_dataset is missing; name the rows to answer"
+            FailureCode.SPEC_INVALID,
+            SpecField.EVALUATION_DATASET,
+            "evaluation_dataset is missing; name the rows to answer",
         )
     whole = read_stack(inputs, place.scratch)
     answer = {"generate": _generate, "classify": _classify, "embed": _embed}[settings.task]

@@ -66,13 +66,13 @@ class Settings:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        name, kinds = SpecField.METHOD, (*CHECKS, MODEL)
-        check(self.algorithm in (GRPO, RLOO), name, f"algorithm as {GRPO} or {RLOO}", self.algorithm)
-        check(self.reward in kinds, name, f"reward as one of {', '.join(kinds)}", self.reward)
-        check(2 <= self.generations <= 256, name, "generations from 2 to 256", self.generations)
-        check(1 <= self.max_new_tokens <= 8192, name, "max_new_tokens from 1 to 8192", self.max_new_tokens)
-        check(0 <= self.beta <= 100, name, "beta from 0 to 100", self.beta)
-        check(0.01 <= self.temperature <= 10, name, "temperature from 0.01 to 10", self.temperature)
+        name, kinds = SpecField, (*CHECKS, MODEL)
+        check(self.algorithm in (GRPO, RLOO), name.ALGORITHM, f"{GRPO} or {RLOO}", self.algorithm)
+        check(self.reward in kinds, name.REWARD, f"one of {', '.join(kinds)}", self.reward)
+        check(2 <= self.generations <= 256, name.GENERATIONS, "2 to 256", self.generations)
+        check(1 <= self.max_new_tokens <= 8192, name.MAX_NEW_TOKENS, "1 to 8192", self.max_new_tokens)
+        check(0 <= self.beta <= 100, name.BETA, "0 to 100", self.beta)
+        check(0.01 <= self.temperature <= 10, name.TEMPERATURE, "0.01 to 10", self.temperature)
 
     @property
     def sampling(self) -> Sampling:

@@ -62,10 +62,10 @@ class Settings:
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        check(8 <= self.chunk_tokens <= 8192, SpecField.METHOD, "chunk_tokens from 8 to 8192", self.chunk_tokens)
+        check(8 <= self.chunk_tokens <= 8192, SpecField.CHUNK_TOKENS, "8 to 8192", self.chunk_tokens)
         half = self.chunk_tokens // 2
-        check(0 <= self.overlap <= half, SpecField.METHOD, f"overlap up to half of chunk_tokens, {half}", self.overlap)
-        check(1 <= self.top_k <= DEPTH, SpecField.METHOD, f"top_k from 1 to {DEPTH}", self.top_k)
+        check(0 <= self.overlap <= half, SpecField.OVERLAP, f"0 to half of chunk_tokens, {half}", self.overlap)
+        check(1 <= self.top_k <= DEPTH, SpecField.TOP_K, f"1 to {DEPTH}", self.top_k)
 
 
 def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) -> None:
@@ -106,7 +106,7 @@ def _encoder(settings: Settings, start: Stack, job: Job) -> Encoder:
     """The job's encoder. Raises SpecError where it would cut passages off."""
     encoder = job_encoder(start, job)
     fits = settings.chunk_tokens <= encoder.longest
-    check(fits, SpecField.METHOD, f"chunk_tokens up to {encoder.longest}, all the encoder takes", settings.chunk_tokens)
+    check(fits, SpecField.CHUNK_TOKENS, f"up to {encoder.longest}, all the encoder takes", settings.chunk_tokens)
     return encoder
 
 
