@@ -180,6 +180,20 @@ def asked(row: Row) -> Bad | None:
     return messages(row[key], key) if key == "messages" else _said(row, key)
 
 
+def tokens(row: Row) -> Bad | None:
+    """Words without their tags, or a text."""
+    if "tokens" not in row and "text" in row:
+        return text(row)
+    words = row.get("tokens")
+    good = isinstance(words, list) and words and all(isinstance(word, str) and word.strip() for word in words)
+    return None if good else Bad("tokens is no list of words")
+
+
+def read_about(row: Row) -> Bad | None:
+    """A question about a context."""
+    return filled(row, "context", "question")
+
+
 def told(row: Row) -> Bad | None:
     """A question with its answers, which may be several."""
     answer = row.get("answer")
@@ -212,11 +226,18 @@ def check_of(method: str, settings: Mapping[str, object]) -> Check | None:
         return SHAPES[str(settings["task"])]
     if method == "preference":
         return judged if settings.get("loss") == "kto" else compared
-    if method == "inference" and settings.get("task") != "generate":
-        return text
+    if method == "inference":
+        return _INFERENCE[str(settings.get("task", "generate"))]
     return SHAPES.get(method)
 
 
+_INFERENCE: Mapping[str, Check] = {
+    "generate": asked,
+    "classify": text,
+    "embed": text,
+    "tag": tokens,
+    "answer": read_about,
+}
 LOOKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"prompt", "chosen"}), compared),
     (frozenset({"prompt", "rejected"}), compared),

@@ -162,6 +162,9 @@ def test_answers_with_a_verdict_are_rows_of_preference(tmp_path):
         ("evaluation", {"task": "embedding"}, GOOD["embedding"][0], {"text": "a"}),
         ("inference", {"task": "embed"}, {"text": "a"}, {"prompt": "a"}),
         ("inference", {"task": "generate"}, {"prompt": "a"}, {"answer": "a"}),
+        ("inference", {"task": "tag"}, {"tokens": ["a"]}, {"tokens": "a"}),
+        ("inference", {"task": "tag"}, {"text": "a"}, {"prompt": "a"}),
+        ("inference", {"task": "answer"}, {"context": "a", "question": "b"}, {"question": "b"}),
     ],
 )
 def test_settings_say_what_rows_a_method_takes(method, settings, good, bad):

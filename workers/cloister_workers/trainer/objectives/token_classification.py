@@ -25,7 +25,7 @@ from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.method import Setup, TrainingMethod
 from cloister_workers.trainer.model import Base, load_tagger, need_encoder
 from cloister_workers.trainer.padding import padded_examples, slices
-from cloister_workers.trainer.rows import checked_text
+from cloister_workers.trainer.rows import checked_text, text_of
 from cloister_workers.trainer.spec import REFUSE, Method
 
 
@@ -35,6 +35,7 @@ class Tagged(Example):
     `tokens`.
     """
 
+    words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     firsts: tuple[tuple[int, int], ...] = ()
 
@@ -68,6 +69,22 @@ class TokenClassification:
             return RowReason.BAD_TAG
         if self.labels and not set(tags) <= set(self.labels):
             return RowReason.UNKNOWN_LABEL
+        read = self._encoded(words)
+        if isinstance(read, RowReason):
+            return read
+        return replace(read, digest=digest_of(words, tags), tags=tuple(tags))
+
+    def asked(self, row: dict[str, object]) -> Tagged | RowReason:
+        """A row whose tags are wanted: of `tokens`, or of a `text`, whose tokens are what white space parts."""
+        if "tokens" in row or "text" not in row:
+            words = _words(row, "tokens")
+        else:
+            text = text_of(row, "text")
+            words = text if isinstance(text, RowReason) else text.split()
+        return words if isinstance(words, RowReason) else self._encoded(words)
+
+    def _encoded(self, words: list[str]) -> Tagged | RowReason:
+        """Words as tokens, each O as long as nothing else is known of it."""
         spaced = [words[0], *(self.space + word for word in words[1:])]
         whole = self.tokenizer(spaced, is_split_into_words=True)
         truncated = len(whole["input_ids"]) > self.max_seq_length
@@ -83,9 +100,10 @@ class TokenClassification:
         return Tagged(
             tokens=array("i", whole["input_ids"]),
             group=digest_of(words),
-            digest=digest_of(words, tags),
+            digest=digest_of(words),
             truncated=truncated,
-            tags=tuple(tags),
+            words=tuple(words),
+            tags=(entities.OUTSIDE,) * len(words),
             firsts=firsts,
         )
 
@@ -100,8 +118,7 @@ class TokenClassification:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is the class at every place: [n, longest]."""
-        batch = padded_examples(examples, self.tokenizer.pad_token_id, self.device)
-        logits = model(**batch).logits.float()
+        logits = self._logits(model, examples)
         number = {label: index for index, label in enumerate(self.labels)}
         wanted = [
             (owner, place, number[example.tags[word]])
@@ -112,6 +129,16 @@ class TokenClassification:
         losses = functional.cross_entropy(logits[owners, places], true, reduction="none")
         sums = torch.zeros(len(examples), device=self.device).index_add(0, owners, losses)
         return Outcome(sums, logits.detach().argmax(-1))
+
+    def tags(self, model: torch.nn.Module, examples: Sequence[Example]) -> list[list[str]]:
+        """The tag of every word of each example; O for words that were cut off."""
+        said = self._logits(model, examples).argmax(-1).tolist()
+        return [self._tags(_tagged(example), line) for example, line in zip(examples, said, strict=True)]
+
+    def _logits(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Float32 [n, longest, labels]."""
+        logits: torch.Tensor = model(**padded_examples(examples, self.tokenizer.pad_token_id, self.device)).logits
+        return logits.float()
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
         rows = [_tagged(example) for example in examples]

@@ -7,6 +7,8 @@
     classify   rows of `text`, and `text_pair`: {"row", "label", "probabilities"}, or {"row", "labels", ...} or {"row",
                "value"} for models of several labels or of a number
     embed      rows of `text`: {"row", "vector"}
+    tag        rows of `tokens`, or of `text`: {"row", "tokens", "tags", "unread"} (`token_inference.py`)
+    answer     rows of `context` and `question`: {"row", "answer", "start", "end", "score"} (the same)
 
 `row` is the number of the line in the dataset. Sampling is seeded by the specification's seed.
 """
@@ -42,12 +44,11 @@ from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
+from cloister_workers.trainer.steps.token_inference import Line, Pace, found, tagged
 from cloister_workers.trainer.texts import TextReader, Texts, texts_of
 
 FILE = "predictions.jsonl"
-_TASKS = ("generate", "classify", "embed")
 _CITED = re.compile(r"\[(\d{1,3})\]")
-Line = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
             FailureCode.SPEC_INVALID, SpecField.SPEC, "evaluation_dataset is missing; name the rows to answer"
         )
     whole = read_stack(inputs, place.scratch)
-    answer = {"generate": _generate, "classify": _classify, "embed": _embed}[settings.task]
-    lines = [{"row": number, **line} for number, line in answer(settings, whole, job)]
+    lines = [{"row": number, **line} for number, line in _TASKS[settings.task](settings, whole, job)]
     with stage(session, Stage.EXPORT):
         text = "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
         descriptor = write_bundle({FILE: text.encode()})
@@ -219,4 +219,14 @@ def _texts(rows: Sequence[Mapping[str, object]]) -> list[Texts | RowReason]:
     return [texts_of(row) for row in rows]
 
 
+# ---------------------------------------------------------------- tag, answer
+def _tag(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Line]]:
+    return tagged(whole, job, Pace(settings.batch_size, settings.max_seq_length))
+
+
+def _find(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Line]]:
+    return found(whole, job, Pace(settings.batch_size, settings.max_seq_length), settings.max_new_tokens)
+
+
+_TASKS = {"generate": _generate, "classify": _classify, "embed": _embed, "tag": _tag, "answer": _find}
 STEP = JobStep(name=Method.INFERENCE, run=run)
