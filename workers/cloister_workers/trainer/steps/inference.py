@@ -89,7 +89,8 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
     with stage(job.session, Stage.VALIDATE):
         exam = Exam(answering(settings.max_seq_length, settings.max_new_tokens), whole, encoder_of(whole, job), job)
         tokenizer = load_tokenizer(whole.tokenizer_dir(job.place.model_dir), chat=True)
-        reader = PromptReader(tokenizer, exam.longest - settings.max_new_tokens, chat=exam.chat)
+        encodes = bool(load_config(whole.model_dir(job.place.model_dir)).is_encoder_decoder)
+        reader = PromptReader(tokenizer, exam.longest - settings.max_new_tokens, chat=exam.chat, encodes=encodes)
         rows = read_input(DatasetRole.EVALUATION, job, reader.read)
     composer = whole.composer(tokenizer, exam.encoder)
     model = exam.model(whole, exam.objective(whole))
@@ -111,6 +112,8 @@ class PromptReader:
     """Tokens that a prompt may have."""
     chat: bool
     """Whether the model has a chat template of its own."""
+    encodes: bool = False
+    """Whether the model is an encoder-decoder."""
 
     def read(self, rows: Sequence[Mapping[str, object]]) -> list[Shot | RowReason]:
         """A question without an answer, or a reason, per row."""
@@ -121,7 +124,8 @@ class PromptReader:
         if isinstance(shot, RowReason):
             return shot
         try:
-            return shot if len(prompt_tokens(self.tokenizer, shot.prompt)) <= self.room else RowReason.TOO_LONG
+            tokens = prompt_tokens(self.tokenizer, shot.prompt, whole=self.encodes)
+            return shot if len(tokens) <= self.room else RowReason.TOO_LONG
         except REFUSALS:
             return RowReason.TEMPLATE_REFUSED
 
