@@ -154,6 +154,14 @@ def near(row: Row) -> Bad | None:
     return filled(row, "query", "positive", *(("negative",) if "negative" in row else ()))
 
 
+def taught(row: Row) -> Bad | None:
+    """A text, a prompt alone, or a question with its answer."""
+    if "text" in row:
+        return text(row)
+    bare = "prompt" in row and not row.keys() & {"completion", "messages", "source"}
+    return filled(row, "prompt") if bare else answered(row)
+
+
 def prompted(row: Row) -> Bad | None:
     """A prompt, and how an answer to it is checked, where the row says so."""
     if problem := _said(row, "prompt"):
@@ -211,7 +219,7 @@ SHAPES: Mapping[str, Check] = {
     "preference": _first_that_fits(completion=judged, prompt=compared),
     "reward": compared,
     "reinforcement": prompted,
-    "distillation": _first_that_fits(text=text, prompt=answered),
+    "distillation": taught,
     "embedding": near,
     "retrieval": text,
     "in_context": _SHOWN,
