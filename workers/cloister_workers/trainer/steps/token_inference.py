@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch inference by encoders with a head over tokens: a tag for each token, or where in a context an answer stands.
 
-What rows are read to, and how a tag or a span is taken from the logits, is the training objective's; so a version
-answers as it was measured.
+How rows become tokens, and tags or spans come of the logits, is the training objective's, so that a version answers as
+it was measured.
 """
 
 from __future__ import annotations
