@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloister.client import Client
 
 ANSWERS = "predictions.jsonl"
-TASKS = ("generate", "classify", "embed")
+TASKS = ("generate", "classify", "embed", "tag", "answer")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,19 @@ def _answered(client: Client, question: Question, dataset: str) -> Mapping[str, 
         shutil.rmtree(place)
 
 
-def row_of(task: str, text: str, before: Sequence[Mapping[str, str]] = ()) -> Mapping[str, object]:
-    """The row of a text: a prompt, or with the turns before it a chat."""
+def row_of(
+    task: str, text: str, before: Sequence[Mapping[str, str]] = (), *, context: str = ""
+) -> Mapping[str, object]:
+    """The row of a text: a prompt, or with the turns before it a chat; for `answer` a question about the context.
+
+    Raises UsageError for a context where the task takes none, and for none where it wants one.
+    """
+    if context and task != "answer":
+        raise UsageError(f"task {task} takes no context; ask by task answer, or leave the context out")
+    if task == "answer":
+        if not context.strip():
+            raise UsageError("task answer is asked about a context with some text in it; give one")
+        return {"context": context, "question": text}
     if task != "generate":
         return {"text": text}
     return {"messages": [*before, {"role": "user", "content": text}]} if before else {"prompt": text}

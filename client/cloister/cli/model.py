@@ -59,7 +59,18 @@ def import_(
 @model.command("try")
 @click.argument("name_or_id")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--task", type=click.Choice(["generate", "classify", "embed"]), default="generate", show_default=True)
+@click.option(
+    "--task",
+    type=click.Choice(["generate", "classify", "embed", "tag", "answer"]),
+    default="generate",
+    show_default=True,
+)
+@click.option(
+    "--context",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --task answer: the text asked about.",
+)
 @click.option("--with", "auxiliary", metavar="MODEL", help="Encoder of a version with an index.")
 @click.option("--purpose", help="[default: the only one that the version was made for]")
 @click.option("--chat", is_flag=True, help="Show the model what was said before.")
@@ -71,6 +82,7 @@ def try_(  # noqa: PLR0913, PLR0917 - click passes each option by its name
     name_or_id: str,
     texts: tuple[str, ...],
     task: str,
+    context: Path | None,
     auxiliary: str | None,
     purpose: str | None,
     chat: bool,
@@ -83,14 +95,15 @@ def try_(  # noqa: PLR0913, PLR0917 - click passes each option by its name
 
     Every question is sealed, answered by a worker in a sandbox, and its answer opened here; both are in the log.
     """
-    from cloister.cli.trying import answer_all
+    from cloister.cli.trying import answer_all, read_context
     from cloister.trying import Question, purpose_of
 
     wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     settings = {name: value for name, value in wanted.items() if value is not None}
     with open_client(home) as client:
         question = Question(name_or_id, purpose or purpose_of(client, name_or_id), task, auxiliary or "", settings)
-        answer_all(client, question, texts, chat=chat, as_json=as_json)
+        about = read_context(context) if context else ""
+        answer_all(client, question, texts, context=about, chat=chat, as_json=as_json)
 
 
 @model.command("list")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from cloister.trying import Question
 
 
-def answer_all(client: Client, question: Question, texts: tuple[str, ...], *, chat: bool, as_json: bool) -> None:
+def answer_all(
+    client: Client, question: Question, texts: tuple[str, ...], *, context: str, chat: bool, as_json: bool
+) -> None:
     """Answer each text, or what is typed until the end of input; with `chat` a model is shown what was said before."""
     from cloister.trying import ask, row_of
 
     said: list[dict[str, str]] = []
     for text in texts or _typed():
-        row = row_of(question.task, text, said)
+        row = row_of(question.task, text, said, context=context)
         if chat and not said:
             row = {"messages": [{"role": "user", "content": text}]}
         answer = ask(client, question, row)
@@ -33,6 +36,16 @@ def answer_all(client: Client, question: Question, texts: tuple[str, ...], *, ch
             click.echo(_shown(answer))
         if chat:
             said += [{"role": "user", "content": text}, {"role": "assistant", "content": str(answer.get("answer", ""))}]
+
+
+def read_context(path: Path) -> str:
+    """The text that questions are about.  Raises UsageError where the file is none."""
+    from cloister.errors import UsageError
+
+    try:
+        return path.read_text("utf-8")
+    except ValueError:
+        raise UsageError(f"{path} is no UTF-8 text; give the context as one") from None
 
 
 def _typed() -> Iterator[str]:
@@ -50,7 +63,13 @@ def _typed() -> Iterator[str]:
 
 def _shown(answer: Mapping[str, object]) -> str:
     """An answer without anything that a terminal would act on, and the passages that it cites."""
-    if "answer" in answer:
+    tokens, tags = answer.get("tokens"), answer.get("tags")
+    if isinstance(tokens, list) and isinstance(tags, list):
+        lines = [f"{token}  {tag}" for token, tag in zip(tokens, tags, strict=True)]
+    elif "score" in answer:
+        found = f"{answer['answer']}  [{answer['start']}:{answer['end']}]" if answer["answer"] else "(no answer)"
+        lines = [f"{found}  {answer['score']}"]
+    elif "answer" in answer:
         lines = [str(answer["answer"])]
         passages = answer.get("passages")
         lines += [f"  {json.dumps(passage)}" for passage in passages] if isinstance(passages, list) else []

@@ -154,6 +154,14 @@ def near(row: Row) -> Bad | None:
     return filled(row, "query", "positive", *(("negative",) if "negative" in row else ()))
 
 
+def taught(row: Row) -> Bad | None:
+    """A text, a prompt alone, or a question with its answer."""
+    if "text" in row:
+        return text(row)
+    bare = "prompt" in row and not row.keys() & {"completion", "messages", "source"}
+    return filled(row, "prompt") if bare else answered(row)
+
+
 def prompted(row: Row) -> Bad | None:
     """A prompt, and how an answer to it is checked, where the row says so."""
     if problem := _said(row, "prompt"):
@@ -180,6 +188,20 @@ def asked(row: Row) -> Bad | None:
     return messages(row[key], key) if key == "messages" else _said(row, key)
 
 
+def tokens(row: Row) -> Bad | None:
+    """Words without their tags, or a text."""
+    if "tokens" not in row and "text" in row:
+        return text(row)
+    words = row.get("tokens")
+    good = isinstance(words, list) and words and all(isinstance(word, str) and word.strip() for word in words)
+    return None if good else Bad("tokens is no list of words")
+
+
+def read_about(row: Row) -> Bad | None:
+    """A question about a context."""
+    return filled(row, "context", "question")
+
+
 def told(row: Row) -> Bad | None:
     """A question with its answers, which may be several."""
     answer = row.get("answer")
@@ -197,7 +219,7 @@ SHAPES: Mapping[str, Check] = {
     "preference": _first_that_fits(completion=judged, prompt=compared),
     "reward": compared,
     "reinforcement": prompted,
-    "distillation": _first_that_fits(text=text, prompt=answered),
+    "distillation": taught,
     "embedding": near,
     "retrieval": text,
     "in_context": _SHOWN,
@@ -212,11 +234,18 @@ def check_of(method: str, settings: Mapping[str, object]) -> Check | None:
         return SHAPES[str(settings["task"])]
     if method == "preference":
         return judged if settings.get("loss") == "kto" else compared
-    if method == "inference" and settings.get("task") != "generate":
-        return text
+    if method == "inference":
+        return _INFERENCE[str(settings.get("task", "generate"))]
     return SHAPES.get(method)
 
 
+_INFERENCE: Mapping[str, Check] = {
+    "generate": asked,
+    "classify": text,
+    "embed": text,
+    "tag": tokens,
+    "answer": read_about,
+}
 LOOKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"prompt", "chosen"}), compared),
     (frozenset({"prompt", "rejected"}), compared),

@@ -41,7 +41,7 @@ GOOD: dict[str, Any] = {
     ],
     "reward": [{"prompt": "a", "chosen": "b", "rejected": "c"}],
     "reinforcement": [{"prompt": "a", "answer": "b"}, {"prompt": [USER], "schema": {"type": "object"}}],
-    "distillation": [{"text": "a"}, {"messages": [USER, ANSWER]}],
+    "distillation": [{"text": "a"}, {"prompt": "a"}, {"prompt": "a", "completion": "b"}, {"messages": [USER, ANSWER]}],
     "embedding": [{"query": "a", "positive": "b"}, {"query": "a", "positive": "b", "negative": "c"}],
     "retrieval": [{"text": "a", "id": "1", "title": "b"}],
     "in_context": [
@@ -84,6 +84,7 @@ BAD = [
     ("reinforcement", {"prompt": "CANARY", "answer": 1}, "no text under answer"),
     ("reinforcement", {"prompt": "CANARY", "schema": "x"}, "schema is no JSON schema"),
     ("distillation", {"text": 1}, "no text under text"),
+    ("distillation", {"prompt": 1}, "no text under prompt"),
     ("retrieval", {"text": ""}, "empty text"),
     ("in_context", {"question": "CANARY", "answer": ["b", ""]}, "empty answer"),
     ("in_context", {"text": "CANARY"}, "no label"),
@@ -162,6 +163,9 @@ def test_answers_with_a_verdict_are_rows_of_preference(tmp_path):
         ("evaluation", {"task": "embedding"}, GOOD["embedding"][0], {"text": "a"}),
         ("inference", {"task": "embed"}, {"text": "a"}, {"prompt": "a"}),
         ("inference", {"task": "generate"}, {"prompt": "a"}, {"answer": "a"}),
+        ("inference", {"task": "tag"}, {"tokens": ["a"]}, {"tokens": "a"}),
+        ("inference", {"task": "tag"}, {"text": "a"}, {"prompt": "a"}),
+        ("inference", {"task": "answer"}, {"context": "a", "question": "b"}, {"question": "b"}),
     ],
 )
 def test_settings_say_what_rows_a_method_takes(method, settings, good, bad):

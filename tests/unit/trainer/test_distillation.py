@@ -11,7 +11,7 @@ import transformers
 from torch.nn import functional
 
 from cloister_workers.errors import Paused, SpecError, TrainerError
-from cloister_workers.messages import EvaluationPhase, FailureCode, MetricName, SpecField
+from cloister_workers.messages import EvaluationPhase, FailureCode, MetricName, RowReason, SpecField
 from cloister_workers.trainer import chunked
 from cloister_workers.trainer.divergence import Mixture, Predictor
 from cloister_workers.trainer.example import Example
@@ -19,7 +19,7 @@ from cloister_workers.trainer.model import load_causal, load_tokenizer
 from cloister_workers.trainer.objectives.language_model import language_model
 from cloister_workers.trainer.spec import parse_spec
 from tiny_models import WORDS, write_llama, write_tokenizer
-from trainer_jobs import run_job
+from trainer_jobs import refused, run_job
 
 # peft still asks transformers for an attribute under its old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -150,6 +150,25 @@ def test_the_student_comes_near_the_teacher(folders, tmp_path, recorder, directi
     before, after = measured(recorder)
     assert after[MetricName.EVAL_KL] < (0.5 if adapter is FULL else 0.95) * before[MetricName.EVAL_KL]
     assert after[MetricName.EVAL_PERPLEXITY] > 1
+
+
+def test_prompts_alone_are_texts(folders, tmp_path, new_recorder):
+    """A job on prompts without answers is the job on the same texts, to the bit, and brings the student nearer."""
+    spec, (student, teacher) = spec_of(n_epochs=4), folders
+    texts = [json.loads(line)["text"] for line in rows(120).splitlines()[::2]]
+    told = []
+    for key in ("prompt", "text"):
+        given = "\n".join(json.dumps({key: text}) for text in texts).encode()
+        told.append(run_job(spec, student, tmp_path, new_recorder(), given, auxiliary=teacher))
+    before, after = measured(told[0])
+    assert after[MetricName.EVAL_KL] < before[MetricName.EVAL_KL]
+    assert told[1].losses() == told[0].losses()
+
+
+def test_a_prompt_that_is_no_text_is_refused(folders, tmp_path, recorder):
+    """Messages have no text to compare over, so that as a bare prompt they are refused by number."""
+    given = b'{"prompt": "user"}\n{"prompt": [{"role": "user", "content": "user"}]}'
+    assert ((2, RowReason.WRONG_TYPE),) == refused(spec_of(), folders[0], tmp_path, recorder, given)
 
 
 def test_measured_divergence_is_that_of_plain_models(folders, tmp_path, recorder):

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from cloister.formats.stream import RowStream
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import Failed, FailureCode, MetricName, ModelNeed, RowReason
 from cloister_workers.trainer.answers import exact_match, word_f1
@@ -17,6 +19,7 @@ from cloister_workers.trainer.failures import failure_of
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.model import load_sequence_to_sequence, load_tokenizer
 from cloister_workers.trainer.objectives.sequence_to_sequence import SequenceToSequence
+from cloister_workers.trainer.prompts import FALLBACK_TEMPLATE
 from cloister_workers.trainer.text_metrics import UNWRITABLE, right_text, rouge_l
 from planted import write_tiny_masked
 from tiny_models import chat_rows
@@ -100,6 +103,81 @@ def test_unusable_rows_have_a_reason(folders):
     assert reasons == examples_of(objective_of(folders["t5"]), rows)
     cut = examples_of(objective_of(folders["t5"], truncate=True), rows[3:])
     assert (16, True, RowReason.TOO_LONG) == (len(cut[0].tokens), cut[0].truncated, cut[1])
+
+
+def turns(*contents: str) -> list[dict[str, object]]:
+    """Messages of user and assistant in turn."""
+    return [{"role": ("user", "assistant")[place % 2], "content": said} for place, said in enumerate(contents)]
+
+
+def test_a_chat_is_its_last_answer_and_what_was_said_before(folders):
+    """System and user contents, joined by line ends, are the source and the last learned answer the target."""
+    system: dict[str, object] = {"role": "system", "content": "f9"}
+    weightless = {"role": "assistant", "content": "t9", "weight": 0}
+    objective = objective_of(folders["t5"])
+    chats: list[dict[str, object]] = [
+        {"messages": [system, *turns("f1\nf2", "t1 t2")]},
+        {"messages": [system, *turns("f1\nf2", "t1 t2"), *turns("f3"), weightless]},
+        {"prompt": [system, *turns("f1\nf2")], "completion": turns("f3", "t1 t2")[1:]},
+    ]
+    (plain,) = examples_of(objective, [{"source": "f9\nf1\nf2", "target": "t1 t2"}])
+    for example in examples_of(objective, chats):
+        assert (plain.tokens, plain.other.tokens) == (example.tokens, example.other.tokens)
+    (several,) = examples_of(objective, [{"messages": turns("f1", "t1", "f2", "t2")}])
+    (joined,) = examples_of(objective, [{"source": "f1\nt1\nf2", "target": "t2"}])
+    assert (joined.tokens, joined.other.tokens) == (several.tokens, several.other.tokens)
+
+
+def test_chats_without_an_answer_or_with_tools_are_refused(folders):
+    """A chat with nothing to learn, or with what has no plain form, is refused by its reason."""
+    call: dict[str, object] = {"role": "assistant", "tool_calls": [{"function": {"name": "look"}}]}
+    rows: list[dict[str, object]] = [
+        {"messages": turns("f1")},
+        {"messages": turns("f1", "t1")[1:]},
+        {"messages": turns("f1", "t1"), "tools": [{"type": "function"}]},
+        {"messages": [*turns("f1"), call, {"role": "tool", "content": "f2"}, *turns("f1", "t1")[1:]]},
+        {"messages": [*turns("f1"), call]},
+        {"prompt": turns("f1")},
+        {"messages": "f1"},
+    ]
+    reasons = [
+        RowReason.NO_COMPLETION,
+        RowReason.NO_COMPLETION,
+        RowReason.TEMPLATE_REFUSED,
+        RowReason.TEMPLATE_REFUSED,
+        RowReason.TEMPLATE_REFUSED,
+        RowReason.MISSING_KEY,
+        RowReason.WRONG_TYPE,
+    ]
+    assert reasons == examples_of(objective_of(folders["t5"]), rows)
+
+
+def test_inference_asks_a_chat_as_training_read_it(folders, monkeypatch):
+    """The tokens that an encoder is asked are those that it learnt from, with a template of its own or without."""
+    asked: list[Any] = []
+    monkeypatch.setattr(Sampler, "continued", lambda _, prompts, __: asked.extend(prompts))
+    templates = (None, FALLBACK_TEMPLATE, "{% for message in messages %}f0 {{ message.content }} {% endfor %}")
+    for template in templates:
+        objective = objective_of(folders["t5"])
+        objective.tokenizer.chat_template = template
+        (example,) = examples_of(objective, [{"messages": turns("f1", "t1")}])
+        model: Any = torch.nn.Module()
+        model.config = SimpleNamespace(is_encoder_decoder=True)
+        Sampler(model, objective.tokenizer, CPU, lambda: None).answers([turns("f1")], 4)
+        assert example.tokens.tolist() == asked[-1]
+    assert [2, 2, 2] == [len(tokens) for tokens in asked]
+
+
+def test_alpaca_rows_teach_an_encoder_decoder(folders, tmp_path, recorder):
+    """An Alpaca file, converted as the client does, trains T5, whose held-out answers become better."""
+    pairs = [json.loads(line) for line in translation_rows(300, 1).splitlines()]
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([{"instruction": row["source"], "input": "", "output": row["target"]} for row in pairs]))
+    rows = b"".join(RowStream([path], "alpaca").lines())
+    spec = job_spec("supervised", n_epochs=8, learning_rate=0.01, batch_size=16, micro_batch_size=16)
+    told = run_job(spec, folders["t5"], tmp_path, recorder, rows)
+    before, after = measured(told)
+    assert after[MetricName.EVAL_TOKEN_ACCURACY] > before[MetricName.EVAL_TOKEN_ACCURACY] + 0.3
 
 
 SETTINGS = {"metrics": "text", "max_new_tokens": 8}

@@ -10,6 +10,7 @@ from cloister_workers.messages import (
     Evaluation,
     EvaluationPhase,
     Judged,
+    MetricName,
     Metrics,
     OddRows,
     Progress,
@@ -20,8 +21,9 @@ from cloister_workers.messages import (
     StageStatus,
 )
 
-MAX_LOSSES = 200
-"""Losses of single steps in one event, of which the control plane takes 256 figures; more go into further events."""
+_FIGURES = 256  # that the control plane takes in one event
+MAX_LOSSES = _FIGURES - len(MetricName) - len(("step", "max_steps"))
+"""Losses of single steps in one event, beside all metrics that there are; more go into further events."""
 LOSS = "train_loss."
 _NAMES = {"loss": "train_loss", "learning_rate": "train_lr", "grad_norm": "train_grad_norm"}
 _STEPS = {

@@ -5,7 +5,7 @@ context does not say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloister_workers.messages import RowReason
 from cloister_workers.trainer.rows import checked_text, text_of
@@ -37,13 +37,21 @@ class Comprehension:
         return spans[0] if spans else None
 
 
-def parse_comprehension(row: dict[str, object]) -> Comprehension | RowReason:
-    """The row, or why it is none."""
+def parse_question(row: dict[str, object]) -> Comprehension | RowReason:
+    """The context and the question of a row, or why it has none."""
     context, question = text_of(row, "context"), text_of(row, "question")
     if isinstance(context, RowReason):
         return context
     if isinstance(question, RowReason):
         return question
+    return Comprehension(context, question, (), ())
+
+
+def parse_comprehension(row: dict[str, object]) -> Comprehension | RowReason:
+    """The row, or why it is none."""
+    asked = parse_question(row)
+    if isinstance(asked, RowReason):
+        return asked
     if "answers" not in row:
         return RowReason.MISSING_KEY
     value = row["answers"]
@@ -60,4 +68,4 @@ def parse_comprehension(row: dict[str, object]) -> Comprehension | RowReason:
             return RowReason.WRONG_TYPE
         answers.append(answer)
         starts.append(start)
-    return Comprehension(context, question, tuple(answers), tuple(starts))
+    return replace(asked, answers=tuple(answers), starts=tuple(starts))

@@ -38,8 +38,3 @@ def counts(predicted: Sequence[str], true: Sequence[str]) -> tuple[int, int, int
     """Entities of one sequence that are right, that are predicted, and that there are."""
     said, are = entities(predicted), entities(true)
     return len(said & are), len(said), len(are)
-
-
-def f1(right: float, said: float, there: float) -> float:
-    """Harmonic mean of precision and recall; 0 where there is nothing, as conlleval has it."""
-    return 2 * right / (said + there) if said + there else 0.0

@@ -4,22 +4,33 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from scipy import special
 
 from cloister_workers.messages import MetricName, Metrics
+from cloister_workers.trainer.bootstrap import Interval, Sums, row_intervals
 
-_Z95 = 1.959963984540054  # the standard normal's 97.5 % point
+Z95 = 1.959963984540054  # the standard normal's 97.5 % point
+
+
+def with_ends(name: MetricName, value: float, interval: Interval) -> dict[MetricName, float]:
+    """A figure and the ends of its 95 % interval, whose names follow from its own."""
+    return {
+        name: value,
+        **{MetricName(f"{name}_ci_{end}"): at for end, at in zip(("low", "high"), interval, strict=True)},
+    }
 
 
 def wilson_interval(hits: float, total: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson, JASA 22, 1927); (0, 1) for no rows."""
     if total == 0:
         return 0.0, 1.0
-    share, z2 = hits / total, _Z95 * _Z95
+    share, z2 = hits / total, Z95 * Z95
     centre = share + z2 / (2 * total)
-    spread = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    spread = Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     scale = 1 + z2 / total
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
@@ -65,6 +76,26 @@ def macro_f1(predicted: Sequence[int], true: Sequence[int]) -> float:
         either = sum(p == label for p in predicted) + sum(t == label for t in true)
         scores.append(2 * both / either)
     return sum(scores) / len(scores) if scores else 0.0
+
+
+def macro_f1_interval(predicted: Sequence[int], true: Sequence[int]) -> Interval:
+    """The 95 % interval of `macro_f1` of one row or more, by drawing rows anew. A row is its pair of classes, so the
+    work hangs on how many pairs there are, not on the rows.
+    """
+    pairs = Counter(zip(predicted, true, strict=True))
+    place = {label: index for index, label in enumerate(sorted({*predicted, *true}))}
+    table = np.zeros((len(pairs), 2, len(place)))  # of each label, both and either
+    for line, (said, is_true) in zip(table, pairs, strict=True):
+        line[0, place[said]] = said == is_true
+        line[1, place[said]] += 1
+        line[1, place[is_true]] += 1
+
+    def score(sums: Sums) -> list[Sums]:
+        both, either = np.split(sums, 2, axis=1)
+        return [(2 * both / either.clip(min=1)).sum(1) / (either > 0).sum(1)]
+
+    (found,) = row_intervals(table.reshape(len(pairs), -1), score, list(pairs.values()))
+    return found
 
 
 def perplexity(loss: float) -> float | None:

@@ -49,16 +49,35 @@ def rendered(
     return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt))
 
 
-def prompt_tokens(tokenizer: Any, prompt: Prompt, *, whole: bool = False) -> list[int]:  # noqa: ANN401 - dynamic
+def prompt_tokens(
+    tokenizer: Any,  # noqa: ANN401 - transformers' own type is dynamic
+    prompt: Prompt,
+    *,
+    whole: bool = False,
+    longest: int | None = None,
+) -> list[int]:
     """The tokens of a prompt up to where the answer begins; `whole`: with the token that ends it, as an encoder reads
-    it. Raises as `rendered`.
+    it, and of a chat what was said alone where the tokenizer has no template of its own. More than `longest` are cut at
+    the end. Raises as `rendered`.
     """
+    cut = {} if longest is None else {"truncation": True, "max_length": longest}
+    if whole and isinstance(prompt, list) and tokenizer.chat_template in (None, FALLBACK_TEMPLATE):
+        prompt = said_in(prompt)
     if isinstance(prompt, str):
-        tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
+        tokens: list[int] = tokenizer(prompt, verbose=False, **cut)["input_ids"]
         return tokens[:-1] if not whole and tokens and tokens[-1] == tokenizer.eos_token_id else tokens
     text = rendered(tokenizer, prompt, prompt=True)
-    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False, **cut)["input_ids"]
     return found
+
+
+def said_in(messages: list[Message]) -> str:
+    """The contents of messages, a line end between them. Raises ValueError for calls of tools and their answers, which
+    have no plain form.
+    """
+    if any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+        raise ValueError("a chat with tools, and the tokenizer has no chat template")
+    return "\n".join(message["content"] for message in messages)
 
 
 def checked_messages(value: object) -> list[Message] | RowReason:

@@ -14,8 +14,9 @@ from sacrebleu.metrics.chrf import CHRF
 
 from cloister_workers.messages import MetricName, Metrics
 from cloister_workers.trainer.answers import answer_metrics
-from cloister_workers.trainer.bootstrap import Sums, row_interval
+from cloister_workers.trainer.bootstrap import Interval, Sums, resampled_mean_interval, row_interval
 from cloister_workers.trainer.generation import Sampler
+from cloister_workers.trainer.metrics import with_ends
 
 
 def rouge_l(text: str, right: str) -> float:
@@ -32,24 +33,29 @@ def rouge_l(text: str, right: str) -> float:
 
 
 def text_metrics(texts: Sequence[str], right: Sequence[Sequence[str]]) -> Metrics:
-    """Of one or more texts; of several right ones the first is compared with. The interval of chrF is that of the
-    corpus figure, rows drawn anew.
+    """Of one or more texts; of several right ones the first is compared with. Intervals are of the corpus figure,
+    of ROUGE-L of the mean, rows drawn anew.
     """
-    firsts, chrf = [known[0] for known in right], CHRF()
+    firsts = [known[0] for known in right]
+    rouge = [rouge_l(text, first) for text, first in zip(texts, firsts, strict=True)]
+    chrf, bleu = CHRF(), BLEU()
+    return {
+        **with_ends(MetricName.EVAL_CHRF, chrf.corpus_score(texts, [firsts]).score, _corpus(chrf, texts, firsts)),
+        **with_ends(MetricName.EVAL_BLEU, bleu.corpus_score(texts, [firsts]).score, _corpus(bleu, texts, firsts)),
+        **with_ends(MetricName.EVAL_ROUGE_L, sum(rouge) / len(rouge), resampled_mean_interval(rouge)),
+    }
+
+
+def _corpus(metric: BLEU | CHRF, texts: Sequence[str], right: Sequence[str]) -> Interval:
+    """The interval of a corpus figure. The counts of each row are those from which the figure of any draw of rows
+    follows; the library's own bootstrap draws by a seed of the process.
+    """
 
     def score(sums: Sums) -> Sums:
-        return np.asarray([chrf._compute_f_score(line.astype(int).tolist()) for line in sums])  # noqa: SLF001
+        lines = sums.astype(int).tolist()
+        return np.asarray([metric._compute_score_from_stats(line).score for line in lines])  # noqa: SLF001
 
-    # The n-gram counts of each row, from which the corpus figure of any draw of rows follows; the library's own
-    # bootstrap draws by a seed of the process.
-    low, high = row_interval(chrf._extract_corpus_statistics(texts, [firsts]), score)  # noqa: SLF001
-    return {
-        MetricName.EVAL_CHRF: chrf.corpus_score(texts, [firsts]).score,
-        MetricName.EVAL_CHRF_CI_LOW: low,
-        MetricName.EVAL_CHRF_CI_HIGH: high,
-        MetricName.EVAL_BLEU: BLEU().corpus_score(texts, [firsts]).score,
-        MetricName.EVAL_ROUGE_L: sum(map(rouge_l, texts, firsts)) / len(texts),
-    }
+    return row_interval(metric._extract_corpus_statistics(texts, [right]), score)  # noqa: SLF001
 
 
 UNWRITABLE = "\ufffd"

@@ -1022,13 +1022,15 @@ class Inference(_message.Message):
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
-    """What is wanted of a row: a generated text, a class with its probability, or a vector."""
+    """What is wanted of a row: a generated text, a class with its probability, a vector, a tag for each token, or the
+    place of the answer in a context.
+    """
     batch_size: _builtins.int
     """Rows at one time."""
     max_seq_length: _builtins.int
     """Tokens a row may have."""
     max_new_tokens: _builtins.int
-    """Longest generated answer, tokens."""
+    """Longest answer, generated or found in a context, tokens."""
     temperature: _builtins.float
     """Of sampling; 0 takes the likeliest token."""
     def __init__(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cloister_workers.messages import MetricName
+from cloister_workers.errors import RowsRefused
+from cloister_workers.messages import MetricName, RowReason
 from cloister_workers.trainer.catalogue import training_methods
 from copying_model import ENTITIES, question
 from stack_jobs import jsonl
@@ -27,6 +28,35 @@ ROWS: dict[str, list[Any]] = {
     "reward": PAIRS,
 }
 """Rows that a causal model can be trained on, by method."""
+
+
+def test_completions_with_a_verdict_are_evaluated_as_kto(bench):
+    """Rows with a verdict are read by their own form: the base is its own reference, the version is better."""
+    rows = [
+        {"prompt": question(entity), "completion": f" a{number % 2 + 1}", "label": number % 2 == 0}
+        for number, entity in enumerate(ENTITIES)
+    ]
+    settings = {"n_epochs": 3, "batch_size": 8, "max_seq_length": 32, "learning_rate": 0.003}
+    made = bench.run({"preference": {"loss": "kto", "hyperparameters": settings}}, training=jsonl(rows))
+    asked = {"evaluation": {"task": "preference", "max_seq_length": 32}}
+    phases = bench.run(asked, evaluation=jsonl(rows), layer=made.bundle).phases()
+    base, version = phases["before", 0], phases["after", 1]
+    assert 0.5 == pytest.approx(base[MetricName.EVAL_LOSS])
+    assert version[MetricName.EVAL_LOSS] < base[MetricName.EVAL_LOSS]
+    assert version[MetricName.EVAL_MARGIN] > 0
+
+
+def test_rows_of_two_forms_are_refused_by_number(bench, new_recorder):
+    """The first row of a preference says the form; those of the other are refused, whichever is first."""
+    verdict: dict[str, object] = {"prompt": "e1", "completion": " a1", "label": True}
+    pair: dict[str, object] = {**PAIRS[0]}
+    for rows in ([verdict, pair], [pair, verdict]):
+        recorder = new_recorder()
+        with pytest.raises(RowsRefused):
+            type(bench)(bench.model, bench.scratch, lambda told=recorder: told).run(
+                {"evaluation": {"task": "preference"}}, evaluation=jsonl(rows)
+            )
+        assert ((2, RowReason.MISSING_KEY),) == recorder.messages[-1].errors
 
 
 @pytest.mark.parametrize("task", sorted(set(ROWS) & {method.value for method in training_methods()}))

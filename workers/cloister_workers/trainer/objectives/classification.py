@@ -112,7 +112,9 @@ class Classification:
             MetricName.EVAL_ACCURACY: sum(right) / len(true),
             MetricName.EVAL_ACCURACY_CI_LOW: low,
             MetricName.EVAL_ACCURACY_CI_HIGH: high,
-            MetricName.EVAL_MACRO_F1: metrics.macro_f1(said, true),
+            **metrics.with_ends(
+                MetricName.EVAL_MACRO_F1, metrics.macro_f1(said, true), metrics.macro_f1_interval(said, true)
+            ),
             MetricName.EVAL_CALIBRATION_ERROR: calibration_error([entry[1] for entry in predicted], right),
         }
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distillation (Hinton et al. 2015, arXiv:1503.02531): a model learns the next-token distributions of another.
 
-Rows are those of `supervised`, or of `language_model` where they have a `text`; both models predict the same learned
-tokens of them. The loss of a token is in `divergence.py`. The teacher, the job's second model, is frozen, without
-dropout, and has the very tokens of the student. Measured, at temperature 1: the divergence from the teacher in the
-direction that is learned, nats a token, and loss, perplexity and right tokens on the rows themselves.
+Rows are those of `supervised`, or of `language_model` where they have a `text`, or a `prompt` without an answer, which
+is read as a text; both models predict the same learned tokens of them. The loss of a token is in `divergence.py`. The
+teacher, the job's second model, is frozen, without dropout, and has the very tokens of the student. Measured, at
+temperature 1: the divergence from the teacher in the direction that is learned, nats a token, and loss, perplexity and
+right tokens on the rows themselves.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Distillation:
     teacher: torch.nn.Module | None = None
 
     def read(self, rows: Sequence[dict[str, object]]) -> list[RowReason | Example | tuple[Example, ...]]:
-        return [
-            fitting(self.texts.pieces(row), self.too_long) if "text" in row else self.likelihood.reader.read(row)
-            for row in rows
-        ]
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: dict[str, object]) -> RowReason | Example | tuple[Example, ...]:
+        text = row if "text" in row else _bare_prompt(row)
+        return fitting(self.texts.pieces(text), self.too_long) if text else self.likelihood.reader.read(row)
 
     def micro_batches(self, batch: Sequence[Example]) -> list[list[Example]]:
         return self.likelihood.micro_batches(batch)
@@ -105,6 +107,12 @@ class Distillation:
         tokens = sum(self.weight(example) for example in examples)
         scores = token_metrics(tokens, sums, [round(hits) for hits, _ in predicted])
         return {**scores, MetricName.EVAL_KL: sum(apart for _, apart in predicted) / tokens}
+
+
+def _bare_prompt(row: dict[str, object]) -> dict[str, object] | None:
+    """A prompt without an answer as a row of text: the teacher says something of each of its tokens."""
+    answered = any(name in row for name in ("completion", "messages", "source"))
+    return None if answered or "prompt" not in row else {"text": row["prompt"]}
 
 
 def _objective(setup: Setup) -> Distillation:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode, FailureNumber, MetricName, Metrics, RowReason
 from cloister_workers.trainer import metrics
+from cloister_workers.trainer.bootstrap import Sums, row_intervals
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.padding import padded_examples, slices
 from cloister_workers.trainer.rows import checked_text
@@ -84,15 +85,16 @@ class MultiLabel:
         true = self._table(examples)
         hits = sum(p == t for p, t in zip(predicted, true, strict=True))
         low, high = metrics.wilson_interval(hits, len(true))
-        columns = list(zip(zip(*predicted, strict=True), zip(*true, strict=True), strict=True))
+        micro, macro = _f1_scores(_table_of(predicted, true).sum(0, keepdims=True))
+        micro_interval, macro_interval = row_intervals(_table_of(predicted, true), _f1_scores)
         return {
             MetricName.EVAL_LOSS: sum(sums) / len(true),
             MetricName.EVAL_ROWS: float(len(true)),
             MetricName.EVAL_ACCURACY: hits / len(true),
             MetricName.EVAL_ACCURACY_CI_LOW: low,
             MetricName.EVAL_ACCURACY_CI_HIGH: high,
-            MetricName.EVAL_MICRO_F1: _f1([*chain(*predicted)], [*chain(*true)]),
-            MetricName.EVAL_MACRO_F1: sum(_f1(said, are) for said, are in columns) / len(self.labels),
+            **metrics.with_ends(MetricName.EVAL_MICRO_F1, float(micro[0]), micro_interval),
+            **metrics.with_ends(MetricName.EVAL_MACRO_F1, float(macro[0]), macro_interval),
         }
 
 
@@ -123,8 +125,15 @@ def _classes_of(example: Example) -> tuple[str, ...]:
     return example.classes if isinstance(example, Labelled) else ()
 
 
-def _f1(said: Sequence[int], true: Sequence[int]) -> float:
-    """Of one class, or of all together; 1 where nothing is there and nothing is said."""
-    both = sum(p & t for p, t in zip(said, true, strict=True))
-    either = sum(said) + sum(true)
-    return 2 * both / either if either else 1.0
+def _table_of(predicted: Sequence[Sequence[int]], true: Sequence[Sequence[int]]) -> Sums:
+    """Of each row, for each class, whether it is both said and there, and how often it is either: [n, 2 classes]."""
+    said, are = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    return np.concatenate([said * are, said + are], axis=1)
+
+
+def _f1_scores(sums: Sums) -> list[Sums]:
+    """Micro and macro F1 of summed counts; 1 where nothing is there and nothing is said."""
+    both, either = np.split(sums, 2, axis=1)
+    micro = np.where(either.sum(1) > 0, 2 * both.sum(1) / either.sum(1).clip(min=1), 1.0)
+    macro = np.where(either > 0, 2 * both / either.clip(min=1), 1.0).mean(1)
+    return [micro, macro]

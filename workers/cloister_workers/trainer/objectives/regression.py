@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from cloister_workers.messages import MetricName, Metrics, RowReason
-from cloister_workers.trainer.correlation import pearson, rmse, spearman
+from cloister_workers.trainer.correlation import pearson, regression_intervals, rmse, spearman, spearman_interval
 from cloister_workers.trainer.example import Example, Outcome, digest_of
+from cloister_workers.trainer.metrics import with_ends
 from cloister_workers.trainer.padding import padded_examples, slices
 from cloister_workers.trainer.texts import Encoded, TextReader, Texts
 
@@ -60,12 +61,14 @@ class Regression:
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
         true = _values(examples)
+        error_interval, pearson_interval = regression_intervals(predicted, true)
+        ranked = spearman(predicted, true)
         return {
             MetricName.EVAL_LOSS: sum(sums) / len(true),
             MetricName.EVAL_ROWS: float(len(true)),
-            MetricName.EVAL_RMSE: rmse(predicted, true),
-            MetricName.EVAL_PEARSON: pearson(predicted, true),
-            MetricName.EVAL_SPEARMAN: spearman(predicted, true),
+            **with_ends(MetricName.EVAL_RMSE, rmse(predicted, true), error_interval),
+            **with_ends(MetricName.EVAL_PEARSON, pearson(predicted, true), pearson_interval),
+            **with_ends(MetricName.EVAL_SPEARMAN, ranked, spearman_interval(ranked, len(true))),
         }
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Supervised fine-tuning of an encoder-decoder such as T5 or BART: rows of `source` and `target`, or of `prompt` and
-`completion` that are texts.
+"""Supervised fine-tuning of an encoder-decoder such as T5 or BART: rows of `source` and `target`, of `prompt` and
+`completion`, or of `messages`.
 
 The encoder reads the source, the decoder learns the target with its end-of-text token, both with the tokenizer's
-special tokens. A batch is padded; padded targets cost nothing. A source of more than max_seq_length tokens, or than
-the encoder has positions for, is refused, or cut at its end with `truncate`; a target that is too long for them or for
-the decoder is always refused. In an `Example`, `tokens` is the source and
-`other` the target.
+special tokens. Of a chat the target is the last assistant turn that is learned, and the source all before it: the
+contents of the messages, a line end between them, or what a chat template of the tokenizer's own writes; so inference
+asks. A batch is padded; padded targets cost nothing. A source of more than max_seq_length tokens, or than the encoder
+has positions for, is refused, or cut at its end with `truncate`; a target that is too long for them or for the decoder
+is always refused. In an `Example`, `tokens` is the source and `other` the target.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.metrics import token_metrics
 from cloister_workers.trainer.padding import NO_TARGET, padded, rectangle, slices
+from cloister_workers.trainer.prompts import REFUSALS, Message, Prompt, checked_messages, prompt_tokens
 from cloister_workers.trainer.rows import text_of
 from cloister_workers.trainer.text_metrics import NO_METRICS, answer_scores
 
@@ -46,13 +48,14 @@ class SequenceToSequence:
         return [self._example(row) for row in rows]
 
     def _example(self, row: dict[str, object]) -> Example | RowReason:
-        names = ("source", "target") if "source" in row or "prompt" not in row else ("prompt", "completion")
-        source, target = (text_of(row, name) for name in names)
-        if isinstance(source, RowReason):
-            return source
-        if isinstance(target, RowReason):
-            return target
-        given = self.tokenizer(source)["input_ids"]
+        found = _chat(row) if "messages" in row or isinstance(row.get("prompt"), list) else _texts(row)
+        if isinstance(found, RowReason):
+            return found
+        source, target = found
+        try:
+            given = prompt_tokens(self.tokenizer, source, whole=True)
+        except REFUSALS:
+            return RowReason.TEMPLATE_REFUSED
         wanted = self.tokenizer(text_target=target)["input_ids"]
         end = self.tokenizer.eos_token_id
         if end is not None and wanted[-1:] != [end]:
@@ -61,7 +64,7 @@ class SequenceToSequence:
         if len(wanted) > self.max_target_length or (cut and not self.truncate):
             return RowReason.TOO_LONG
         if cut:
-            given = self.tokenizer(source, truncation=True, max_length=self.max_seq_length)["input_ids"]
+            given = prompt_tokens(self.tokenizer, source, whole=True, longest=self.max_seq_length)
         if not given:
             return RowReason.EMPTY_TEXT
         group, digest = digest_of(source), digest_of(source, target)
@@ -97,6 +100,33 @@ class SequenceToSequence:
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[int]) -> Metrics:
         return token_metrics(sum(self.weight(example) for example in examples), sums, predicted)
+
+
+def _texts(row: dict[str, object]) -> tuple[Prompt, str] | RowReason:
+    names = ("source", "target") if "source" in row or "prompt" not in row else ("prompt", "completion")
+    source, target = (text_of(row, name) for name in names)
+    if isinstance(source, RowReason):
+        return source
+    return target if isinstance(target, RowReason) else (source, target)
+
+
+def _chat(row: dict[str, object]) -> tuple[Prompt, str] | RowReason:
+    """The last assistant turn that is learned, and the messages before it."""
+    before: list[Message] | RowReason = [] if "messages" in row else checked_messages(row["prompt"])
+    name = "messages" if "messages" in row else "completion"
+    said = checked_messages(row[name]) if name in row else RowReason.MISSING_KEY
+    if isinstance(before, RowReason):
+        return before
+    if isinstance(said, RowReason):
+        return said
+    learned = [place for place, turn in enumerate(said) if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
+    given = [*before, *said[: learned[-1]]] if learned else []
+    if not given:
+        return RowReason.NO_COMPLETION
+    target = said[learned[-1]]
+    if row.get("tools") or target.get("tool_calls"):
+        return RowReason.TEMPLATE_REFUSED
+    return [{key: value for key, value in turn.items() if key != "weight"} for turn in given], target["content"]
 
 
 def _target(example: Example) -> array[int]:

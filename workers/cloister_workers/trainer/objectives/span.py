@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from cloister_workers.messages import MetricName, Metrics, RowReason
 from cloister_workers.trainer.answers import answer_metrics
-from cloister_workers.trainer.comprehension import Comprehension, parse_comprehension
+from cloister_workers.trainer.comprehension import Comprehension, parse_comprehension, parse_question
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.packing import best_fit_decreasing
 from cloister_workers.trainer.padding import padded_examples
@@ -74,8 +74,14 @@ class Extractive:
         if isinstance(asked, RowReason):
             return asked
         span = asked.span()
-        if isinstance(span, RowReason):
-            return span
+        return span if isinstance(span, RowReason) else self._windowed(asked, span)
+
+    def asked(self, row: dict[str, object]) -> Windowed | RowReason:
+        """A row whose answer is wanted."""
+        question = parse_question(row)
+        return question if isinstance(question, RowReason) else self._windowed(question, None)
+
+    def _windowed(self, asked: Comprehension, span: Span | None) -> Windowed | RowReason:
         windows = self._windows(asked, span)
         if not windows or (len(windows) > 1 and self.too_long == REFUSE):
             return RowReason.TOO_LONG
@@ -134,19 +140,33 @@ class Extractive:
         rows = [_windowed(example) for example in examples]
         windows = [window for row in rows for window in row.windows]
         owners = torch.tensor([owner for owner, row in enumerate(rows) for _ in row.windows], device=self.device)
-        batch = padded_examples(windows, self.tokenizer.pad_token_id, self.device)
-        said = model(**batch)
-        outside = batch["attention_mask"] == 0
-        starts = said.start_logits.float().masked_fill(outside, float("-inf"))
-        ends = said.end_logits.float().masked_fill(outside, float("-inf"))
+        starts, ends = self._logits(model, windows)
         first, last = torch.tensor([window.target for window in windows], device=self.device).unbind(1)
         losses = (_cross_entropy(starts, first) + _cross_entropy(ends, last)) / 2
         sums = torch.zeros(len(rows), device=self.device).index_add(0, owners, losses)
         if torch.is_grad_enabled():
             return Outcome(sums, torch.zeros(len(rows), 2, dtype=torch.int64))
-        return Outcome(sums, torch.tensor(self._best(rows, starts.cpu(), ends.cpu())))
+        found = self._best(rows, starts.cpu(), ends.cpu())
+        return Outcome(sums, torch.tensor([span if margin > 0 else (0, 0) for span, margin in found]))
 
-    def _best(self, rows: Sequence[Windowed], starts: torch.Tensor, ends: torch.Tensor) -> list[Span]:
+    def answers(self, model: torch.nn.Module, examples: Sequence[Example]) -> list[tuple[Span, float]]:
+        """Of each example the characters of the likeliest answer, and how far the sum of its two logits is above the
+        least that says there is none: an answer is given where that is above 0.
+        """
+        rows = [_windowed(example) for example in examples]
+        starts, ends = self._logits(model, [window for row in rows for window in row.windows])
+        return self._best(rows, starts.cpu(), ends.cpu())
+
+    def _logits(self, model: torch.nn.Module, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of start and end, float32 [windows, longest]; minus infinity where nothing stands."""
+        batch = padded_examples(windows, self.tokenizer.pad_token_id, self.device)
+        said = model(**batch)
+        outside = batch["attention_mask"] == 0
+        both = (said.start_logits, said.end_logits)
+        starts, ends = (logits.float().masked_fill(outside, float("-inf")) for logits in both)
+        return starts, ends
+
+    def _best(self, rows: Sequence[Windowed], starts: torch.Tensor, ends: torch.Tensor) -> list[tuple[Span, float]]:
         found, number = [], 0
         for row in rows:
             best, span, nothing = float("-inf"), (0, 0), float("inf")
@@ -157,7 +177,7 @@ class Extractive:
                     best, span = score, (window.offsets[low][0], window.offsets[high][1])
                 nothing = min(nothing, float(starts[number, 0] + ends[number, 0]))
                 number += 1
-            found.append(span if best > nothing else (0, 0))
+            found.append((span, best - nothing))
         return found
 
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:

@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from cloister_workers.errors import TrainerError
 from cloister_workers.messages import FailureCode, FailureNumber, MetricName, Metrics, RowReason
 from cloister_workers.trainer import entities
-from cloister_workers.trainer.bootstrap import Sums, row_interval
+from cloister_workers.trainer.bootstrap import Sums, row_intervals
 from cloister_workers.trainer.example import Example, Outcome, digest_of
 from cloister_workers.trainer.method import Setup, TrainingMethod
+from cloister_workers.trainer.metrics import with_ends
 from cloister_workers.trainer.model import Base, load_tagger, need_encoder
 from cloister_workers.trainer.padding import padded_examples, slices
-from cloister_workers.trainer.rows import checked_text
+from cloister_workers.trainer.rows import checked_text, text_of
 from cloister_workers.trainer.spec import REFUSE, Method
 
 
@@ -35,6 +37,7 @@ class Tagged(Example):
     `tokens`.
     """
 
+    words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     firsts: tuple[tuple[int, int], ...] = ()
 
@@ -68,6 +71,22 @@ class TokenClassification:
             return RowReason.BAD_TAG
         if self.labels and not set(tags) <= set(self.labels):
             return RowReason.UNKNOWN_LABEL
+        read = self._encoded(words)
+        if isinstance(read, RowReason):
+            return read
+        return replace(read, digest=digest_of(words, tags), tags=tuple(tags))
+
+    def asked(self, row: dict[str, object]) -> Tagged | RowReason:
+        """A row whose tags are wanted: of `tokens`, or of a `text`, whose tokens are what white space parts."""
+        if "tokens" in row or "text" not in row:
+            words = _words(row, "tokens")
+        else:
+            text = text_of(row, "text")
+            words = text if isinstance(text, RowReason) else text.split()
+        return words if isinstance(words, RowReason) else self._encoded(words)
+
+    def _encoded(self, words: list[str]) -> Tagged | RowReason:
+        """Words as tokens, each O as long as nothing else is known of it."""
         spaced = [words[0], *(self.space + word for word in words[1:])]
         whole = self.tokenizer(spaced, is_split_into_words=True)
         truncated = len(whole["input_ids"]) > self.max_seq_length
@@ -83,9 +102,10 @@ class TokenClassification:
         return Tagged(
             tokens=array("i", whole["input_ids"]),
             group=digest_of(words),
-            digest=digest_of(words, tags),
+            digest=digest_of(words),
             truncated=truncated,
-            tags=tuple(tags),
+            words=tuple(words),
+            tags=(entities.OUTSIDE,) * len(words),
             firsts=firsts,
         )
 
@@ -100,8 +120,7 @@ class TokenClassification:
 
     def outcome(self, model: torch.nn.Module, examples: Sequence[Example]) -> Outcome:
         """`predicted` is the class at every place: [n, longest]."""
-        batch = padded_examples(examples, self.tokenizer.pad_token_id, self.device)
-        logits = model(**batch).logits.float()
+        logits = self._logits(model, examples)
         number = {label: index for index, label in enumerate(self.labels)}
         wanted = [
             (owner, place, number[example.tags[word]])
@@ -113,22 +132,38 @@ class TokenClassification:
         sums = torch.zeros(len(examples), device=self.device).index_add(0, owners, losses)
         return Outcome(sums, logits.detach().argmax(-1))
 
+    def tags(self, model: torch.nn.Module, examples: Sequence[Example]) -> list[list[str]]:
+        """The tag of every word of each example; O for words that were cut off."""
+        said = self._logits(model, examples).argmax(-1).tolist()
+        return [self._tags(_tagged(example), line) for example, line in zip(examples, said, strict=True)]
+
+    def _logits(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Float32 [n, longest, labels]."""
+        logits: torch.Tensor = model(**padded_examples(examples, self.tokenizer.pad_token_id, self.device)).logits
+        return logits.float()
+
     def score(self, examples: Sequence[Example], sums: Sequence[float], predicted: Sequence[Any]) -> Metrics:
         rows = [_tagged(example) for example in examples]
         said = [self._tags(row, line) for row, line in zip(rows, predicted, strict=True)]
-        hits = sum(p == t for row, tags in zip(rows, said, strict=True) for p, t in zip(tags, row.tags, strict=True))
-        table = [entities.counts(tags, row.tags) for row, tags in zip(rows, said, strict=True)]
-        right, claimed, there = map(sum, zip(*table, strict=True))
-        low, high = row_interval(table, _f1)
+        table = [
+            (*entities.counts(tags, row.tags), *_hits(tags, row.tags)) for row, tags in zip(rows, said, strict=True)
+        ]
+        names = (
+            MetricName.EVAL_PRECISION,
+            MetricName.EVAL_RECALL,
+            MetricName.EVAL_F1,
+            MetricName.EVAL_TOKEN_ACCURACY,
+        )
+        whole = _shares(np.asarray(table, dtype=np.float64).sum(0, keepdims=True))
+        found = zip(names, whole, row_intervals(table, _shares), strict=True)
         return {
             MetricName.EVAL_LOSS: sum(sums) / sum(len(row.firsts) for row in rows),
             MetricName.EVAL_ROWS: float(len(rows)),
-            MetricName.EVAL_TOKEN_ACCURACY: hits / sum(len(row.tags) for row in rows),
-            MetricName.EVAL_PRECISION: right / claimed if claimed else 0.0,
-            MetricName.EVAL_RECALL: right / there if there else 0.0,
-            MetricName.EVAL_F1: entities.f1(right, claimed, there),
-            MetricName.EVAL_F1_CI_LOW: low,
-            MetricName.EVAL_F1_CI_HIGH: high,
+            **{
+                key: value
+                for name, (figure,), interval in found
+                for key, value in with_ends(name, float(figure), interval).items()
+            },
         }
 
     def _tags(self, row: Tagged, classes: Sequence[int]) -> list[str]:
@@ -159,9 +194,22 @@ def _tagged(example: Example) -> Tagged:
     return example
 
 
-def _f1(sums: Sums) -> Sums:
-    right, claimed, there = sums.T
-    scores: Sums = 2 * right / (claimed + there).clip(min=1)
+def _hits(said: Sequence[str], true: Sequence[str]) -> tuple[int, int]:
+    """Tags that are right, and tags."""
+    return sum(p == t for p, t in zip(said, true, strict=True)), len(true)
+
+
+def _shares(sums: Sums) -> list[Sums]:
+    """Precision, recall and F1 of entities (0 where there is nothing, as conlleval has it), and the share of tags that
+    are right.
+    """
+    right, claimed, there, hits, tags = sums.T
+    scores: list[Sums] = [
+        right / claimed.clip(min=1),
+        right / there.clip(min=1),
+        2 * right / (claimed + there).clip(min=1),
+        hits / tags.clip(min=1),
+    ]
     return scores
 
 

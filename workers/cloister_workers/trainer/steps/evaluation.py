@@ -13,8 +13,8 @@ context. For other tasks they change nothing and are told as such. A row of `sup
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cloister_workers.errors import SpecError
@@ -32,6 +32,8 @@ from cloister_workers.trainer.bundle import write_bundle
 from cloister_workers.trainer.catalogue import training_method, training_methods
 from cloister_workers.trainer.layer import LayerKind
 from cloister_workers.trainer.model import load_config
+from cloister_workers.trainer.objectives import Objective
+from cloister_workers.trainer.objectives.preference_losses import KTO
 from cloister_workers.trainer.place import Inputs, Workplace, stage
 from cloister_workers.trainer.running import Job
 from cloister_workers.trainer.session import Session
@@ -66,7 +68,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
     with stage(session, Stage.VALIDATE):
         encoder = encoder_of(whole, job) if task.answers else None
         exam = Exam(task, whole, encoder, job)
-        rows, shots = _read(exam, job)
+        exam, rows, shots = _read(exam, job)
     with stage(session, Stage.EVALUATE):
         # In order of whose weights are in force: each model is loaded once.
         parts = sorted(parts_of(_effective(exam, whole)), key=lambda kinds: any(kind.is_weights for kind in kinds))
@@ -119,15 +121,28 @@ def _effective(exam: Exam, stack: Stack) -> Kinds:
     return tuple(kind for kind in stack.kinds if kind.is_weights or exam.task.answers)
 
 
-def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
-    """The rows, and the same as questions and answers where prompts are made for them. Raises RowsRefused."""
+def _of_form(exam: Exam, row: Mapping[str, object]) -> Exam:
+    """The exam for rows like this one: preferences are pairs, or completions with a verdict, which kto reads. What kto
+    compares with is a mean over a micro batch, so that is a whole batch.
+    """
+    task = exam.task
+    if task.method.name is not Method.PREFERENCE or "completion" not in row:
+        return exam
+    wanted = replace(task.hyperparameters, micro_batch_size=task.hyperparameters.batch_size)
+    return replace(exam, task=replace(task, hyperparameters=wanted, settings={"loss": KTO}))
+
+
+def _read(exam: Exam, job: Job) -> tuple[Exam, list[dict[str, object]], list[Shot]]:
+    """The exam in the form of its rows, told by the first; the rows; and the same as questions and answers where
+    prompts are made for them. Raises RowsRefused.
+    """
     if DatasetRole.EVALUATION not in job.inputs:
         raise SpecError(
             FailureCode.SPEC_INVALID, SpecField.EVALUATION_DATASET, "evaluation_dataset is missing; name one"
         )
     if exam.task.answers and not exam.task.context:
         shots = [given.value for given in read_input(DatasetRole.EVALUATION, job, exam.reader())]
-        return [shot.row() for shot in shots], shots
+        return exam, [shot.row() for shot in shots], shots
     objective = exam.objective(exam.whole)
     if not getattr(objective, "labels", True):
         raise SpecError(
@@ -136,11 +151,26 @@ def _read(exam: Exam, job: Job) -> tuple[list[dict[str, object]], list[Shot]]:
             f"task is {exam.task.method.name}, and the model has no classes; name a version that was trained for it",
         )
 
-    def usable(rows: Sequence[dict[str, object]]) -> list[dict[str, object] | RowReason]:
-        made = zip(rows, objective.read(rows), strict=True)
-        return [found if isinstance(found, RowReason) else row for row, found in made]
+    reader = _FormReader(exam, objective)
+    rows = [given.value for given in read_input(DatasetRole.EVALUATION, job, reader.read)]
+    return reader.exam, rows, []
 
-    return [given.value for given in read_input(DatasetRole.EVALUATION, job, usable)], []
+
+@dataclass
+class _FormReader:
+    """Lets rows through that the objective takes; the first of them says in which form they are."""
+
+    exam: Exam
+    objective: Objective
+    begun: bool = False
+
+    def read(self, rows: Sequence[dict[str, object]]) -> list[dict[str, object] | RowReason]:
+        if rows and not self.begun:
+            self.begun, formed = True, _of_form(self.exam, rows[0])
+            if formed is not self.exam:
+                self.exam, self.objective = formed, formed.objective(formed.whole)
+        made = zip(rows, self.objective.read(rows), strict=True)
+        return [found if isinstance(found, RowReason) else row for row, found in made]
 
 
 STEP = JobStep(name=Method.EVALUATION, run=run)

@@ -7,6 +7,8 @@
     classify   rows of `text`, and `text_pair`: {"row", "label", "probabilities"}, or {"row", "labels", ...} or {"row",
                "value"} for models of several labels or of a number
     embed      rows of `text`: {"row", "vector"}
+    tag        rows of `tokens`, or of `text`: {"row", "tokens", "tags", "unread"} (`token_inference.py`)
+    answer     rows of `context` and `question`: {"row", "answer", "start", "end", "score"} (the same)
 
 `row` is the number of the line in the dataset. Sampling is seeded by the specification's seed.
 """
@@ -42,12 +44,11 @@ from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
+from cloister_workers.trainer.steps.token_inference import Line, Pace, found, tagged
 from cloister_workers.trainer.texts import TextReader, Texts, texts_of
 
 FILE = "predictions.jsonl"
-_TASKS = ("generate", "classify", "embed")
 _CITED = re.compile(r"\[(\d{1,3})\]")
-Line = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,7 @@ def run(spec: TrainingSpec, inputs: Inputs, place: Workplace, session: Session) 
             "evaluation_dataset is missing; name the rows to answer",
         )
     whole = read_stack(inputs, place.scratch)
-    answer = {"generate": _generate, "classify": _classify, "embed": _embed}[settings.task]
-    lines = [{"row": number, **line} for number, line in answer(settings, whole, job)]
+    lines = [{"row": number, **line} for number, line in _TASKS[settings.task](settings, whole, job)]
     with stage(session, Stage.EXPORT):
         text = "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
         descriptor = write_bundle({FILE: text.encode()})
@@ -91,7 +91,8 @@ def _generate(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int,
     with stage(job.session, Stage.VALIDATE):
         exam = Exam(answering(settings.max_seq_length, settings.max_new_tokens), whole, encoder_of(whole, job), job)
         tokenizer = load_tokenizer(whole.tokenizer_dir(job.place.model_dir), chat=True)
-        reader = PromptReader(tokenizer, exam.longest - settings.max_new_tokens, chat=exam.chat)
+        encodes = bool(load_config(whole.model_dir(job.place.model_dir)).is_encoder_decoder)
+        reader = PromptReader(tokenizer, exam.longest - settings.max_new_tokens, chat=exam.chat, encodes=encodes)
         rows = read_input(DatasetRole.EVALUATION, job, reader.read)
     composer = whole.composer(tokenizer, exam.encoder)
     model = exam.model(whole, exam.objective(whole))
@@ -113,6 +114,8 @@ class PromptReader:
     """Tokens that a prompt may have."""
     chat: bool
     """Whether the model has a chat template of its own."""
+    encodes: bool = False
+    """Whether the model is an encoder-decoder."""
 
     def read(self, rows: Sequence[Mapping[str, object]]) -> list[Shot | RowReason]:
         """A question without an answer, or a reason, per row."""
@@ -123,7 +126,8 @@ class PromptReader:
         if isinstance(shot, RowReason):
             return shot
         try:
-            return shot if len(prompt_tokens(self.tokenizer, shot.prompt)) <= self.room else RowReason.TOO_LONG
+            tokens = prompt_tokens(self.tokenizer, shot.prompt, whole=self.encodes)
+            return shot if len(tokens) <= self.room else RowReason.TOO_LONG
         except REFUSALS:
             return RowReason.TEMPLATE_REFUSED
 
@@ -221,4 +225,14 @@ def _texts(rows: Sequence[Mapping[str, object]]) -> list[Texts | RowReason]:
     return [texts_of(row) for row in rows]
 
 
+# ---------------------------------------------------------------- tag, answer
+def _tag(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Line]]:
+    return tagged(whole, job, Pace(settings.batch_size, settings.max_seq_length))
+
+
+def _find(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Line]]:
+    return found(whole, job, Pace(settings.batch_size, settings.max_seq_length), settings.max_new_tokens)
+
+
+_TASKS = {"generate": _generate, "classify": _classify, "embed": _embed, "tag": _tag, "answer": _find}
 STEP = JobStep(name=Method.INFERENCE, run=run)
