@@ -11,9 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,8 @@ class Program:
     arguments: tuple[str, ...]
     ready: Callable[[], bool]
     """Whether it answers; asked until it says yes."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """On top of what all get."""
 
 
 class RunningProgram:
@@ -46,7 +48,7 @@ class RunningProgram:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment,
+                env={**environment, **program.environment},
                 start_new_session=True,
             )
 

@@ -19,6 +19,13 @@ from cloister_dev.layout import HOST, PEOPLE, TEAM, Layout
 from cloister_dev.processes import Program, RunningProgram, start_all
 from cloister_workers.keyagent.protocol import socket_address
 
+SERVER_MEMORY = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""What cloister-server.service sets, and why, it says."""
+
 
 def running_site(stack: ExitStack, layout: Layout, say: Callable[[str], None]) -> list[RunningProgram]:
     """Found the site if it is new, start its processes, and publish the policy; the stack stops them."""
@@ -39,7 +46,7 @@ def programs(layout: Layout) -> list[Program]:
     host = str(layout.worker)
     server = ("serve", "--config", str(layout.server_config))
     return [
-        Program("server", "cloister_server", server, lambda: _answers(layout)),
+        Program("server", "cloister_server", server, lambda: _answers(layout), SERVER_MEMORY),
         Program("keyagent", "cloister_workers", ("keyagent", "--dir", host), lambda: accepts(layout.worker)),
         Program("agent", "cloister_workers", ("agent", "--dir", host), lambda: True),
     ]

@@ -16,6 +16,7 @@ import bundle
 import pytest
 from sbom import Wheel, bill_of_materials
 
+from cloister_dev.site import SERVER_MEMORY
 from cloister_server.config import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,13 @@ def test_a_unit_runs_as_a_user_that_is_made(unit: Path) -> None:
     named = re.findall(r"^(?:User|Group)=(.+)$", text, re.MULTILINE)
     assert named or "DynamicUser=yes" in text
     assert all(re.search(rf"^[ug] {name}\b", made, re.MULTILINE) for name in named)
+
+
+def test_the_embedded_control_plane_has_the_memory_settings_of_the_deployed_one() -> None:
+    """What a soak of an embedded site shows of memory holds for the unit."""
+    unit = (DEPLOY / "systemd" / "server" / "cloister-server.service").read_text()
+    (line,) = re.findall(r"^Environment=(MALLOC_.*)$", unit, re.MULTILINE)
+    assert dict(setting.split("=") for setting in line.split()) == SERVER_MEMORY
 
 
 def test_the_example_configuration_loads(tmp_path: Path) -> None:
