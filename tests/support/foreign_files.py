@@ -4,6 +4,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloister.errors import UsageError
+from cloister.formats.reading import Options
+from cloister.formats.stream import RowStream
 
 CROWS = """\
 ,sent_more,sent_less,stereo_antistereo,bias_type,annotations
@@ -93,3 +101,23 @@ axis\ttag\tmale\tfemale\tneutral
 gender\tnoun\tforeman\tforewoman\tlead
 gender\tadjective\tmanly\twomanly
 """
+
+
+def rows_of(
+    folder: Path, name: str, text: str | bytes, format_name: str = "", options: Options | None = None
+) -> list[dict[str, Any]]:
+    """What a file of this name and content is read as."""
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    stream = RowStream([path], format_name, options)
+    assert stream.check().rows > 0
+    return [json.loads(line) for line in stream.lines()]
+
+
+def refusal(folder: Path, name: str, text: str | bytes, format_name: str = "", options: Options | None = None) -> str:
+    """What is said of a file that is refused, which is never of what it says."""
+    with pytest.raises(UsageError) as refused:
+        rows_of(folder, name, text, format_name, options)
+    message = str(refused.value)
+    assert "CANARY" not in message
+    return message

@@ -289,6 +289,7 @@ class SpecField(StrEnum):
     REJECT_DUPLICATES = "reject_duplicates"
     MAX_ROWS = "max_rows"
     REPLAY_RATIO = "replay_ratio"
+    REPLAY_SPLIT = "replay_split"
     TOO_LONG = "too_long"
     # Of a method, each under its own name; `method` is which one it is, or an unknown key among them.
     METHOD = "method"

@@ -149,11 +149,11 @@ class ReplaySplit:
     """That it used the first so many; 0: all."""
 
     def __post_init__(self) -> None:
-        check(0 < self.seed < 2**64, SpecField.DATA, "a replay_split with a seed from 1 to 2^64-1", self.seed)
+        check(0 < self.seed < 2**64, SpecField.REPLAY_SPLIT, "a replay_split with a seed from 1 to 2^64-1", self.seed)
         shares = (self.validation_fraction, self.evaluation_fraction)
         good = all(0 <= share <= 1 for share in shares) and sum(shares) <= 1
-        check(good, SpecField.DATA, "a replay_split with fractions from 0 that add up to 1 or less", shares)
-        check(self.max_rows >= 0, SpecField.DATA, "a replay_split with max_rows from 0", self.max_rows)
+        check(good, SpecField.REPLAY_SPLIT, "a replay_split with fractions from 0 that add up to 1 or less", shares)
+        check(self.max_rows >= 0, SpecField.REPLAY_SPLIT, "a replay_split with max_rows from 0", self.max_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +286,7 @@ def _data(table: Mapping[str, object]) -> Data:
     found = replace(Data(), **_typed(given, Data(), SpecField.DATA))
     if earlier is None:
         return found
-    split = _typed(table_of(earlier, SpecField.DATA), ReplaySplit(), SpecField.DATA)
+    split = _typed(table_of(earlier, SpecField.REPLAY_SPLIT), ReplaySplit(), SpecField.REPLAY_SPLIT)
     return replace(found, replay_split=replace(ReplaySplit(), **split))
 
 
