@@ -19,8 +19,9 @@ STUBS  := client/cloister/api/v1
 EXTRAS := server,worker,demo,dev
 # A thread a process: the processes share the cores, and threads that wait for one another would cost more than they give.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# Whole modules go to a process for each core: modules share what is slow to make, such as a site.
-PARALLEL := -n auto --dist loadfile
+# Whole modules go to a process for each core: modules share what is slow to make, such as a site. Slow ones go first
+# (tests/conftest.py), where the plugin would start with those of many tests.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 FACTOR ?= 50
 MINUTES ?= 60
 FUZZED  = $(wildcard tests/*/test_fuzz_*.py tests/unit/*/test_fuzz_*.py)

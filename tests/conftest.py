@@ -3,14 +3,26 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from postgres_server import PostgresServer, running_server
 
+HERE = Path(__file__).parent
 settings.register_profile("cloister", deadline=None)  # no assertion on time
 settings.load_profile("cloister")
+
+SLOWEST_FIRST = ("acceptance", "integration", "contract", "unit")
+"""Folders in the order in which processes take modules: a slow one that starts last keeps the others waiting."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order by folder; within one the order stays random."""
+    ranks = {str(HERE / folder): rank for rank, folder in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: min((rank for at, rank in ranks.items() if str(item.path).startswith(at)), default=0))
 
 
 @pytest.fixture(scope="session")
