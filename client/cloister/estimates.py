@@ -130,12 +130,10 @@ def _rows(spec: Spec, data: Mapping[str, VerifiedObject]) -> int:
     if "replay" not in data:
         return rows
     earlier = data["replay"].trailer.rows or 0
-    if spec.data.HasField("replay_split"):
-        cut = spec.data.replay_split
-        earlier = min(earlier, cut.max_rows) if cut.max_rows else earlier
-        earlier -= round(cut.evaluation_fraction * earlier) + round(cut.validation_fraction * earlier)
-    else:
-        earlier -= round((spec.data.evaluation_fraction or REPLAY_HELD_OUT) * earlier)
+    own = spec_pb2.ReplaySplit(evaluation_fraction=spec.data.evaluation_fraction or REPLAY_HELD_OUT)
+    cut = spec.data.replay_split if spec.data.HasField("replay_split") else own
+    earlier = min(earlier, cut.max_rows) if cut.max_rows else earlier
+    earlier -= round(cut.evaluation_fraction * earlier) + round(cut.validation_fraction * earlier)
     return rows + min(earlier, round(rows * spec.data.replay_ratio / (1 - spec.data.replay_ratio)))
 
 

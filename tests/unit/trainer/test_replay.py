@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from cloister.estimates import REPLAY_HELD_OUT
 from cloister_workers.errors import SpecError
 from cloister_workers.messages import DatasetRole
 from cloister_workers.trainer.example import Example, digest_of
 from cloister_workers.trainer.preparation import prepare
+from cloister_workers.trainer.replay import HELD_OUT
 from cloister_workers.trainer.spec import parse_spec
 
 EARLIER = [f"earlier {number}" + " and on" * (number % 5) for number in range(100)]
@@ -22,6 +24,11 @@ NEW = [f"new {number}" for number in range(60)]
 FRACTIONS = {"validation_fraction": 0.1, "evaluation_fraction": 0.2}
 SPLIT = {**FRACTIONS, "seed": "42"}
 """As the client signs it of a job with the default seed and FRACTIONS."""
+
+
+def test_client_and_trainer_hold_out_the_same_share():
+    """The client signs for an earlier job the share that the trainer held out of its replay rows."""
+    assert REPLAY_HELD_OUT == HELD_OUT
 
 
 class Words:

@@ -42,13 +42,7 @@ def answer_metrics(predicted: Sequence[str], answers: Sequence[Sequence[str]]) -
     """Exact match (Wilson's interval) and F1 (bootstrap over rows), of one or more rows."""
     hits = sum(exact_match(said, true) for said, true in zip(predicted, answers, strict=True))
     scores = [word_f1(said, true) for said, true in zip(predicted, answers, strict=True)]
-    match_low, match_high = metrics.wilson_interval(hits, len(scores))
-    low, high = resampled_mean_interval(scores)
     return {
-        MetricName.EVAL_EXACT_MATCH: hits / len(scores),
-        MetricName.EVAL_EXACT_MATCH_CI_LOW: match_low,
-        MetricName.EVAL_EXACT_MATCH_CI_HIGH: match_high,
-        MetricName.EVAL_F1: sum(scores) / len(scores),
-        MetricName.EVAL_F1_CI_LOW: low,
-        MetricName.EVAL_F1_CI_HIGH: high,
+        **metrics.share_of(MetricName.EVAL_EXACT_MATCH, hits, len(scores)),
+        **metrics.with_ends(MetricName.EVAL_F1, sum(scores) / len(scores), resampled_mean_interval(scores)),
     }

@@ -24,6 +24,11 @@ def with_ends(name: MetricName, value: float, interval: Interval) -> dict[Metric
     }
 
 
+def share_of(name: MetricName, hits: float, total: int) -> dict[MetricName, float]:
+    """A share of one row or more with Wilson's interval."""
+    return with_ends(name, hits / total, wilson_interval(hits, total))
+
+
 def wilson_interval(hits: float, total: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson, JASA 22, 1927); (0, 1) for no rows."""
     if total == 0:

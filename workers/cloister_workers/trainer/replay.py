@@ -21,8 +21,9 @@ from cloister_workers.trainer.loop import Parts
 from cloister_workers.trainer.spec import Data, ReplaySplit
 from cloister_workers.trainer.split import groups_of, outside, split_examples, split_rows
 
-_HELD_OUT = 0.2
-"""Where the specification holds nothing out of its training rows: an evaluation dataset is named."""
+HELD_OUT = 0.2
+"""Where the specification holds nothing out of its training rows: an evaluation dataset is named. The client knows it
+too (`cloister.replay`): from it and the specification it tells how an earlier job split its replay rows."""
 
 
 def with_replay(parts: Parts, earlier: tuple[Example, ...], seed: int, data: Data) -> tuple[Parts, tuple[Example, ...]]:
@@ -33,7 +34,7 @@ def with_replay(parts: Parts, earlier: tuple[Example, ...], seed: int, data: Dat
     """
     if not earlier:
         return parts, ()
-    own = ReplaySplit(seed=seed, evaluation_fraction=data.evaluation_fraction or _HELD_OUT)
+    own = ReplaySplit(seed=seed, evaluation_fraction=data.evaluation_fraction or HELD_OUT)
     cut = data.replay_split or own
     split = split_examples(earlier, cut.seed, cut.validation_fraction, cut.evaluation_fraction)
     held_out = split.evaluation or split.validation

@@ -46,7 +46,7 @@ def judge(
     measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted, gate: Gate, *, weights_changed: bool
 ) -> Judgement:
     """Apply every rule. `measured` has been through `with_holm`."""
-    findings = [_whole(GateRule.CHANGED, Verdict.PASS if weights_changed else Verdict.FAIL)]
+    findings = [Finding(GateRule.CHANGED, Verdict.PASS if weights_changed else Verdict.FAIL)]
     findings += _evidence(measured, kept, wanted, gate)
     for entry in measured:
         findings += _primary(entry, gate) if entry.primary else _other(entry, gate)
@@ -68,7 +68,7 @@ def _evidence(measured: Sequence[Measured], kept: Sequence[Kept], wanted: Wanted
     utilities = {entry.utility for entry in kept}
     on_task = not gate.extrinsic or any(entry.extrinsic and entry.bar is not None for entry in measured)
     cause = None if wanted.primary and on_task else Cause.NO_TASK if wanted.primary else Cause.NO_PRIMARY
-    yield _whole(GateRule.EVIDENCE, Verdict.INCONCLUSIVE if cause else Verdict.PASS, cause)
+    yield Finding(GateRule.EVIDENCE, Verdict.INCONCLUSIVE if cause else Verdict.PASS, cause=cause)
     for names, primary in ((wanted.primary, True), (wanted.others, False)):
         for name, axis in names:
             if (name, axis, primary) not in taken:
@@ -133,16 +133,12 @@ def _other(entry: Measured, gate: Gate) -> Iterator[Finding]:
 def _utility(kept: Sequence[Kept]) -> Iterator[Finding]:
     gated = [entry for entry in kept if entry.margin is not None]
     if not gated:
-        yield _whole(GateRule.UTILITY, Verdict.INCONCLUSIVE, Cause.NO_UTILITY)
+        yield Finding(GateRule.UTILITY, Verdict.INCONCLUSIVE, cause=Cause.NO_UTILITY)
     for entry in gated:
         margin = math.nan if entry.margin is None else entry.margin
         verdict = within(entry.loss, margin)
         cause = _cause(verdict, entry.loss, margin)
         yield Finding(GateRule.UTILITY, verdict, entry.utility, "", entry.loss, margin, cause=cause)
-
-
-def _whole(rule: GateRule, verdict: Verdict, cause: Cause | None = None) -> Finding:
-    return Finding(rule, verdict, cause=cause)
 
 
 def _open(cause: Cause, name: str, axis: str = "", part: str = "", clusters: int | None = None) -> Finding:

@@ -105,13 +105,10 @@ class Classification:
         true = [self.labels.index(example.label) for example in examples]
         said = [int(entry[0]) for entry in predicted]
         right = [p == t for p, t in zip(said, true, strict=True)]
-        low, high = metrics.wilson_interval(sum(right), len(true))
         return {
             MetricName.EVAL_LOSS: sum(sums) / sum(self.weight(example) for example in examples),
             MetricName.EVAL_ROWS: float(len(true)),
-            MetricName.EVAL_ACCURACY: sum(right) / len(true),
-            MetricName.EVAL_ACCURACY_CI_LOW: low,
-            MetricName.EVAL_ACCURACY_CI_HIGH: high,
+            **metrics.share_of(MetricName.EVAL_ACCURACY, sum(right), len(true)),
             **metrics.with_ends(
                 MetricName.EVAL_MACRO_F1, metrics.macro_f1(said, true), metrics.macro_f1_interval(said, true)
             ),

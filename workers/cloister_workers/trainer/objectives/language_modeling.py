@@ -28,7 +28,7 @@ from cloister_workers.trainer.byte_pairs import as_loaded, fit_config, specials_
 from cloister_workers.trainer.dataset import unreadable
 from cloister_workers.trainer.example import Example, Outcome
 from cloister_workers.trainer.method import Setup, Streams, TrainingMethod, load_packed
-from cloister_workers.trainer.metrics import ratio_interval
+from cloister_workers.trainer.metrics import ratio_interval, with_ends
 from cloister_workers.trainer.model import Base, draw_causal, draw_masked, load_config, load_masked
 from cloister_workers.trainer.objectives.language_model import CorpusReader, fitting
 from cloister_workers.trainer.objectives.masked_language_model import MaskedLanguageModel
@@ -101,7 +101,7 @@ class LanguageModeling:
         weights, documents = [self.weight(example) for example in examples], [example.group for example in examples]
         interval = ratio_interval(sums, weights, documents)
         if interval is not None:
-            found[MetricName.EVAL_LOSS_CI_LOW], found[MetricName.EVAL_LOSS_CI_HIGH] = interval
+            found |= with_ends(MetricName.EVAL_LOSS, found[MetricName.EVAL_LOSS], interval)
         return found
 
 

@@ -84,15 +84,12 @@ class MultiLabel:
         """Accuracy is the share of rows whose classes are all right."""
         true = self._table(examples)
         hits = sum(p == t for p, t in zip(predicted, true, strict=True))
-        low, high = metrics.wilson_interval(hits, len(true))
         micro, macro = _f1_scores(_table_of(predicted, true).sum(0, keepdims=True))
         micro_interval, macro_interval = row_intervals(_table_of(predicted, true), _f1_scores)
         return {
             MetricName.EVAL_LOSS: sum(sums) / len(true),
             MetricName.EVAL_ROWS: float(len(true)),
-            MetricName.EVAL_ACCURACY: hits / len(true),
-            MetricName.EVAL_ACCURACY_CI_LOW: low,
-            MetricName.EVAL_ACCURACY_CI_HIGH: high,
+            **metrics.share_of(MetricName.EVAL_ACCURACY, hits, len(true)),
             **metrics.with_ends(MetricName.EVAL_MICRO_F1, float(micro[0]), micro_interval),
             **metrics.with_ends(MetricName.EVAL_MACRO_F1, float(macro[0]), macro_interval),
         }

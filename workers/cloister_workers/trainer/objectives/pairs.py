@@ -58,13 +58,8 @@ def pair_scores(margins: Sequence[float]) -> Metrics:
 def accuracy(margins: Sequence[float]) -> Metrics:
     """The share of margins above 0, ties counted half, with its interval."""
     hits = sum(1.0 if margin > TIE else 0.5 * (margin >= -TIE) for margin in margins)
-    low, high = metrics.wilson_interval(hits, len(margins))
-    return {
-        MetricName.EVAL_ROWS: float(len(margins)),
-        MetricName.EVAL_ACCURACY: hits / len(margins),
-        MetricName.EVAL_ACCURACY_CI_LOW: low,
-        MetricName.EVAL_ACCURACY_CI_HIGH: high,
-    }
+    rows = float(len(margins))
+    return {MetricName.EVAL_ROWS: rows, **metrics.share_of(MetricName.EVAL_ACCURACY, hits, len(margins))}
 
 
 def refuse_truncation(setup: Setup) -> None:

@@ -25,7 +25,7 @@ from cloister_workers.trainer.example import Example
 from cloister_workers.trainer.generation import Sampler
 from cloister_workers.trainer.layer import labels_of
 from cloister_workers.trainer.method import Settling, TrainingMethod, unchanged
-from cloister_workers.trainer.metrics import ratio_interval
+from cloister_workers.trainer.metrics import ratio_interval, with_ends
 from cloister_workers.trainer.model import load_config, load_tokenizer, positions
 from cloister_workers.trainer.objectives import Objective
 from cloister_workers.trainer.objectives.classification import PROBLEM_TYPES
@@ -268,7 +268,7 @@ def with_interval(
     interval = ratio_interval(sums, weights, [example.group for example in examples])
     if interval is None:
         return dict(metrics)
-    return {**metrics, MetricName.EVAL_LOSS_CI_LOW: interval[0], MetricName.EVAL_LOSS_CI_HIGH: interval[1]}
+    return {**metrics, **with_ends(MetricName.EVAL_LOSS, loss, interval)}
 
 
 def _like(prompt: object, shot: Shot) -> Any:  # noqa: ANN401 - a text or messages, as the prompt

@@ -44,7 +44,7 @@ from cloister_workers.trainer.stack.layers import Stack, encoder_of, read_stack
 from cloister_workers.trainer.stack.reading import read_input
 from cloister_workers.trainer.stack.shots import Shot, labelled_prompt, questioned
 from cloister_workers.trainer.steps import JobStep
-from cloister_workers.trainer.steps.token_inference import Line, Pace, found, tagged
+from cloister_workers.trainer.steps.token_inference import Line, Pace, find_answers, tag_rows
 from cloister_workers.trainer.texts import TextReader, Texts, texts_of
 
 FILE = "predictions.jsonl"
@@ -227,11 +227,11 @@ def _texts(rows: Sequence[Mapping[str, object]]) -> list[Texts | RowReason]:
 
 # ---------------------------------------------------------------- tag, answer
 def _tag(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Line]]:
-    return tagged(whole, job, Pace(settings.batch_size, settings.max_seq_length))
+    return tag_rows(whole, job, Pace(settings.batch_size, settings.max_seq_length))
 
 
 def _find(settings: Settings, whole: Stack, job: Job) -> Iterator[tuple[int, Line]]:
-    return found(whole, job, Pace(settings.batch_size, settings.max_seq_length), settings.max_new_tokens)
+    return find_answers(whole, job, Pace(settings.batch_size, settings.max_seq_length), settings.max_new_tokens)
 
 
 _TASKS = {"generate": _generate, "classify": _classify, "embed": _embed, "tag": _tag, "answer": _find}

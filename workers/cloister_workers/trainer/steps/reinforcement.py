@@ -131,15 +131,9 @@ class OnlineCourse:
 
 def reward_metrics(rewards: list[float], *, checked: bool) -> Metrics:
     """The mean with its interval; `checked` rewards are 0 or 1."""
-    mean = math.fsum(rewards) / len(rewards)
-    hits = math.fsum(rewards)
-    low, high = metrics.wilson_interval(hits, len(rewards)) if checked else metrics.mean_interval(rewards)
-    return {
-        MetricName.EVAL_REWARD: mean,
-        MetricName.EVAL_REWARD_CI_LOW: low,
-        MetricName.EVAL_REWARD_CI_HIGH: high,
-        MetricName.EVAL_ROWS: float(len(rewards)),
-    }
+    total, rows = math.fsum(rewards), len(rewards)
+    interval = metrics.wilson_interval(total, rows) if checked else metrics.mean_interval(rewards)
+    return {**metrics.with_ends(MetricName.EVAL_REWARD, total / rows, interval), MetricName.EVAL_ROWS: float(rows)}
 
 
 class _Steps:

@@ -47,7 +47,7 @@ class Pace:
     max_seq_length: int
 
 
-def tagged(whole: Stack, job: Job, pace: Pace) -> Iterator[tuple[int, Line]]:
+def tag_rows(whole: Stack, job: Job, pace: Pace) -> Iterator[tuple[int, Line]]:
     """Each row's `tokens`, the tag of each in `tags`, and how many at the end were beyond the cut (`unread`), which
     are O. Raises SpecError where the model tags nothing, RowsRefused.
     """
@@ -66,7 +66,7 @@ def tagged(whole: Stack, job: Job, pace: Pace) -> Iterator[tuple[int, Line]]:
             yield row.number, {"tokens": list(words), "tags": tags, "unread": len(words) - len(row.value.firsts)}
 
 
-def found(whole: Stack, job: Job, pace: Pace, max_answer_tokens: int) -> Iterator[tuple[int, Line]]:
+def find_answers(whole: Stack, job: Job, pace: Pace, max_answer_tokens: int) -> Iterator[tuple[int, Line]]:
     """Each row's `answer`, its characters in the context (`start`, and `end` behind the last) and its `score`; empty,
     0 and 0 where the context has none. Raises SpecError where the model finds no spans, RowsRefused.
     """
